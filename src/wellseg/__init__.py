@@ -1,0 +1,13 @@
+"""Segmentation of defects in ultrasonic images of well casing. `import wellseg` is light; `wellseg.load` reads a model."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wellseg.deploy.predictor import Predictor
+
+
+def load(path: str) -> "Predictor":
+    """A predictor for a model artefact; see wellseg.deploy.predictor.Predictor. Raises ArtifactError."""
+    from wellseg.deploy.predictor import Predictor
+
+    return Predictor.from_file(path)

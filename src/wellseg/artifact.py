@@ -1,0 +1,206 @@
+"""The model artefact: one safetensors file with weights and everything needed to use them. The only code that reads weights.
+
+The file's metadata hold one key, "wellseg", with JSON: format, architecture {name, arguments}, normalization, classes,
+threshold, input {window, width, layout}, scores, data fingerprint, versions, parent run. An architecture is looked up among
+the modules of `wellseg.models`; nothing in a file is ever imported, instantiated or interpolated otherwise.
+"""
+
+import hashlib
+import importlib
+import json
+import pkgutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+import wellseg.models
+from wellseg.data.normalize import Normalization
+from wellseg.errors import ArtifactError
+from wellseg.files import write_atomically
+
+FORMAT = 1
+_KEY = "wellseg"
+_LARGEST_ARGUMENT = 65_536  # more layers or channels than this is damage or malice; building them would take forever
+_REQUIRED = {"architecture": dict, "normalization": dict, "threshold": float, "classes": list, "input": dict}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A network (eval mode, fp32, on the CPU) and its metadata."""
+
+    network: nn.Module
+    metadata: dict[str, Any]
+
+    @property
+    def normalization(self) -> Normalization:
+        return Normalization.from_dict(self.metadata["normalization"])
+
+    @property
+    def threshold(self) -> float:
+        return self.metadata["threshold"]
+
+
+def architectures() -> dict[str, type[nn.Module]]:
+    """The closed table: every module of wellseg.models that names its class in ARCHITECTURE, by module name."""
+    table = {}
+    for info in pkgutil.iter_modules(wellseg.models.__path__):
+        module = importlib.import_module(f"wellseg.models.{info.name}")
+        if hasattr(module, "ARCHITECTURE"):
+            table[info.name] = module.ARCHITECTURE
+    return table
+
+
+def architecture_name(network_class: type[nn.Module]) -> str:
+    """The name under which a network's class stands in the table. Raises ValueError for a foreign class."""
+    for name, candidate in architectures().items():
+        if candidate is network_class:
+            return name
+    raise ValueError(f"{network_class.__qualname__} is not the ARCHITECTURE of a module in wellseg.models")
+
+
+def save(path: str | Path, network: nn.Module, arguments: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    """Write the weights of `network`, which `arguments` built, with `metadata` (architecture and format are added here)."""
+    name = architecture_name(type(network))
+    state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    architecture = {"name": name, "arguments": dict(arguments)}
+    record = {"format": FORMAT, "architecture": architecture, "weights_sha256": _digest(state), **metadata}
+    _check_metadata(record, str(path))
+    text = json.dumps(record, sort_keys=True, allow_nan=False)
+    write_atomically(Path(path), lambda p: safetensors.torch.save_file(state, p, metadata={_KEY: text}))
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata alone, without touching the weights. Raises ArtifactError."""
+    return _read(Path(path), weights=False)[0]
+
+
+def load(path: str | Path) -> Artifact:
+    """Read an artefact written by `save`. Raises ArtifactError unless every weight fits; nothing is loaded partially."""
+    path = Path(path)
+    metadata, state = _read(path, weights=True)
+    network = _build(metadata["architecture"], state, str(path))
+    return Artifact(network.eval(), metadata)
+
+
+def load_into(network: nn.Module, path: str | Path) -> None:
+    """Fill `network` with the weights of an artefact; all keys and shapes must fit."""
+    _, state = _read(Path(path), weights=True)
+    _compare({k: v for k, v in network.state_dict().items()}, state, str(path))
+    network.load_state_dict(state, strict=True)
+
+
+def _read(path: Path, *, weights: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise ArtifactError("no such model file", where=str(path), fix="check artifact=...")
+    try:
+        with safetensors.safe_open(path, framework="pt") as f:
+            text = (f.metadata() or {}).get(_KEY)
+            state = {k: f.get_tensor(k) for k in f.keys()} if weights else {}  # noqa: SIM118, not a mapping
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{path.name} is not a whole safetensors file",
+            where=str(path),
+            why=str(error),
+            fix="copy or train it again; .ckpt files are for ckpt_path=, not for artifact=",
+        ) from error
+    if text is None:
+        raise ArtifactError(
+            f"{path.name} holds weights but no wellseg metadata",
+            where=str(path),
+            fix="use the model.safetensors of a run folder; scripts/import_course_weights.py imports published weights",
+        )
+    try:
+        metadata = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ArtifactError(f"the metadata of {path.name} are not JSON", where=str(path), why=str(error)) from error
+    _check_metadata(metadata, str(path))
+    if weights and metadata.get("weights_sha256") != _digest(state):
+        raise ArtifactError(
+            f"the weights of {path.name} are not those that were saved",
+            where=str(path),
+            why="their SHA-256 differs from the one in the metadata: the file was damaged or edited",
+            fix="copy it again from its run folder",
+        )
+    return metadata, state
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        digest.update(f"{key} {state[key].dtype} {tuple(state[key].shape)};".encode())
+        digest.update(state[key].reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _check_metadata(metadata: Any, where: str) -> None:
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        found = metadata.get("format") if isinstance(metadata, dict) else type(metadata).__name__
+        raise ArtifactError(
+            f"artefact format {found!r} is unknown", where=where, why=f"this wellseg reads {FORMAT}", fix="upgrade wellseg"
+        )
+    for key, kind in _REQUIRED.items():
+        if not isinstance(metadata.get(key), kind):
+            raise ArtifactError(
+                f"the artefact's metadata lack {key!r}",
+                where=where,
+                why=f"expected {kind.__name__}, got {type(metadata.get(key)).__name__}",
+            )
+    if not 0.0 <= metadata["threshold"] <= 1.0:
+        raise ArtifactError("the artefact's threshold is not within 0..1", where=where, why=str(metadata["threshold"]))
+    try:
+        n = Normalization.from_dict(metadata["normalization"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError("the artefact's normalization is damaged", where=where, why=repr(error)) from error
+    if not (n.scale > 0 and n.clip > 0 and abs(n.center) < float("inf") and n.scale < float("inf")):
+        raise ArtifactError("the artefact's normalization is damaged", where=where, why=str(n))
+
+
+def _build(architecture: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -> nn.Module:
+    table = architectures()
+    name, arguments = architecture.get("name"), architecture.get("arguments")
+    if not isinstance(name, str) or name not in table:
+        raise ArtifactError(
+            f"unknown architecture {name!r}", where=where, why=f"known: {', '.join(sorted(table))}", fix="upgrade wellseg"
+        )
+    if not isinstance(arguments, dict):
+        raise ArtifactError(f"the arguments of {name} are not a mapping", where=where)
+    if max(_numbers(arguments), default=0) > _LARGEST_ARGUMENT:
+        raise ArtifactError(f"an argument of {name} exceeds {_LARGEST_ARGUMENT}", where=where, why=f"{arguments}"[:500])
+    try:
+        # On the meta device nothing is allocated, whatever sizes a damaged or hostile file claims.
+        with torch.device("meta"):
+            network = table[name](**arguments)
+    except Exception as error:
+        raise ArtifactError(f"{name} cannot be built from the file's arguments", where=where, why=repr(error)) from error
+    _compare(network.state_dict(), state, where)
+    network.load_state_dict(dict(state), strict=True, assign=True)
+    return network
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, int | float):
+        yield abs(value)
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
+
+
+def _compare(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
+    rows = [f"{k}: missing" for k in wanted if k not in found]
+    rows += [f"{k}: not part of the network" for k in found if k not in wanted]
+    for key in wanted.keys() & found.keys():
+        if wanted[key].shape != found[key].shape:
+            rows.append(f"{key}: expected {tuple(wanted[key].shape)}, file has {tuple(found[key].shape)}")
+        elif wanted[key].dtype != found[key].dtype:
+            rows.append(f"{key}: expected {wanted[key].dtype}, file has {found[key].dtype}")
+        elif found[key].is_floating_point() and not torch.isfinite(found[key]).all():
+            rows.append(f"{key}: holds NaN or infinity")
+    if rows:
+        shown = sorted(rows)[:10] + ([f"... and {len(rows) - 10} more"] if len(rows) > 10 else [])
+        raise ArtifactError("the weights do not fit the network", where=where, why="\n".join(shown))

@@ -1,0 +1,98 @@
+"""The objects of one run, put together from its configuration; training and evaluation share it."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+
+from wellseg import build
+from wellseg.artifact import Artifact
+from wellseg.checkpoints import AtomicCheckpointIO
+from wellseg.data.module import WellDataModule
+from wellseg.task import SegmentationTask
+
+_EXPECTED_WARNINGS = (
+    ".*does not have many workers.*",  # windows are gathered from memory on the training device; workers would slow it
+    ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run goes on in its folder
+    ".*The dirpath has changed from.*",  # a run folder may have been moved before it is resumed
+    ".*number of training batches .* is smaller than the logging interval.*",
+    ".*You're resuming from a checkpoint that ended before the epoch ended.*",  # WindowLoader is resumable
+    ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # Lightning 2.6 with torch 2.13
+    ".*tensorboardX.*",
+)
+
+
+@dataclass
+class Assembly:
+    """What a run consists of."""
+
+    datamodule: WellDataModule
+    task: SegmentationTask
+    trainer: pl.Trainer
+    callbacks: dict[str, pl.Callback] = field(default_factory=dict)
+
+
+def read_data(cfg: DictConfig, choices: Mapping[str, str]) -> WellDataModule:
+    """The data module, read, checked and split. Raises DataError, ConfigError."""
+    extra = {"augment": build.part(cfg, "augment", choices)} if "augment" in cfg else {}
+    datamodule = build.part(cfg, "data", choices, **extra)
+    datamodule.setup()
+    return datamodule
+
+
+def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assembly:
+    """Everything that training needs; all it writes goes below `folder`."""
+    for message in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    datamodule = read_data(cfg, choices)
+    network = build.part(cfg, "model", choices)
+    task = SegmentationTask(
+        network,
+        build.part(cfg, "loss", choices),
+        build.part(cfg, "optimizer", choices),
+        build.part(cfg, "metrics", choices),
+        normalization=datamodule.normalization,
+        scheduler=build.part(cfg, "scheduler", choices),
+        seed=cfg.seed,
+        channels_last=cfg.channels_last,
+    )
+    if cfg.compile:
+        task.network.compile()
+    callbacks = build.parts(cfg, "callbacks", choices)
+    if "checkpoint" in callbacks:
+        callbacks["checkpoint"].dirpath = str(folder / "checkpoints")
+    logger = build.part(cfg, "logger", choices, save_dir=str(folder))
+    return Assembly(datamodule, task, build_trainer(cfg, folder, choices, callbacks, logger), callbacks)
+
+
+def assemble_for_scoring(cfg: DictConfig, folder: Path, choices: Mapping[str, str], model: Artifact) -> Assembly:
+    """What scoring a model file needs: its own normalisation and threshold, the configuration's data, metric and trainer."""
+    for message in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    datamodule = read_data(cfg, choices)
+    scores = build.part(cfg, "metrics", choices)
+    task = SegmentationTask(model.network, None, None, scores, normalization=model.normalization)
+    return Assembly(datamodule, task, build_trainer(cfg, folder, choices, {}, False))
+
+
+def build_trainer(
+    cfg: DictConfig, folder: Path, choices: Mapping[str, str], callbacks: dict[str, pl.Callback], logger: Any
+) -> pl.Trainer:
+    """The trainer of the configuration with wellseg's checkpoint files."""
+    return build.part(
+        cfg,
+        "trainer",
+        choices,
+        callbacks=list(callbacks.values()),
+        logger=logger or False,
+        enable_checkpointing="checkpoint" in callbacks,
+        enable_progress_bar="progress" in callbacks,
+        default_root_dir=str(folder),
+        plugins=[AtomicCheckpointIO()],
+    )

@@ -1,0 +1,54 @@
+"""From configuration to objects: the only file that instantiates what YAML names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from wellseg.errors import ConfigError, WellsegError
+
+
+def part(cfg: DictConfig, key: str, choices: Mapping[str, str], **objects: Any) -> Any:
+    """The object of group `key`, or None where its `_target_` is null; `objects` are passed to it as further arguments.
+
+    choices: group -> chosen YAML file, to name it in errors. Raises ConfigError naming key, file and cause.
+    """
+    node = cfg.get(key)
+    if node is None or node.get("_target_") is None:
+        return None
+    where = f"conf/{key}/{choices[key]}.yaml" if choices.get(key) else key
+    return _instantiate(node, key, where, objects)
+
+
+def parts(cfg: DictConfig, key: str, choices: Mapping[str, str]) -> dict[str, Any]:
+    """The objects of a group that holds several by name, such as callbacks; entries set to null are left out."""
+    where = f"conf/{key}/{choices[key]}.yaml" if choices.get(key) else key
+    nodes = {name: node for name, node in (cfg.get(key) or {}).items() if node is not None}
+    return {name: _instantiate(node, f"{key}.{name}", where, {}) for name, node in nodes.items()}
+
+
+def arguments(cfg: DictConfig, key: str) -> dict[str, Any]:
+    """The plain arguments of group `key`, without its `_target_`: what an artefact stores of a network."""
+    plain = OmegaConf.to_container(cfg[key], resolve=True)
+    return {k: v for k, v in plain.items() if not k.startswith("_")}
+
+
+def _instantiate(node: DictConfig, key: str, where: str, objects: Mapping[str, Any]) -> Any:
+    try:
+        return instantiate(node, **objects, _convert_="all")
+    except (HydraException, OmegaConfBaseException, TypeError, ValueError, ImportError) as error:
+        cause: BaseException = error
+        while isinstance(cause, HydraException) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, WellsegError):
+            raise cause from error
+        given = {k: v for k, v in OmegaConf.to_container(node, resolve=False).items() if not str(k).startswith("_")}
+        raise ConfigError(
+            f"{key} cannot be built",
+            where=f"{where}: {node.get('_target_')}",
+            why=f"{type(cause).__name__}: {cause}",
+            fix="given were " + ", ".join(f"{key}.{k}={v}" for k, v in given.items()),
+        ) from error

@@ -1,0 +1,64 @@
+"""Stop at the step whose loss is not finite, and leave what is needed to find out why."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from wellseg.errors import TrainingError
+from wellseg.files import write_atomically, write_json
+from wellseg.types import Batch
+
+
+class StopOnNonFiniteLoss(pl.Callback):
+    """Raises TrainingError before the backward pass of a loss that is NaN or infinite, so that no weight is spoilt.
+
+    Writes DIR/debug/step_<n>.json (windows of the batch, learning rate, norms) and the batch itself as safetensors.
+    """
+
+    def __init__(self) -> None:
+        self._batch: Batch | None = None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, task: pl.LightningModule, batch: Batch, batch_idx: int) -> None:
+        self._batch = batch
+
+    def on_before_backward(self, trainer: pl.Trainer, task: pl.LightningModule, loss: Tensor) -> None:
+        if torch.isfinite(loss.detach()).all():
+            return
+        folder = Path(trainer.default_root_dir) / "debug"
+        stem = f"step_{trainer.global_step}"
+        write_json(folder / f"{stem}.json", self._bundle(trainer, task, loss))
+        tensors = {k: v.detach().cpu().contiguous() for k, v in self._batch._asdict().items()}
+        write_atomically(folder / f"{stem}.safetensors", lambda p: safetensors.torch.save_file(tensors, p))
+        raise TrainingError(
+            f"the loss is {float(loss.detach())} at step {trainer.global_step}",
+            where=f"epoch {trainer.current_epoch}; the batch is in {folder / stem}.*",
+            why="the weights or the gradients have overflowed, or the loss is not defined on this batch",
+            fix="a lower optimizer.lr, trainer.gradient_clip_val=1, or trainer.precision=32-true; best.ckpt is kept",
+        )
+
+    def _bundle(self, trainer: pl.Trainer, task: pl.LightningModule, loss: Tensor) -> dict[str, Any]:
+        # The gradient of the failing loss itself: NaN where the forward pass failed, infinite where it overflowed.
+        loss.backward(retain_graph=True)
+        gradients = [p.grad.detach().float().norm() for p in task.parameters() if p.grad is not None]
+        weights = [p.detach().float().norm() for p in task.parameters()]
+        return {
+            "step": trainer.global_step,
+            "epoch": trainer.current_epoch,
+            "loss": str(float(loss.detach())),
+            "windows": self._batch.index.tolist(),
+            "wells": self._batch.well.tolist(),
+            "learning_rates": [g["lr"] for o in trainer.optimizers for g in o.param_groups],
+            "gradient_norm": _norm(gradients),
+            "weight_norm": _norm(weights),
+            "precision": str(trainer.precision),
+        }
+
+
+def _norm(norms: list[Tensor]) -> float | str:
+    value = float(torch.stack(norms).norm()) if norms else 0.0
+    return value if math.isfinite(value) else str(value)

@@ -1,0 +1,108 @@
+"""What TensorBoard shows beside scalars: the same validation windows each epoch, precision against recall, the graph."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch.utils.tensorboard import SummaryWriter
+
+from wellseg import figures
+from wellseg.types import IGNORE, Batch
+
+
+class Panels(pl.Callback):
+    """Image | probability | errors of `num_windows` fixed validation windows, every `every_n_epochs` epochs.
+
+    The windows are spread evenly over those of the validation part that hold a defect, so that there is something to see.
+    """
+
+    def __init__(self, num_windows: int = 8, every_n_epochs: int = 1) -> None:
+        self.num_windows, self.every_n_epochs = num_windows, every_n_epochs
+        self._batch: Batch | None = None
+        self._titles: list[str] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        writer = _writer(trainer)
+        if writer is None:
+            return
+        self._batch, self._titles = example_windows(trainer.datamodule, "validation", self.num_windows)
+        example = task.normalize(self._batch.image[:1], self._batch.valid[:1])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the tracer warns of every shape that the network reads
+            writer.add_graph(task.network, example.to(task.device))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        writer = _writer(trainer)
+        if writer is None or self._batch is None or trainer.sanity_checking:
+            return
+        if trainer.current_epoch % self.every_n_epochs:
+            return
+        threshold = task.scores["val"].threshold
+        figure = draw(task, self._batch, threshold, self._titles)
+        writer.add_image("validation/windows", figures.to_array(figure), trainer.current_epoch, dataformats="HWC")
+        curve = figures.precision_recall(task.scores["val"].curve(), threshold)
+        writer.add_image("validation/precision_recall", figures.to_array(curve), trainer.current_epoch, dataformats="HWC")
+
+
+def _writer(trainer: pl.Trainer) -> SummaryWriter | None:
+    if not trainer.is_global_zero or trainer.fast_dev_run:
+        return None
+    loggers = [x for x in trainer.loggers if isinstance(x, TensorBoardLogger)]
+    return loggers[0].experiment if loggers else None
+
+
+def example_windows(datamodule: pl.LightningDataModule, part: str, count: int) -> tuple[Batch, list[str]]:
+    """`count` windows of one width with a defect in each (fewer where there are fewer), and their titles."""
+    store = datamodule.store(part)
+    group = np.bincount(store.group_of).argmax()
+    numbers = np.flatnonzero(store.group_of == group)
+    hits = [n for n in _spread(numbers, 16 * count) if bool((store.gather(np.array([n])).target == 1).any())]
+    chosen = _spread(np.array(hits) if hits else numbers, count)
+    names = datamodule.well_names
+    return store.gather(chosen), [f"{names[store.well_of[n]]} row {store.row_of[n]}" for n in chosen]
+
+
+def _spread(numbers: np.ndarray, count: int) -> np.ndarray:
+    return numbers[np.unique(np.linspace(0, len(numbers) - 1, min(count, len(numbers))).round().astype(int))]
+
+
+def predict(task: pl.LightningModule, batch: Batch) -> np.ndarray:
+    """Probabilities (B, H, W) of one batch."""
+    training = task.training
+    task.eval()
+    with torch.no_grad():
+        logits = task(batch.image.to(task.device), batch.valid.to(task.device))
+    task.train(training)
+    return logits[:, 0].float().sigmoid().cpu().numpy()
+
+
+def draw(task: pl.LightningModule, batch: Batch, threshold: float, titles: list[str]) -> figures.Figure:
+    """The panels of one batch."""
+    arrays = (t.cpu().numpy() for t in (batch.image[:, 0], batch.target, batch.valid))
+    image, target, valid = arrays
+    return figures.panels(image, predict(task, batch), target, valid, threshold, titles)
+
+
+def save_good_and_bad(task: pl.LightningModule, datamodule: pl.LightningDataModule, part: str, path: Path, count: int = 5) -> None:
+    """The windows of `part` with the worst and with the best Dice among those that hold a defect, as one PNG."""
+    loader = datamodule.loader(part)
+    threshold = task.scores["val"].threshold
+    found: list[tuple[float, int]] = []
+    for batch in loader:
+        defect = (batch.target == 1).cpu().numpy()
+        hit = (predict(task, batch) >= threshold) & (batch.target != IGNORE).cpu().numpy()
+        both, total = (hit & defect).sum((1, 2)), hit.sum((1, 2)) + defect.sum((1, 2))
+        for i in np.flatnonzero(defect.any((1, 2))):
+            found.append((2 * both[i] / total[i], int(batch.index[i])))
+    if not found:
+        return
+    found.sort()
+    numbers = np.array(list(dict.fromkeys(n for _, n in [*found[:count], *found[-count:]])))
+    store, names = datamodule.store(part), datamodule.well_names
+    numbers = numbers[store.group_of[numbers] == store.group_of[numbers[0]]]
+    dice = dict((n, d) for d, n in found)
+    titles = [f"{names[store.well_of[n]]} row {store.row_of[n]}\nDice {dice[n]:.2f}" for n in numbers]
+    figures.save(draw(task, store.gather(numbers), threshold, titles), path)

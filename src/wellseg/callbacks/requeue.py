@@ -1,0 +1,58 @@
+"""A scheduler's signal (SIGTERM, SIGUSR1) ends the run at the end of the batch, with a checkpoint to go on from."""
+
+import logging
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+log = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class SavedForRequeue(Exception):
+    """The run was asked to end and has saved `path`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"saved {path}")
+        self.path = path
+
+
+class SaveOnSignal(pl.Callback):
+    """On the first signal: last.ckpt at the end of the batch, then SavedForRequeue (exit code 0: nothing went wrong)."""
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def setup(self, trainer: pl.Trainer, task: pl.LightningModule, stage: str) -> None:
+        # Python delivers signals to the main thread only; elsewhere (a notebook's worker) there is nothing to catch.
+        if stage == "fit" and threading.current_thread() is threading.main_thread():
+            self._previous = {s: signal.signal(s, self._note) for s in SIGNALS}
+
+    def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        # Lightning has put handlers of its own in the meantime, one of which raises in the middle of a batch.
+        for s in self._previous:
+            signal.signal(s, self._note)
+
+    def _note(self, signum: int, frame: Any) -> None:
+        self._received = signum
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        stop = self._received is not None
+        if trainer.world_size > 1:
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if not stop:
+            return
+        path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        trainer.save_checkpoint(path)
+        log.info("received %s: saved %s", signal.Signals(self._received or signal.SIGTERM).name, path)
+        raise SavedForRequeue(path)
+
+    def teardown(self, trainer: pl.Trainer, task: pl.LightningModule, stage: str) -> None:
+        for s, handler in self._previous.items():
+            signal.signal(s, handler)
+        self._previous = {}

@@ -1,0 +1,232 @@
+"""The shell around every command: arguments, help, error contract, exit codes. Nothing heavy is imported until it is needed."""
+
+import importlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from wellseg import config
+from wellseg.errors import BAD_INPUT, BUG, ENVIRONMENT, INTERRUPTED, OK, ConfigError, WellsegError
+
+COMMANDS = {
+    "train": "train a model and leave a run folder",
+    "evaluate": "score a run or a model file",
+    "check": "list everything that is wrong with a data set",
+}
+
+PATH_KEYS = frozenset(
+    "data.root ckpt_path artifact run runs input output hydra.run.dir hydra.sweep.dir".split()
+)  # their values may hold spaces, ~, accents, (1), [0-9], epoch=3: quoted here before Hydra parses them
+
+
+@dataclass
+class _Failure:
+    exit_code: int
+    text: str
+
+
+def main() -> None:
+    """Entry point of the console script: `wellseg COMMAND key=value ...`."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        print("wellseg COMMAND key=value ...\n")
+        print("\n".join(f"  {command:<10}{purpose}" for command, purpose in COMMANDS.items()))
+        print("\n`wellseg COMMAND --help` lists what can be set.")
+        sys.exit(OK)
+    if name == "--version":
+        from importlib.metadata import version
+
+        print(f"wellseg {version('wellseg')}")
+        sys.exit(OK)
+    if name not in COMMANDS:
+        close = config.nearest(name, list(COMMANDS)) or list(COMMANDS)
+        _report(ConfigError(f"there is no command {name!r}", fix=f"did you mean {' or '.join(close)}?"))
+        sys.exit(BAD_INPUT)
+    del sys.argv[1]
+    import runpy
+
+    # As __main__, with its spec, so that Lightning starts further processes as `python -m wellseg.<command>`.
+    runpy.run_module(f"wellseg.{name}", run_name="__main__", alter_sys=True)
+
+
+def run_command(name: str) -> None:
+    """Run `wellseg.<name>.run(cfg)` with the process's arguments and exit; called by `python -m wellseg.<name>`."""
+    argv = sys.argv[1:]
+    if "--help" in argv or "-h" in argv:
+        print(help_text(name))
+        sys.exit(OK)
+    debug = "debug=true" in [a.lower() for a in argv]
+    try:
+        sys.exit(_run(name, argv))
+    except WellsegError as error:
+        if debug:
+            traceback.print_exc()
+        _report(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def _run(name: str, argv: Sequence[str]) -> int:
+    from hydra import main as hydra_main
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    args = parser.parse_args(list(argv))
+    overrides = [quote_path(o, sweep=args.multirun) for o in args.overrides]
+    if not (args.cfg or args.info or args.hydra_help or args.shell_completion):
+        overrides = prepare(name, overrides, multirun=args.multirun)
+    flags = [a for a in argv if a not in args.overrides]
+    sys.argv = [sys.argv[0], *flags, *overrides]
+    failures: list[_Failure] = []
+    job = _job(name, failures)
+    hydra_main(config_path=str(config.folder()), config_name=name, version_base="1.3")(job)()
+    if args.multirun:
+        from wellseg.sweep import report
+
+        report(config.load(name, [o for o in overrides if o.startswith("hydra.sweep.dir=")], with_hydra=True))
+    return max((f.exit_code for f in failures), default=OK)
+
+
+def _job(name: str, failures: list[_Failure]) -> Callable[[Any], Any]:
+    """The function that Hydra calls, once per job: errors are printed and kept, so that a sweep goes on with the next."""
+
+    def job(cfg: Any) -> Any:
+        from hydra.core.hydra_config import HydraConfig
+
+        # Lightning repeats the command line for further processes: it must name this job, not the sweep.
+        sys.argv = [sys.argv[0], *HydraConfig.get().overrides.task]
+        try:
+            return importlib.import_module(f"wellseg.{name}").run(cfg)
+        except WellsegError as error:
+            code, problem = error.exit_code, error
+        except KeyboardInterrupt:
+            raise
+        except MemoryError as error:
+            code, problem = ENVIRONMENT, WellsegError("out of memory", why=str(error), fix="a smaller batch_size")
+        except OSError as error:
+            code = ENVIRONMENT
+            problem = WellsegError(error.strerror or str(error), where=str(error.filename or ""), why=repr(error))
+        except Exception as error:
+            if type(error).__name__ == "OutOfMemoryError":
+                code, problem = ENVIRONMENT, WellsegError("out of device memory", why=str(error), fix="a smaller batch_size")
+            else:
+                code = BUG
+                problem = WellsegError(
+                    f"internal error: {type(error).__name__}: {error}",
+                    fix="this is a bug of wellseg: run again with debug=true and report what it prints",
+                )
+        if cfg.get("debug"):
+            traceback.print_exc()
+        _report(problem)
+        failures.append(_Failure(code, problem.what))
+        return None
+
+    return job
+
+
+def _report(error: WellsegError) -> None:
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        print(f"error: {error}", file=sys.stderr)
+
+
+def quote_path(override: str, *, sweep: bool = False) -> str:
+    """`key=value` with a path as value, quoted for Hydra's parser, ~ expanded; other overrides come back as they are."""
+    key, equals, value = override.partition("=")
+    if not equals or key.lstrip("+") not in PATH_KEYS or value in ("", "null", "auto") or "${" in value:
+        return override
+    if value[0] in "'\"[":
+        return override
+    swept = sweep and not key.startswith("hydra.")
+    quoted = ("'" + os.path.expanduser(v).replace("\\", "\\\\").replace("'", "\\'") + "'" for v in _pieces(value, swept))
+    return f"{key}={','.join(quoted)}"
+
+
+def _pieces(value: str, swept: bool) -> list[str]:
+    return value.split(",") if swept else [value]
+
+
+def prepare(name: str, overrides: Sequence[str], *, multirun: bool) -> list[str]:
+    """Compose every configuration that `overrides` stand for, so that mistakes end with exit code 2 before anything runs.
+
+    Returns the overrides with the run's name added when there is none. Raises ConfigError.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    if "LOCAL_RANK" in os.environ:  # a further process of a run that has been checked
+        return list(overrides)
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException:
+        config.load(name, overrides)  # says what is wrong
+        raise
+    if not multirun and (swept := [o.input_line for o in parsed if o.is_sweep_override()]):
+        raise ConfigError(f"{swept[0]} holds several values", fix="-m before the arguments runs one job for each")
+    alternatives = [
+        [f"{o.get_key_element()}={v}" for v in o.sweep_string_iterator()] if o.is_choice_sweep() else [o.input_line]
+        for o in parsed
+        if not (o.is_sweep_override() and not o.is_choice_sweep())  # ranges and intervals are for Hydra's sweepers
+    ]
+    cfg = None
+    for number, combination in enumerate(product(*alternatives)):
+        if number < 256:  # later ones are caught by their own job
+            cfg = config.load(name, combination, with_hydra=True)
+    assert cfg is not None
+    if "name" in cfg and cfg.name is None:
+        chosen = cfg.hydra.runtime.choices
+        return [*overrides, f"name={chosen.get('experiment') or chosen.get('model')}"]
+    return list(overrides)
+
+
+def help_text(name: str) -> str:
+    """What can be set, read from conf/ as text: neither Hydra nor torch is needed, so that the answer is quick."""
+    text = (config.folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    defaults = dict(re.findall(r"^  - (?:override )?(\w+): (\S+)$", text, flags=re.M))
+    lines = [f"python -m wellseg.{name} key=value ...      {COMMANDS[name]}", "", "Groups (group=choice; * is the default):"]
+    for group in defaults:
+        offered = [f"{c}*" if c == defaults[group] else c for c in config.choices(group)]
+        lines.append(_wrapped(f"  {group:<11}", offered))
+    lines += ["", "Keys (key=value):"]
+    for line in text.split("\nhydra:")[0].splitlines():
+        if found := re.match(r"^(\w+): (.*?)(?:\s+# (.*))?$", line):
+            key, value, comment = found.groups()
+            lines.append(f"  {key}={value}".ljust(28) + (comment or ""))
+    lines += ["", "A group's keys are set as group.key=value; those of the defaults are:"]
+    for group, choice in defaults.items():
+        path = config.folder() / group / f"{choice}.yaml"
+        if path.is_file():
+            keys = re.findall(r"^(\w+):", path.read_text(encoding="utf-8"), flags=re.M)
+            names = [f"{group}.{k}" for k in keys if not k.startswith("_") and k != "defaults"]
+            if names:
+                lines.append(_wrapped("  ", names))
+    example = re.match(r"# (python .*)", text)
+    lines += [
+        "",
+        "  -m a=1,2 b=x,y              a sweep: one job for each combination, and a summary",
+        "  hydra.run.dir=DIR           where everything is written",
+        "  --cfg job                   print the composed configuration and stop",
+    ]
+    return "\n".join([*lines, "", f"Example: {example.group(1)}"] if example else lines)
+
+
+def _wrapped(head: str, words: Sequence[str], width: int = 118) -> str:
+    lines, line = [], head
+    for word in words:
+        if len(line) + len(word) + 1 > width:
+            lines.append(line)
+            line = " " * len(head)
+        line += f"{word} "
+    return "\n".join([*lines, line.rstrip()])
+
+
+def as_path(value: str | None) -> Path | None:
+    """A path from a configuration value, relative to the folder in which the command was started."""
+    return None if value is None else Path(value).expanduser().resolve()

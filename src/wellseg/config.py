@@ -1,0 +1,126 @@
+"""Configuration: where conf/ lies, what it offers, and how it is composed. Listing needs neither Hydra nor torch."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wellseg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_HYDRA_GROUPS = ("hydra", "hydra/")
+
+
+@cache
+def folder() -> Path:
+    """conf/: beside the package in a wheel, at the root of a checkout. Absolute, so that any working folder will do."""
+    package = Path(__file__).resolve().parent
+    for candidate in (package / "conf", package.parents[1] / "conf"):
+        if (candidate / "train.yaml").is_file():
+            return candidate
+    raise ConfigError("the configuration folder conf/ is missing", where=str(package), fix="install wellseg again")
+
+
+def groups() -> list[str]:
+    """Names of all configuration groups."""
+    return sorted(p.name for p in folder().iterdir() if p.is_dir() and p.name != "hydra")
+
+
+def choices(group: str) -> list[str]:
+    """Names that `group=` takes."""
+    return sorted(p.stem for p in (folder() / group).glob("*.yaml"))
+
+
+def nearest(word: str, candidates: Sequence[str], n: int = 3) -> list[str]:
+    """The candidates closest to a misspelt word, best first."""
+    return difflib.get_close_matches(word, candidates, n=n, cutoff=0.5)
+
+
+def _suggest(word: str, candidates: Sequence[str]) -> str:
+    close = nearest(word, candidates)
+    return f"did you mean {' or '.join(close)}?" if close else f"one of {', '.join(candidates)}"
+
+
+def flat_keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all keys below a plain mapping."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from flat_keys(value, f"{prefix}{key}.")
+
+
+def load(name: str, overrides: Sequence[str] = (), *, with_hydra: bool = False) -> "DictConfig":
+    """Compose conf/<name>.yaml with `overrides` ("group=choice", "group.key=value"; no sweeps).
+
+    Raises ConfigError with the nearest valid names for a group, choice or key that does not exist.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError(
+            "an argument cannot be parsed",
+            why=str(error).split("\nSee https")[0],
+            fix="write key=value; quote values with special characters: key='\"a value\"'",
+        ) from error
+    chosen = []
+    for override in parsed:
+        key = override.key_or_group.split("@")[0]
+        if key in groups() and not override.is_delete():
+            _check_choice(key, override.value())
+            chosen.append(override.input_line)
+    previous, hydra = GlobalHydra.instance().hydra, GlobalHydra.instance()
+    hydra.clear()
+    try:
+        with initialize_config_dir(config_dir=str(folder()), job_name=name, version_base="1.3"):
+            base = compose(name, overrides=chosen)
+            known = list(flat_keys(OmegaConf.to_container(base, resolve=False)))
+            for override in parsed:
+                _check_key(override, known)
+            return compose(name, overrides=list(overrides), return_hydra_config=with_hydra)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(
+            "the configuration cannot be composed", where=f"conf/{name}.yaml", why=f"{error}\n{error.__cause__ or ''}".strip()
+        ) from error
+    finally:
+        GlobalHydra.instance().clear()
+        if previous is not None:
+            hydra.initialize(previous)
+
+
+def _check_choice(group: str, value: Any) -> None:
+    for choice in value if isinstance(value, list) else [value]:
+        if choice is not None and str(choice) not in choices(group):
+            raise ConfigError(
+                f"there is no {group}={choice}",
+                where=f"conf/{group}/",
+                why=f"it offers {', '.join(choices(group))}",
+                fix=_suggest(str(choice), choices(group)),
+            )
+
+
+def _check_key(override: Any, known: Sequence[str]) -> None:
+    key = override.key_or_group.split("@")[0]
+    if override.is_add() or override.is_force_add() or key in groups() or key in known:
+        return
+    if key.split(".")[0].split("/")[0] == "hydra":
+        return
+    head, _, _ = key.rpartition(".")
+    siblings = [k for k in known if k.rpartition(".")[0] == head] if head in known else []
+    candidates = siblings or [*groups(), *(k for k in known if k.count(".") <= 1)]
+    close = nearest(key, candidates) or nearest(key, known)
+    raise ConfigError(
+        f"there is no key {key!r}",
+        where=f"the argument {override.input_line}",
+        why=f"{head} has {', '.join(k.rpartition('.')[2] for k in siblings)}" if siblings else "",
+        fix=f"did you mean {' or '.join(close)}?" if close else "--help lists groups and keys; +key=value adds a new one",
+    )

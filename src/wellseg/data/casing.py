@@ -1,0 +1,316 @@
+"""What a casing image is made of: random parts of a synthetic well, each a function of a generator and a style.
+
+Axes H depth rows, W azimuth columns, J joints, K azimuthal orders. Lengths in depth are rows; widths and angles in
+azimuth are columns of a 36-column image ("column" = 10 degrees), whatever W is, so a 72-column well is the same pipe
+seen finer. Values are fractions of the wall, negative where metal is lost. All arrays are float32 unless said.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+COLUMNS_PER_TURN = 36
+"""Columns that widths and azimuths are given in."""
+
+LABEL_FRACTION = 0.4
+"""A pixel of a groove is labelled where its loss is at least this fraction of the groove's depth in that row."""
+
+MAX_ORDER = 36
+"""Highest azimuthal order of the texture: finer detail than 5 degrees is left to the pixel noise."""
+
+COLLAR_HALF_ROWS = 14
+"""Rows above and below its centre that a collar may touch."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """What one well has of its own. Lengths in rows, widths in 36ths of a turn, amplitudes in fractions of the wall.
+
+    joint_rows          mean distance of collars
+    texture_std         standard deviation of the smooth texture, all parts together
+    streak_share, wobble_share, lattice_share, row_share
+                        parts of the texture's variance: axial streaks, low-order waves that change quickly in depth,
+                        the helical lattice of the rolling mill, and what is independent from row to row
+    streak_rows, wobble_rows    correlation lengths in depth
+    streak_slope        amplitude of the azimuthal order k falls as k ** -slope (row part: half of it)
+    beam_order          order beyond which the transducer's beam blurs streaks and lattice
+    eccentricity        amplitude of order 1 relative to that law
+    lattice_orders, lattice_frequencies     (M,) the spots of the lattice in the spectrum: order; cycles per row
+    pixel_std           independent noise of each pixel
+    banding_std         offset of each sensor column, the same for the whole well
+    checker_std         column-to-column alternation that changes from row to row, 0 in most wells
+    noisy_bands         how much stronger spikes and pixel noise are on thin, dark streaks than elsewhere (0: not)
+    spike_rate          spikes per pixel
+    collar_std, collar_run, collar_lines, collar_gap, collar_checker
+                        strength; run length in columns; number of lines and rows between them; alternating columns
+    dash_rate           short horizontal marks per row
+    damage_rate         blotches of saturated pixels per row
+    groove_presence     share of the rows that the main groove runs through (0: none in this well)
+    groove_run          median length of an uninterrupted groove
+    groove_depth, groove_width, groove_power    depth; width at LABEL_FRACTION of the depth; exponent of the profile
+    second_presence     share of the rows that a second groove runs through
+    turn_rate           typical rotation of the tool, columns per row
+    dropout_rate        null rows per row; null_pixel_rate: null pixels per pixel
+    """
+
+    joint_rows: float
+    texture_std: float
+    streak_share: float
+    wobble_share: float
+    lattice_share: float
+    row_share: float
+    streak_rows: float
+    wobble_rows: float
+    streak_slope: float
+    beam_order: float
+    eccentricity: float
+    lattice_orders: np.ndarray
+    lattice_frequencies: np.ndarray
+    pixel_std: float
+    banding_std: float
+    checker_std: float
+    noisy_bands: float
+    spike_rate: float
+    collar_std: float
+    collar_run: float
+    collar_lines: int
+    collar_gap: float
+    collar_checker: bool
+    dash_rate: float
+    damage_rate: float
+    groove_presence: float
+    groove_run: float
+    groove_depth: float
+    groove_width: float
+    groove_power: float
+    second_presence: float
+    turn_rate: float
+    dropout_rate: float
+    null_pixel_rate: float
+
+
+def draw_style(rng: np.random.Generator) -> Style:
+    """A well's style, drawn from ranges measured on the CorroSeg wells (benchmarks/realism.md)."""
+
+    def log_normal(median: float, sigma: float, low: float, high: float) -> float:
+        return float(np.clip(median * np.exp(sigma * rng.standard_normal()), low, high))
+
+    shares = rng.dirichlet([5.0, 1.2, 1.2, 0.8])
+    num_spots = int(rng.integers(3, 8))
+    noisy = rng.random() < 0.2
+    checker = rng.random() < 0.2
+    grooved = rng.random() < 0.9
+    return Style(
+        joint_rows=float(rng.choice([330.0, 330.0, 330.0, 345.0, 310.0, 160.0])),
+        texture_std=log_normal(0.0128, 0.2, 0.009, 0.02),
+        streak_share=float(shares[0]),
+        wobble_share=float(shares[1]),
+        lattice_share=float(shares[2]),
+        row_share=float(0.12 * shares[3]),
+        streak_rows=log_normal(45, 0.5, 15, 150),
+        wobble_rows=log_normal(6, 0.4, 3, 15),
+        streak_slope=float(rng.uniform(0.7, 1.3)),
+        beam_order=log_normal(10, 0.3, 5, 20),
+        eccentricity=log_normal(1.6, 0.3, 0.8, 3),
+        lattice_orders=rng.integers(1, 8, num_spots),
+        lattice_frequencies=rng.choice([-1.0, 1.0], num_spots) * np.exp(rng.uniform(np.log(0.01), np.log(0.13), num_spots)),
+        pixel_std=log_normal(0.0032, 0.2, 0.002, 0.005) if noisy else log_normal(0.0007, 0.4, 0.0003, 0.0018),
+        banding_std=log_normal(0.0006, 0.5, 0.0002, 0.002),
+        checker_std=log_normal(0.0006, 0.3, 0.0003, 0.001) if checker else 0.0,
+        noisy_bands=float(rng.uniform(0.7, 1.4)) if noisy else 0.3,
+        spike_rate=log_normal(0.005, 0.5, 0.002, 0.012) if noisy else log_normal(0.00006, 0.7, 0.00001, 0.0004),
+        collar_std=log_normal(0.07, 0.3, 0.03, 0.15),
+        collar_run=float(rng.uniform(0.3, 0.8)) if noisy or checker else log_normal(3, 0.4, 1, 6),
+        collar_lines=int(rng.integers(1, 4)),
+        collar_gap=float(rng.uniform(2, 7)),
+        collar_checker=bool(checker),
+        dash_rate=log_normal(0.003, 0.7, 0.0005, 0.015),
+        damage_rate=log_normal(0.00004, 1.0, 0.000005, 0.0003),
+        groove_presence=float(rng.beta(2.2, 0.5)) if grooved else 0.0,
+        groove_run=log_normal(300, 0.8, 60, 1500),
+        groove_depth=log_normal(0.03, 0.45, 0.016, 0.08),
+        groove_width=float(rng.uniform(1.7, 3.9)),
+        groove_power=float(rng.uniform(1.6, 2.6)),
+        second_presence=float(rng.uniform(0.05, 0.4)) if rng.random() < 0.3 else 0.0,
+        turn_rate=log_normal(0.004, 1.0, 0.0005, 0.04),
+        dropout_rate=log_normal(0.001, 1.3, 0.0001, 0.02),
+        null_pixel_rate=log_normal(0.00003, 1.0, 0.0, 0.0005),
+    )
+
+
+def _fast_length(n: int) -> int:
+    """The least m * 2 ** e >= n with m <= 16: lengths whose FFT is quick, at most 1/8 longer."""
+    e = max(0, int(n - 1).bit_length() - 4)
+    return -(-n // 2**e) * 2**e
+
+
+def smooth_noise(rng: np.random.Generator, num_rows: int, num_series: int, length: float, power: float = 1.0) -> np.ndarray:
+    """(H, num_series) complex64 noise of unit variance, independent series, correlated along depth over `length` rows.
+
+    Amplitude spectrum (1 + (2 pi f length)^2) ** (-power / 2); power 1 decays exponentially, larger is smoother. The
+    real part alone has variance 1/2.
+    """
+    padded = _fast_length(num_rows + int(4 * length))
+    spectrum = (1 + (2 * np.pi * np.fft.fftfreq(padded) * length) ** 2) ** (-power / 2)
+    spectrum /= np.sqrt(np.mean(spectrum**2))
+    white = rng.standard_normal((padded, num_series, 2), dtype=np.float32).view(np.complex64)[..., 0]
+    white *= (spectrum * np.sqrt(padded / 2)).astype(np.float32)[:, None]
+    # White noise has a white spectrum, so one inverse transform does what two would.
+    return np.fft.ifft(white, axis=0)[:num_rows]
+
+
+def smooth_series(rng: np.random.Generator, num_rows: int, length: float, power: float = 2.0) -> np.ndarray:
+    """(H,) one real series of `smooth_noise`, variance 1."""
+    return smooth_noise(rng, num_rows, 1, length, power)[:, 0].real * np.float32(np.sqrt(2))
+
+
+def ring_noise(rng: np.random.Generator, shape: tuple[int, ...], num_columns: int, run: float) -> np.ndarray:
+    """(*shape, W) noise of variance 1, correlated around the ring over about `run` columns of 36."""
+    order = np.fft.rfftfreq(num_columns, 1 / num_columns)
+    gain = np.exp(-0.5 * (order * run * np.pi / COLUMNS_PER_TURN) ** 2)
+    gain[0] *= 0.5
+    noise = np.fft.irfft(np.fft.rfft(rng.standard_normal((*shape, num_columns))) * gain, num_columns)
+    return (noise / np.sqrt(np.mean(noise**2) + 1e-12)).astype(np.float32)
+
+
+def draw_collars(rng: np.random.Generator, num_rows: int, joint_rows: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the collars (J,) int64, ascending, and the joint that each row belongs to (H,) int64, 0 .. J.
+
+    Joints differ by some 5 %, and one in twelve is a short one. The first collar lies anywhere in the first joint.
+    """
+    count = int(3 * num_rows / joint_rows) + 8
+    lengths = joint_rows * (1 + 0.05 * rng.standard_normal(count))
+    lengths[rng.random(count) < 1 / 12] *= 0.4
+    lengths[0] *= rng.random()
+    collars = np.cumsum(np.maximum(lengths, 4)).astype(np.int64)
+    collars = collars[collars < num_rows]
+    joint = np.zeros(num_rows, dtype=np.int64)
+    joint[collars] = 1
+    return collars, np.cumsum(joint)
+
+
+def draw_rotation(rng: np.random.Generator, num_rows: int, turn_rate: float) -> np.ndarray:
+    """(H,) float64 azimuth of the tool in columns: at rest for long, now and then turning steadily for hundreds of rows."""
+    rate = smooth_series(rng, num_rows, 250.0)
+    return np.cumsum(turn_rate * rate.astype(np.float64) * np.abs(rate) ** 1.5)
+
+
+def texture(
+    rng: np.random.Generator, style: Style, joint: np.ndarray, rotation: np.ndarray, num_columns: int
+) -> np.ndarray:
+    """(H, W) the pipe without defects: streaks, wobble (eccentricity is its first order), lattice and row noise.
+
+    Each row is a Fourier series over azimuth whose coefficients are random series in depth; joints differ in strength,
+    phase and mixture, since each is a pipe of its own.
+    """
+    num_rows, num_joints = len(joint), int(joint[-1]) + 1
+    orders = np.arange(1, min(num_columns // 2, MAX_ORDER) + 1)
+    beam = np.exp(-0.5 * (orders / style.beam_order) ** 2)
+    decay = orders**-style.streak_slope * np.where(orders == 1, style.eccentricity, 1.0)
+
+    def part(coefficients: np.ndarray, share: float, gains: np.ndarray, spread: float) -> np.ndarray:
+        """Scale to `share` of the variance, order by order, and draw a phase and a strength for each joint."""
+        gains = gains * np.sqrt(2 * share / np.sum(gains**2))
+        strength = np.exp(spread * rng.standard_normal((num_joints, 1)) - spread**2)
+        phase = np.exp(2j * np.pi * rng.random((num_joints, len(orders))))
+        return coefficients * (gains * strength * phase).astype(np.complex64)[joint]
+
+    total = part(smooth_noise(rng, num_rows, len(orders), style.streak_rows, 1.5), style.streak_share, decay * beam, 0.3)
+    low = orders ** -(style.streak_slope + 0.8)
+    total += part(smooth_noise(rng, num_rows, len(orders), style.wobble_rows, 1.5), style.wobble_share, low, 0.4)
+    total += _lattice(rng, style, joint, orders)
+    total = _step(rng, total, joint)
+    total *= np.exp(1j * np.outer(rotation * (2 * np.pi / COLUMNS_PER_TURN), orders)).astype(np.complex64)
+    total += part(smooth_noise(rng, num_rows, len(orders), 0.3), style.row_share, np.sqrt(decay), 0.2)
+    angle = np.outer(orders, np.arange(num_columns)) * (2 * np.pi / num_columns)
+    waves = (total.real @ np.cos(angle).astype(np.float32)) - (total.imag @ np.sin(angle).astype(np.float32))
+    return waves * np.float32(style.texture_std)
+
+
+def _lattice(rng: np.random.Generator, style: Style, joint: np.ndarray, orders: np.ndarray) -> np.ndarray:
+    """(H, K) complex64 coefficients of the helical pattern: narrow spots (order, frequency) that the joints share."""
+    num_joints, num_spots = int(joint[-1]) + 1, len(style.lattice_orders)
+    strength = rng.exponential(1.0, (num_joints, num_spots)) * np.exp(0.5 * rng.standard_normal((num_joints, 1)))
+    strength *= np.sqrt(2 * style.lattice_share / num_spots) / np.sqrt(2 * np.exp(0.5))
+    jitter = 1 + 0.03 * rng.standard_normal((num_joints, num_spots))
+    mirrored = np.where(rng.random((num_joints, 1)) < 0.15, -1.0, 1.0)
+    frequency = style.lattice_frequencies * jitter * mirrored
+    start = 2 * np.pi * rng.random((num_joints, num_spots))
+    rows = np.arange(len(joint), dtype=np.float64)[:, None]
+    wander = np.cumsum(smooth_noise(rng, len(joint), num_spots, 20.0).real, axis=0) * 0.03
+    spots = strength[joint] * np.exp(1j * (2 * np.pi * frequency[joint] * rows + start[joint] + wander))
+    out = np.zeros((len(joint), len(orders)), dtype=np.complex64)
+    for m, order in enumerate(style.lattice_orders):
+        if order <= len(orders):
+            out[:, order - 1] += spots[:, m]
+    return out
+
+
+def _step(rng: np.random.Generator, coefficients: np.ndarray, joint: np.ndarray) -> np.ndarray:
+    """In one joint of twelve the pattern advances in steps of some rows instead of evenly (stick and slip of the mill)."""
+    num_joints = int(joint[-1]) + 1
+    stepped = rng.random(num_joints) < 1 / 12
+    period = rng.integers(8, 15, num_joints)[joint]
+    rows = np.arange(len(joint))
+    held = np.maximum(rows - rows % period, 0)
+    return np.where(stepped[joint][:, None], coefficients[held], coefficients)
+
+
+def draw_sections(rng: np.random.Generator, num_rows: int, presence: float, run: float) -> np.ndarray:
+    """(H,) in 0 .. 1: where a groove runs, covering about `presence` of the rows, with ends that taper off.
+
+    Runs are log-normal with median `run`, so some are cut short and some go on for thousands of rows.
+    """
+    envelope = np.zeros(num_rows, dtype=np.float32)
+    if presence <= 0:
+        return envelope
+    gap = run * (1 - presence) / presence
+    row = -int(rng.exponential(run)) if rng.random() < presence else int(rng.exponential(gap))
+    while row < num_rows:
+        length = max(20, int(run * np.exp(rng.standard_normal())))
+        taper = float(np.clip(rng.exponential(25.0), 3, length / 2))
+        first, last = max(row, 0), min(row + length, num_rows)
+        if last > first:
+            at = np.arange(first, last) - row
+            edge = np.minimum(at + 1, length - at) / taper
+            envelope[first:last] = np.minimum(edge, 1.0)
+        row += length + max(2, int(gap * rng.exponential()))
+    return envelope
+
+
+def groove(
+    rng: np.random.Generator,
+    style: Style,
+    joint: np.ndarray,
+    rotation: np.ndarray,
+    num_columns: int,
+    *,
+    presence: float,
+    depth: float,
+    min_depth: float,
+    crisp: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """One axial groove: its wall loss (H, W), >= 0, and its exact label (H, W) bool.
+
+    The loss falls off from the centre as depth * LABEL_FRACTION ** ((2 |azimuth - centre| / width) ** power). A pixel
+    is labelled where the loss is at least LABEL_FRACTION of the row's depth and that depth is at least `min_depth`:
+    a groove that fades below it stays in the image and leaves the label. `crisp` makes the bottom flat, the edges
+    vertical and the depth constant, so that a pixel's own value decides.
+    """
+    num_rows = len(joint)
+    steps = smooth_series(rng, num_rows, 60.0) * 0.006 + smooth_series(rng, num_rows, 400.0) * 0.003
+    centre = (rng.random() * COLUMNS_PER_TURN + np.cumsum(steps, dtype=np.float64) + rotation) % COLUMNS_PER_TURN
+    centre += 0.1 * smooth_series(rng, num_rows, 8.0)
+    width = style.groove_width * np.exp(0.16 * smooth_series(rng, num_rows, 120.0) + 0.05 * smooth_series(rng, num_rows, 15.0))
+    width = np.clip(width, 1.0, 4.0)
+    joint_depth = np.exp(0.25 * rng.standard_normal(int(joint[-1]) + 1))[joint]
+    varying = joint_depth * np.exp(0.35 * smooth_series(rng, num_rows, 150.0) + 0.12 * smooth_series(rng, num_rows, 6.0))
+    envelope = draw_sections(rng, num_rows, presence, style.groove_run)
+    row_depth = depth * (envelope > 0) if crisp else np.minimum(depth * varying, 0.3) * envelope
+    azimuth = np.arange(num_columns) * (COLUMNS_PER_TURN / num_columns)
+    offset = (azimuth - centre[:, None] + COLUMNS_PER_TURN / 2) % COLUMNS_PER_TURN - COLUMNS_PER_TURN / 2
+    reach = np.abs(offset).astype(np.float32) * (2 / width).astype(np.float32)[:, None]
+    inside = reach <= 1
+    label = inside & (row_depth >= min_depth)[:, None]
+    shape = label if crisp else np.exp(np.float32(np.log(LABEL_FRACTION)) * reach ** np.float32(style.groove_power))
+    return shape * row_depth.astype(np.float32)[:, None], label

@@ -1,0 +1,87 @@
+"""Batches for Lightning: gathered, moved and augmented on the training device."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from wellseg.data.sampler import WindowSampler, step_generator
+from wellseg.data.windows import WindowStore
+from wellseg.types import Batch
+
+
+class WindowLoader:
+    """An iterable of `Batch` on `device`.
+
+    augment is None or callable as wellseg.data.augment.Augment; `scale` is what it gets as the spread of the data. With
+    num_workers > 0 the windows are gathered in worker processes, which suits a store that lies on disk.
+
+    The loader is resumable: its `state_dict` says how many batches of which epoch have been handed out, and after
+    `load_state_dict` the next pass starts behind them (Lightning calls both for checkpoints saved within an epoch).
+    """
+
+    def __init__(
+        self,
+        store: WindowStore,
+        sampler: WindowSampler,
+        *,
+        device: torch.device,
+        augment: Callable | None = None,
+        scale: float = 1.0,
+        seed: int = 0,
+        rank: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        self.store, self.sampler, self.device = store, sampler, device
+        self.augment, self.scale = augment, scale
+        self._seed, self._rank, self._num_workers = seed, rank, num_workers
+        self._handed_out = 0
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # The first pass starts when Lightning asks for the first batch, which is after it has set the epoch.
+        steps = list(self.sampler)
+        numbers = [n for _, n in steps]
+        for (step, _), batch in zip(steps, self._gathered(numbers), strict=True):
+            self._handed_out = step + 1
+            batch = Batch(*(t.to(self.device, non_blocking=True) for t in batch))
+            if self.augment is not None:
+                generator = step_generator(self._seed, self.sampler.epoch, step, self._rank)
+                image, valid, target = self.augment(
+                    batch.image, batch.valid, batch.target, generator=generator, scale=self.scale
+                )
+                batch = batch._replace(image=image, valid=valid, target=target)
+            yield batch
+
+    def _gathered(self, numbers: list[np.ndarray]) -> Iterator[Batch]:
+        if self._num_workers == 0:
+            return map(self.store.gather, numbers)
+        return iter(
+            DataLoader(
+                _Gather(self.store, numbers),
+                batch_size=None,
+                num_workers=self._num_workers,
+                pin_memory=self.device.type == "cuda",
+            )
+        )
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.sampler.epoch, "batches": self._handed_out}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        # A checkpoint from the end of an epoch goes on with the first batch of the next one.
+        self.sampler.first = state["batches"] if state["batches"] < len(self) else 0
+
+
+class _Gather(Dataset):
+    def __init__(self, store: WindowStore, numbers: list[np.ndarray]) -> None:
+        self._store, self._numbers = store, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, i: int) -> Batch:
+        return self._store.gather(self._numbers[i])

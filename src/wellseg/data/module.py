@@ -1,0 +1,225 @@
+"""The data module of every well data set: read, check, split, cut, normalise, serve. A data set only says how it is read."""
+
+import hashlib
+import logging
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from wellseg.data.inspect import check_wells, find_leaks
+from wellseg.data.loader import WindowLoader
+from wellseg.data.normalize import Normalization, fit_normalization
+from wellseg.data.problems import Problem, raise_errors
+from wellseg.data.sampler import WindowSampler
+from wellseg.data.split import PARTS, split_original, split_shuffle, split_wells
+from wellseg.data.well import Well
+from wellseg.data.windows import WindowStore
+from wellseg.errors import ConfigError, DataError
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("wells", "shuffle", "original")
+AZIMUTH_CHOICES = ("auto", "single", "interleaved", "views")
+
+
+class WellDataModule(pl.LightningDataModule, ABC):
+    """Windows of wells for training, validation and test.
+
+    root            folder of the data set; None where it needs none
+    window, stride  height of a window and distance of two training windows, in rows; stride None is `window`.
+                    Validation and test windows never overlap, so that every row is scored once
+    split           "wells" (folds of whole wells), "original" (as the data set says), "shuffle" (windows at random: leaky)
+    num_folds, fold see wellseg.data.split.split_wells
+    azimuth_layout  what becomes of wells recorded as two half-width patches: "auto" restores them and trains on 36-column
+                    windows of both views; "interleaved" trains on windows of all columns; "views" makes two wells of
+                    them; "single" takes every patch as it comes
+    normalize, clip see wellseg.data.normalize.fit_normalization; fitted on the training wells alone
+    strict          warnings of the reader become errors
+    label_map       {value in the files: class index}, or None for files that hold class indices
+    storage         "memory": all rows lie on the training device; "disk": memory-mapped files in a temporary folder, read
+                    by `num_workers` processes
+    seed            order of the training windows, augmentation, and split=shuffle
+    augment         see wellseg.data.augment, or None
+
+    After `setup`: `wells` (all), `well_names`, `parts` (part of each well, by name), `normalization`, `problems`, `leaky`.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        window: int = 36,
+        stride: int | None = None,
+        split: str = "wells",
+        num_folds: int = 5,
+        fold: int = 0,
+        batch_size: int = 64,
+        azimuth_layout: str = "auto",
+        normalize: str = "robust",
+        clip: float = 16.0,
+        strict: bool = False,
+        label_map: Mapping[float, int] | None = None,
+        storage: str = "memory",
+        num_workers: int = 0,
+        seed: int = 0,
+        augment: Callable | None = None,
+    ) -> None:
+        super().__init__()
+        for key, value, choices in (
+            ("split", split, SPLITS),
+            ("azimuth_layout", azimuth_layout, AZIMUTH_CHOICES),
+            ("storage", storage, ("memory", "disk")),
+        ):
+            if value not in choices:
+                raise ConfigError(f"data.{key}={value}", fix=f"one of {', '.join(choices)}")
+        for key, value in (("window", window), ("stride", stride or 1), ("batch_size", batch_size)):
+            if value < 1:
+                raise ConfigError(f"data.{key}={value}", fix="a whole number of at least 1")
+        self.root = None if root is None else Path(root).expanduser()
+        self.window, self.stride = window, stride or window
+        self.split, self.num_folds, self.fold = split, num_folds, fold
+        self.batch_size, self.azimuth_layout = batch_size, azimuth_layout
+        self.normalize, self.clip = normalize, clip
+        self.strict, self.label_map = strict, label_map
+        self.storage, self.num_workers = storage, num_workers
+        self.seed, self.augment = seed, augment
+        self.wells: list[Well] = []
+        self.problems: list[Problem] = []
+        self.parts: dict[str, str] = {}
+        self.normalization = Normalization()
+        self._stores: dict[str, WindowStore] = {}
+        self._folder: tempfile.TemporaryDirectory | None = None
+
+    @abstractmethod
+    def read(self) -> tuple[list[Well], list[Problem]]:
+        """All wells of the set, and everything that is wrong with it; never stops at the first fault."""
+
+    @property
+    def leaky(self) -> bool:
+        """True when windows of one well lie on both sides of the split, so that scores are too good."""
+        return self.split == "shuffle"
+
+    @property
+    def well_names(self) -> list[str]:
+        """Names by the number that `Batch.well` holds."""
+        return [w.name for w in self.wells]
+
+    @property
+    def scale(self) -> float:
+        """Spread of the data, for augmentation."""
+        return self.normalization.scale
+
+    def check(self) -> list[Problem]:
+        """Everything that is wrong with the set and with its split; loads the wells."""
+        wells, problems = self.read()
+        problems = problems + check_wells(wells)
+        labelled = [w for w in wells if w.target is not None]
+        if not labelled and not any(p.severity == "error" for p in problems):
+            problems.append(Problem("error", "no labelled well", where=str(self.root or ""), fix="add labels"))
+        if self.azimuth_layout in ("auto", "views"):
+            wells = [v for w in wells for v in w.views()]
+        self.wells = wells
+        labelled = [w for w in wells if w.target is not None]
+        self.parts = {}
+        if labelled and self.split != "shuffle":
+            parts = split_original(labelled) if self.split == "original" else self._deal(labelled)
+            self.parts = dict(zip([w.name for w in labelled], parts, strict=True))
+            problems += find_leaks(self._wells_of("train"), self._wells_of("validation") + self._wells_of("test"))
+        self.problems = problems
+        return problems
+
+    def _deal(self, labelled: Sequence[Well]) -> list[str]:
+        return split_wells(labelled, self.num_folds, self.fold)
+
+    def _wells_of(self, part: str) -> list[Well]:
+        return [w for w in self.wells if self.parts.get(w.name) == part]
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read, check and cut once; raises DataError with the whole list when something must be fixed."""
+        if self._stores:
+            return
+        problems = self.check()
+        raise_errors(problems)
+        for problem in problems:
+            log.log(logging.WARNING if problem.severity == "warning" else logging.INFO, "%s", problem)
+        if self.storage == "disk":
+            self._folder = tempfile.TemporaryDirectory(prefix="wellseg_")
+        if self.split == "shuffle":
+            log.warning(
+                "data.split=shuffle puts neighbouring windows and twins on both sides of the split: scores are leaky"
+            )
+            labelled = [w for w in self.wells if w.target is not None]
+            store = self._store(labelled, "all", self.stride)
+            numbers = split_shuffle(len(store), self.seed)
+            self._stores = {part: store.subset(n) for part, n in zip(PARTS, numbers, strict=True)}
+            train_values = [store.gather(numbers[0][i : i + 256]) for i in range(0, len(numbers[0]), 256)]
+            values = [b.image[:, 0][b.valid].numpy() for b in train_values]
+        else:
+            stores = {p: self._store(self._wells_of(p), p, self.stride if p == "train" else self.window) for p in PARTS}
+            self._stores = {p: s for p, s in stores.items() if len(s)}
+            values = [w.values for w in self._wells_of("train")]
+        for part in ("train", "validation"):
+            if part not in self._stores or not len(self._stores[part]):
+                raise DataError(f"no {part} window holds a labelled pixel", fix="another data.fold, or more wells")
+        self.normalization = fit_normalization(values, self.normalize, self.clip)
+
+    def _store(self, wells: Sequence[Well], name: str, stride: int) -> WindowStore:
+        folder = None
+        if self._folder is not None:
+            folder = Path(self._folder.name) / name
+            folder.mkdir()
+        number_of = {w.name: i for i, w in enumerate(self.wells)}
+        return WindowStore(wells, [number_of[w.name] for w in wells], self.window, stride, folder=folder)
+
+    def store(self, part: str) -> WindowStore | None:
+        """The windows of "train", "validation" or "test"; None when the split has no such part."""
+        self.setup()
+        return self._stores.get(part)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over names, values and labels of all wells: two runs with the same fingerprint saw the same data."""
+        digest = hashlib.sha256()
+        for well in sorted(self.wells, key=lambda w: w.name):
+            digest.update(f"{well.name}{well.values.shape}".encode())
+            digest.update(np.ascontiguousarray(well.values).tobytes())
+            if well.target is not None:
+                digest.update(np.ascontiguousarray(well.target).tobytes())
+        return digest.hexdigest()
+
+    def loader(self, part: str, *, training: bool = False) -> WindowLoader:
+        """Batches of one part on the trainer's device; shuffled and augmented only when `training`."""
+        store = self.store(part)
+        if store is None:
+            raise ConfigError(f"data.split={self.split} has no {part} wells", fix="data.split=wells")
+        trainer = self.trainer
+        device = trainer.strategy.root_device if trainer else torch.device("cpu")
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        if self.storage == "memory":
+            store.to(device)
+        sampler = WindowSampler(
+            store.group_of, self.batch_size, seed=self.seed, shuffle=training, rank=rank, world_size=world_size
+        )
+        return WindowLoader(
+            store,
+            sampler,
+            device=device,
+            augment=self.augment if training else None,
+            scale=self.scale,
+            seed=self.seed,
+            rank=rank,
+            num_workers=self.num_workers,
+        )
+
+    def train_dataloader(self) -> WindowLoader:
+        return self.loader("train", training=True)
+
+    def val_dataloader(self) -> WindowLoader:
+        return self.loader("validation")
+
+    def test_dataloader(self) -> WindowLoader:
+        return self.loader("test")

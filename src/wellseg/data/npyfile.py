@@ -1,0 +1,125 @@
+"""Reading .npy files that others wrote: the header is believed only as far as the bytes in the file bear it out."""
+
+import ast
+import math
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from wellseg.errors import DataError
+
+MAGIC = b"\x93NUMPY"
+MAX_HEADER = 10_000
+"""Bytes; numpy's own limit. A header is parsed as a literal, which longer texts can make slow."""
+
+_FIRST_READ = 1 << 16  # takes a 36 x 36 float64 patch and its header in one call
+
+
+def read_npy(path: str | Path, *, kinds: str = "fiu", max_bytes: int = 1 << 30) -> np.ndarray:
+    """The array of a .npy file, in any byte order and either memory order, as the file's dtype in native byte order.
+
+    kinds: numpy kind letters that are welcome (f float32 or float64, i and u integers, b bool). Pickles are never opened.
+    Raises DataError where the file is missing, truncated, longer than its header says, an array of another kind, or holds
+    more than `max_bytes`; an oversized claim in the header costs neither time nor memory.
+    """
+    path = str(path)
+    try:
+        # Unbuffered: thousands of small files are read with one call each.
+        with open(path, "rb", buffering=0) as file:
+            data = file.read(_FIRST_READ)
+            size = len(data) if len(data) < _FIRST_READ else os.fstat(file.fileno()).st_size
+            dtype, shape, fortran, start = _header(path, data, kinds)
+            claimed = math.prod(shape) * dtype.itemsize
+            if start + claimed != size:
+                raise DataError(
+                    f"cannot read {os.path.basename(path)}",
+                    where=path,
+                    why=f"header says {_describe(shape, dtype)} = {claimed:,} B, file has {size:,} "
+                    f"({max(size - start, 0):,} B after the header)",
+                    fix="copy or make the file again",
+                )
+            if claimed > max_bytes:
+                raise DataError(
+                    f"{os.path.basename(path)} is too large",
+                    where=path,
+                    why=f"it holds {_describe(shape, dtype)} = {claimed:,} B, at most {max_bytes:,} B are expected here",
+                )
+            while len(data) < size:
+                more = file.read(size - len(data))
+                if not more:
+                    raise DataError(
+                        f"cannot read {os.path.basename(path)}", where=path, why="the file shrank while read"
+                    )
+                data += more
+    except OSError as error:
+        raise DataError(
+            f"cannot read {os.path.basename(path)}", where=path, why=error.strerror or str(error)
+        ) from error
+    array = np.frombuffer(data, dtype, count=math.prod(shape), offset=start)
+    array = array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
+    return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
+
+
+def _describe(shape: tuple[int, ...], dtype: np.dtype) -> str:
+    return f"{'x'.join(map(str, shape)) or 'scalar'} {dtype.name}"
+
+
+def _header(path: str, data: bytes, kinds: str) -> tuple[np.dtype, tuple[int, ...], bool, int]:
+    """dtype, shape, Fortran order and the offset of the data, from the first bytes of a file."""
+    name = os.path.basename(path)
+    if not data:
+        raise DataError(f"{name} is empty", where=path, fix="copy or make the file again")
+    if not data.startswith(MAGIC):
+        zipped = data.startswith(b"PK")
+        raise DataError(
+            f"{name} is not a .npy file",
+            where=path,
+            why="it is a zip archive, such as .npz" if zipped else f"it starts with {data[:8]!r}, not with {MAGIC!r}",
+        )
+    width = 2 if data[6:7] == b"\x01" else 4  # bytes of the header's length, by format version
+    start = 8 + width + int.from_bytes(data[8 : 8 + width], "little")
+    if start > 8 + width + MAX_HEADER:
+        raise DataError(f"{name} has a header of {start:,} B", where=path, why=f"at most {MAX_HEADER:,} B are parsed")
+    if len(data) < max(start, 8 + width):
+        raise DataError(
+            f"cannot read {name}", where=path, why=f"the file ends within its header, at byte {len(data):,}"
+        )
+    try:
+        dtype, shape, fortran = _parse(data[8 + width : start])
+    except (ValueError, TypeError, SyntaxError, KeyError, RecursionError, MemoryError) as error:
+        raise DataError(f"{name} has a damaged header", where=path, why=str(error) or type(error).__name__) from error
+    if dtype.hasobject:
+        raise DataError(
+            f"object arrays are not loaded: {name}",
+            where=path,
+            why="the file holds pickled Python objects, which run code when they are opened",
+            fix="write it again as a plain numeric array: np.save(path, np.asarray(values, dtype=np.float32))",
+        )
+    if dtype.kind not in kinds or (dtype.kind == "f" and dtype.itemsize not in (4, 8)):
+        raise DataError(
+            f"{name} holds {dtype.name}",
+            where=path,
+            why="expected float32 or float64" + _welcome(kinds),
+            fix="convert it",
+        )
+    return dtype, shape, fortran, start
+
+
+def _welcome(kinds: str) -> str:
+    words = {"i": "integers", "b": "bool"}
+    return "".join(f", or {words[k]}" for k in kinds if k in words)
+
+
+@lru_cache(maxsize=256)  # the files of a data set share a handful of headers
+def _parse(header: bytes) -> tuple[np.dtype, tuple[int, ...], bool]:
+    fields = ast.literal_eval(header.decode("utf-8").strip())
+    if not isinstance(fields, dict) or set(fields) != {"descr", "fortran_order", "shape"}:
+        raise ValueError("expected the keys descr, fortran_order and shape")
+    shape, fortran = fields["shape"], fields["fortran_order"]
+    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError(f"shape is {shape!r:.60}")
+    if not isinstance(fortran, bool):
+        raise ValueError(f"fortran_order is {fortran!r:.60}")
+    return np.dtype(fields["descr"]), shape, fortran

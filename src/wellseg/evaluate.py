@@ -1,0 +1,70 @@
+"""`python -m wellseg.evaluate`: score a run (run=DIR) or a model file (artifact=FILE data=...)."""
+
+from typing import TYPE_CHECKING
+
+from wellseg.cli import run_command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from omegaconf import DictConfig
+
+
+def run(cfg: "DictConfig") -> float:
+    """Write metrics.json and figures into the run folder of this command; returns the validation Dice per image."""
+    from pathlib import Path
+
+    from hydra.core.hydra_config import HydraConfig
+
+    from wellseg import artifact
+    from wellseg.assembly import assemble_for_scoring
+    from wellseg.cli import as_path
+    from wellseg.errors import ConfigError
+    from wellseg.files import write_json
+    from wellseg.results import draw_figures, print_results, score
+
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir).resolve()
+    choices = dict(hydra.runtime.choices)
+    if (cfg.run is None) == (cfg.artifact is None):
+        raise ConfigError("evaluate takes run=DIR or artifact=FILE, one of them", fix="run= a run folder of train")
+    if cfg.run is not None:
+        run_dir = as_path(cfg.run)
+        path = run_dir / "model.safetensors"
+        asked = {o.lstrip("+").partition("=")[0].split(".")[0] for o in hydra.overrides.task}
+        cfg, choices = _of_run(run_dir, cfg, choices, asked)
+    else:
+        path = as_path(cfg.artifact)
+        if cfg.data is None:
+            raise ConfigError("artifact= needs data to be scored on", fix="add data=corroseg data.root=DIR, or another set")
+    model = artifact.load(path)
+    parts = assemble_for_scoring(cfg, folder, choices, model)
+    results = score(parts, threshold=model.threshold)
+    write_json(folder / "metrics.json", results)
+    draw_figures(parts, results, folder / "figures")
+    print_results(results, {"scores": folder / "metrics.json", "figures": folder / "figures"})
+    return results["val"]["dice_per_image"]
+
+
+def _of_run(
+    run_dir: "Path", cfg: "DictConfig", choices: dict[str, str], asked: set[str]
+) -> tuple["DictConfig", dict[str, str]]:
+    """The configuration of a run, but for the groups `asked` for on this command line."""
+    from omegaconf import OmegaConf, open_dict
+
+    from wellseg.errors import ConfigError
+
+    record = run_dir / ".hydra"
+    if not (record / "config.yaml").is_file():
+        raise ConfigError("not a run folder", where=str(run_dir), why="it has no .hydra/config.yaml", fix="check run=")
+    stored = OmegaConf.load(record / "config.yaml")
+    stored_choices = dict(OmegaConf.load(record / "hydra.yaml").hydra.runtime.choices)
+    with open_dict(stored):
+        for group in asked & {"data", "metrics", "trainer"}:
+            stored[group] = cfg[group]
+            stored_choices[group] = choices[group]
+    return stored, stored_choices
+
+
+if __name__ == "__main__":
+    run_command("evaluate")

@@ -1,0 +1,209 @@
+"""Padding and resampling of images that are cylinders (axes: see wellseg.types).
+
+Padding modes of a network:
+
+cylinder  every convolution sees column W - 1 beside column 0, and the first and last rows repeated beyond the ends
+turns     the course's: the whole input becomes three turns and a margin (`pad_turns`), every convolution repeats the
+          edges of that, and the middle turn is cut out at the end (`crop_turns`)
+zero      every convolution sees zeros beyond the image
+
+Where a sample lies: "centred" resampling keeps pixel s*k as sample k (decimation, blur, strided convolution with an odd
+kernel); otherwise sample k stands for the block of pixels s*k .. s*k + s - 1 (max-pooling).
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wellseg.errors import ConfigError
+
+PADDINGS = ("cylinder", "turns", "zero")
+
+TURNS_MULTIPLE = 8
+"""Sizes that `pad_turns` completes: they halve three times, as often as in the deepest network of the course."""
+
+Pads = tuple[int, int, int, int]
+"""Rows added above and below, columns added left and right; none negative."""
+
+
+def pad_cylinder(x: Tensor, pads: Pads) -> Tensor:
+    """(B, C, H, W) float -> (B, C, top + H + bottom, left + W + right): azimuth goes on around the pipe, more than
+    once where a pad is wider than W; the first and last rows are repeated. Any H >= 1 and W >= 1.
+    """
+    # The graph of an exported or compiled network is made of slices and concatenations, free in batch and depth;
+    # eager mode takes the function below, which is four times as fast forward and backward on a CPU.
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return _pad_by_concatenation(x, pads)
+    if max(pads[2:]) > x.shape[-1]:
+        return _pad_by_concatenation(x, pads)
+    return _CylinderPad.apply(x, pads)
+
+
+def pad_replicate(x: Tensor, pads: Pads) -> Tensor:
+    """`pad_cylinder` with the outer columns repeated instead."""
+    top, bottom, left, right = pads
+    return F.pad(x, (left, right, top, bottom), mode="replicate")
+
+
+def pad_zero(x: Tensor, pads: Pads) -> Tensor:
+    """`pad_cylinder` with zeros on all four sides instead."""
+    top, bottom, left, right = pads
+    return F.pad(x, (left, right, top, bottom))
+
+
+PAD_FUNCTIONS = {"cylinder": pad_cylinder, "turns": pad_replicate, "zero": pad_zero}
+"""What the convolutions of a network do in each mode; `turns` comes on top of `pad_turns`."""
+
+
+def _pad_by_concatenation(x: Tensor, pads: Pads) -> Tensor:
+    top, bottom, left, right = pads
+    if max(left, right) > 1 and max(left, right) > x.shape[-1]:
+        width = x.shape[-1]
+        x = x.index_select(-1, torch.arange(-left, width + right, device=x.device) % width)
+    else:
+        columns = [x[..., -left:]] * (left > 0) + [x] + [x[..., :right]] * (right > 0)
+        x = torch.cat(columns, -1) if len(columns) > 1 else x
+    rows = [x[:, :, :1].expand(-1, -1, top, -1)] * (top > 0) + [x]
+    rows += [x[:, :, -1:].expand(-1, -1, bottom, -1)] * (bottom > 0)
+    return torch.cat(rows, -2) if len(rows) > 1 else x
+
+
+class _CylinderPad(torch.autograd.Function):
+    """`pad_cylinder` for pads of at most W columns. Autograd's own backward of slices and concatenations fills one
+    image of zeros per slice; here the borders' gradients are added to the middle's.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, pads: Pads) -> Tensor:
+        _top, _bottom, left, right = pads
+        width = x.shape[-1]
+        out = pad_replicate(x, pads)  # one pass that keeps the memory format; then two narrow strips are put right
+        if left:
+            out[..., :left] = out[..., width : width + left]
+        if right:
+            out[..., left + width :] = out[..., left : left + right]
+        return out
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, Pads], output: Tensor) -> None:
+        ctx.pads = inputs[1]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        top, bottom, left, right = ctx.pads
+        height, width = grad.shape[2] - top - bottom, grad.shape[3] - left - right
+
+        def add_turned(to: Tensor, rows: Tensor) -> None:
+            if left:
+                to[..., width - left :] += rows[..., :left]
+            if right:
+                to[..., :right] += rows[..., left + width :]
+
+        rows = grad[:, :, top : top + height]
+        out = rows[..., left : left + width].clone()
+        add_turned(out, rows)
+        for count, border, row in ((top, grad[:, :, :top], 0), (bottom, grad[:, :, top + height :], height - 1)):
+            if count:
+                border = border.sum(2) if count > 1 else border[:, :, 0]
+                out[:, :, row] += border[..., left : left + width]
+                add_turned(out[:, :, row], border)
+        return out, None
+
+
+class Pad(nn.Module):
+    """The padding of one convolution with an odd kernel, so that its output is as large as its input."""
+
+    def __init__(self, padding: str, kernel_size: int | Sequence[int]) -> None:
+        super().__init__()
+        rows, columns = (size // 2 for size in pair(kernel_size, "kernel_size", odd=True))
+        self.pads: Pads = (rows, rows, columns, columns)
+        self.pad = PAD_FUNCTIONS[check_choice(padding, "padding", PADDINGS)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pad(x, self.pads) if any(self.pads) else x
+
+    def extra_repr(self) -> str:
+        return f"{self.pad.__name__}, pads={self.pads}"
+
+
+def unrolled(body: Callable[[Tensor], Tensor], x: Tensor, padding: str) -> Tensor:
+    """body(x) for a `body` that keeps H and W; under padding=turns body works on `pad_turns(x)` and is cropped."""
+    if padding != "turns":
+        return body(x)
+    return crop_turns(body(pad_turns(x)), *x.shape[-2:])
+
+
+def pad_turns(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, H', W'): the pipe unrolled over three turns, then the edges of that repeated on all sides
+    until H' and W' are multiples of 8, an odd row or column too many below or on the right.
+
+    That is 36 x 36 -> 40 x 112, two more on every side, as in the course, which padded images of 36 columns only and
+    left others open at the seam; here every width is treated alike.
+    """
+    x = torch.cat([x, x, x], -1)
+    rows, columns = (-size % TURNS_MULTIPLE for size in x.shape[-2:])
+    return pad_replicate(x, (rows // 2, rows - rows // 2, columns // 2, columns - columns // 2))
+
+
+def crop_turns(x: Tensor, height: int, width: int) -> Tensor:
+    """The middle turn of what `pad_turns` made of (B, C, height, width): (B, C, H', W') -> (B, C, height, width)."""
+    top, left = -height % TURNS_MULTIPLE // 2, width + -3 * width % TURNS_MULTIPLE // 2
+    return x[..., top : top + height, left : left + width]
+
+
+def decimate(x: Tensor, stride: tuple[int, int]) -> Tensor:
+    """(B, C, H, W) -> (B, C, ceil(H / s), ceil(W / s)): every s-th row and column, from the first."""
+    return x[..., :: stride[0], :: stride[1]]
+
+
+def upsample_aligned(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear, the corner pixels of both images on each other: every output row depends on both heights."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+
+
+def upsample_local(x: Tensor, size: tuple[int, int], stride: tuple[int, int], *, centred: bool) -> Tensor:
+    """Bilinear by `stride` (rows, columns), cropped to `size` <= stride * (h, w): a pixel depends on its neighbours
+    only, whatever the size of the image.
+
+    centred=True puts sample k at pixel s*k, so that pixels s*k + j are (1 - j/s) x[k] + (j/s) x[k + 1]; False puts it
+    in the middle of the block s*k .. s*k + s - 1. The columns between the last sample and the first lie between their
+    values; beyond the first and last rows the samples are repeated.
+    """
+    height, width = x.shape[-2:]
+    (rows, columns), (out_height, out_width) = stride, size
+    wide, high = int(columns > 1), int(rows > 1)  # an axis that is not resampled needs no neighbour
+    if centred:
+        # n + 1 samples spread over s*n + 1 pixels with the corners aligned lie exactly s pixels apart.
+        x = pad_cylinder(x, (0, high, 0, wide))
+        x = upsample_aligned(x, (rows * (height + high - 1) + 1, columns * (width + wide - 1) + 1))
+        return x[..., :out_height, :out_width]
+    x = pad_cylinder(x, (high, high, wide, wide))
+    x = F.interpolate(x, size=(rows * (height + 2 * high), columns * (width + 2 * wide)), mode="bilinear")
+    top, left = rows * high, columns * wide
+    return x[..., top : top + out_height, left : left + out_width]
+
+
+def upsample_nearest(x: Tensor, size: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+    """Every sample repeated over its block of `stride` pixels, cropped to `size`."""
+    height, width = x.shape[-2:]
+    x = F.interpolate(x, size=(stride[0] * height, stride[1] * width), mode="nearest")
+    return x[..., : size[0], : size[1]]
+
+
+def pair(value: int | Sequence[int], name: str, *, odd: bool = False) -> tuple[int, int]:
+    """(rows, columns) from one number for both or a list of two; ConfigError where a number is below 1 (or even)."""
+    values = (value, value) if isinstance(value, int) else tuple(value)
+    if len(values) != 2 or not all(isinstance(v, int) and v >= 1 and (v % 2 or not odd) for v in values):
+        kind = "an odd number >= 1" if odd else "a whole number >= 1"
+        raise ConfigError(f"{name} must be {kind} or [rows, columns] of such, got {value}", fix=f"set {name}=3, say")
+    return values
+
+
+def check_choice(value: str, name: str, choices: Sequence[str]) -> str:
+    """`value` if it is one of `choices`, else ConfigError."""
+    if value not in choices:
+        raise ConfigError(f"unknown {name} {value!r}", fix=f"{name} is one of: {', '.join(choices)}")
+    return value

@@ -1,0 +1,178 @@
+"""Convolution stages and resampling layers that the networks are made of (axes: see wellseg.types)."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wellseg.errors import ConfigError
+from wellseg.models import cylinder
+
+# In place where the gradient needs the output only: a convolution's does not need its own output, so nothing is lost.
+ACTIVATIONS = {
+    "leaky_relu": lambda: nn.LeakyReLU(0.01, inplace=True),
+    "relu": lambda: nn.ReLU(inplace=True),
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "elu": lambda: nn.ELU(inplace=True),
+    "none": nn.Identity,
+}
+NORMALIZATIONS = ("none", "batch", "group")
+DOWNS = ("decimate", "max", "stride", "blur")
+UPS = ("bilinear", "nearest", "transpose")
+
+
+def activation_layer(name: str) -> nn.Module:
+    return ACTIVATIONS[cylinder.check_choice(name, "activation", tuple(ACTIVATIONS))]()
+
+
+class PixelGroupNorm(nn.Module):
+    """Group normalisation with the statistics of each pixel alone: (B, C, H, W) -> same, over groups of 8 channels (all
+    of them where 8 does not divide C).
+
+    y = (x - mean) / sqrt(var + eps) * weight + bias, as in Wu and He 2018 but not averaged over rows and columns: a
+    row's output must depend on its receptive field only, not on how much of the well is shown.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        if channels < 2:
+            raise ConfigError(
+                "normalization=group needs at least 2 channels at every stage",
+                why="one channel normalised over itself is zero everywhere",
+                fix="raise the width (model.thickness) or use normalization=batch",
+            )
+        self.groups = channels // 8 if channels % 8 == 0 else 1
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        grouped = x.unflatten(1, (self.groups, -1))
+        # float32 at least: in half precision the variance of nearly equal channels is all rounding.
+        grouped = grouped.float() if x.dtype in (torch.float16, torch.bfloat16) else grouped
+        var, mean = torch.var_mean(grouped, dim=2, correction=0, keepdim=True)
+        normal = ((grouped - mean) * torch.rsqrt(var + self.eps)).flatten(1, 2).to(x.dtype)
+        return normal * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+def normalization_layer(name: str, channels: int) -> nn.Module:
+    cylinder.check_choice(name, "normalization", NORMALIZATIONS)
+    if name == "none":
+        return nn.Identity()
+    return nn.BatchNorm2d(channels) if name == "batch" else PixelGroupNorm(channels)
+
+
+class ConvBlock(nn.Module):
+    """Padding, convolution, normalisation, activation: (B, in, H, W) -> (B, out, H, W)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int] = 3,
+        padding: str = "cylinder",
+        activation: str = "leaky_relu",
+        normalization: str = "none",
+    ) -> None:
+        super().__init__()
+        kernel = cylinder.pair(kernel_size, "kernel_size", odd=True)
+        self.pad = cylinder.Pad(padding, kernel)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, bias=normalization == "none")
+        self.norm = normalization_layer(normalization, out_channels)
+        self.activation = activation_layer(activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.norm(self.conv(self.pad(x))))
+
+
+def conv_stage(in_channels: int, out_channels: int, depth: int, **block) -> nn.Sequential:
+    """`depth` ConvBlocks in a row; the hidden ones are max(in, out) channels wide. `block`: ConvBlock's keywords."""
+    hidden = [max(in_channels, out_channels)] * (depth - 1)
+    widths = [in_channels, *hidden, out_channels]
+    return nn.Sequential(*(ConvBlock(a, b, **block) for a, b in pairwise(widths)))
+
+
+def logits_stage(in_channels: int, out_channels: int, depth: int, **block) -> nn.Sequential:
+    """`conv_stage` with 1 x 1 kernels whose last convolution gives logits: no normalisation, no activation."""
+    hidden = [max(in_channels, out_channels)] * (depth - 1)
+    widths = [in_channels, *hidden]
+    blocks = [ConvBlock(a, b, kernel_size=1, **block) for a, b in pairwise(widths)]
+    return nn.Sequential(*blocks, nn.Conv2d(widths[-1], out_channels, 1))
+
+
+class Down(nn.Module):
+    """(B, C, H, W) -> (B, C, ceil(H / s), ceil(W / s)).
+
+    decimate: every s-th pixel; max: largest of each block of s x s; stride: a learnt convolution with stride s;
+    blur: decimation after a triangular filter of 2 s - 1 taps (Zhang 2019), which takes most of the aliasing away.
+    """
+
+    def __init__(self, kind: str, channels: int, stride: tuple[int, int], padding: str) -> None:
+        super().__init__()
+        self.kind, self.stride = cylinder.check_choice(kind, "down", DOWNS), stride
+        self.layer = nn.Identity()
+        if kind == "max":
+            self.layer = nn.MaxPool2d(stride, stride, ceil_mode=True)
+        elif kind == "stride":
+            kernel = tuple(s if s % 2 else s + 1 for s in stride)
+            self.pad = cylinder.Pad(padding, kernel)
+            self.layer = nn.Conv2d(channels, channels, kernel, stride)
+        elif kind == "blur":
+            taps = [torch.tensor([s - abs(i) for i in range(1 - s, s)], dtype=torch.float32) / s**2 for s in stride]
+            self.pad = cylinder.Pad(padding, tuple(len(t) for t in taps))
+            # Not in the state: it follows from the arguments.
+            self.register_buffer("taps", torch.outer(*taps).expand(channels, 1, -1, -1).clone(), persistent=False)
+
+    @property
+    def centred(self) -> bool:
+        """Whether sample k lies on pixel s*k (see wellseg.models.cylinder)."""
+        return self.kind != "max"
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "decimate":
+            return cylinder.decimate(x, self.stride)
+        if self.kind == "blur":
+            return F.conv2d(self.pad(x), self.taps.to(x.dtype), stride=self.stride, groups=x.shape[1])
+        return self.layer(self.pad(x) if self.kind == "stride" else x)
+
+
+class Up(nn.Module):
+    """(B, C, h, w) and a size with ceil(size / s) = (h, w) -> (B, C, *size), the way back from `Down`.
+
+    bilinear: under padding=cylinder local, across the seam, and placed as `centred` says; under the course's two
+    paddings with aligned corners, as there. nearest: blocks. transpose: a learnt transposed convolution of that stride.
+    """
+
+    def __init__(self, kind: str, channels: int, stride: tuple[int, int], padding: str, centred: bool) -> None:
+        super().__init__()
+        self.kind, self.stride, self.centred = cylinder.check_choice(kind, "up", UPS), stride, centred
+        self.aligned = padding != "cylinder"
+        if kind == "transpose":
+            self.layer = nn.ConvTranspose2d(channels, channels, stride, stride)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        if self.kind == "nearest":
+            return cylinder.upsample_nearest(x, size, self.stride)
+        if self.kind == "transpose":
+            return self.layer(x)[..., : size[0], : size[1]]
+        if self.aligned:
+            return cylinder.upsample_aligned(x, size)
+        return cylinder.upsample_local(x, size, self.stride, centred=self.centred)
+
+
+def whole_number(value: int, name: str) -> int:
+    """`value`; ConfigError unless it is a whole number >= 1."""
+    if not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} must be a whole number >= 1, got {value!r}", fix=f"set {name}=1 or more")
+    return value
+
+
+def whole_numbers(values: Sequence[int], name: str) -> list[int]:
+    """`values` as a plain list; ConfigError unless each is a whole number >= 1."""
+    values = list(values)
+    if not all(isinstance(v, int) and v >= 1 for v in values):
+        raise ConfigError(f"{name} must be a list of whole numbers >= 1, got {values}", fix=f"e.g. {name}=[2,1,1]")
+    return values

@@ -1,0 +1,99 @@
+"""Facts about a network that do not depend on its weights: parameters, receptive field (axes: see wellseg.types)."""
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+_POINTWISE = (nn.LeakyReLU, nn.ReLU, nn.ReLU6, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Sigmoid, nn.Tanh)
+
+
+class ReceptiveField(NamedTuple):
+    """Pixels of the input that an output pixel depends on, counted from the first to the last one.
+
+    azimuth, depth        extent in columns and in rows
+    left, right, up, down reach beyond the pixel itself; a tile needs at least `up` and `down` rows of surroundings
+    """
+
+    azimuth: int
+    depth: int
+    left: int
+    right: int
+    up: int
+    down: int
+
+
+def count_parameters(net: nn.Module) -> int:
+    """Trainable and frozen weights of `net`; a weight that two layers share counts once."""
+    return sum(p.numel() for p in net.parameters())
+
+
+def receptive_field(net: nn.Module, height: int = 128, width: int = 128, *, phases: bool = False) -> ReceptiveField:
+    """Receptive field of the pixel (height // 2, width // 2) of a height x width input, from the gradient.
+
+    The result is structural: a copy of the network in double precision has random positive weights, no activations, and
+    averages where it takes maxima, so no path can cancel or be switched off. Where it decimates, pixels differ by their
+    place in the sampling grid: `phases=True` looks at every place (`net.total_stride`, else 32 x 32, from the centre
+    on) and gives the largest of each number. No number exceeds the input's size: larger fields need a larger input.
+    """
+    probe = _structural(net)
+    image = torch.rand(1, _input_channels(net), height, width, dtype=torch.float64, generator=_generator())
+    image.requires_grad_()
+    logits = probe(image)
+    row, column = height // 2, width // 2
+    rows, columns = getattr(net, "total_stride", (32, 32)) if phases else (1, 1)
+    # Rows and columns are sampled independently, so the places on a diagonal show them all.
+    places = [(row + i % rows, column + i % columns) for i in range(max(rows, columns))]
+    fields = []
+    for number, (r, c) in enumerate(places, start=1):
+        (grad,) = torch.autograd.grad(logits[..., r, c].sum(), image, retain_graph=number < len(places))
+        used = grad[0].abs().sum(0) > 0
+        (first_row, last_row), (first_column, last_column) = _span(used.any(1)), _span(used.any(0))
+        extents = (last_column - first_column + 1, last_row - first_row + 1)
+        fields.append((*extents, c - first_column, last_column - c, r - first_row, last_row - r))
+    return ReceptiveField(*(max(values) for values in zip(*fields, strict=True)))
+
+
+def describe(net: nn.Module) -> dict[str, int | list[int]]:
+    """What a run prints about its model: parameters, their size in fp32, and the receptive field over all phases."""
+    field = receptive_field(net, phases=True)
+    return {
+        "parameters": count_parameters(net),
+        "bytes_fp32": 4 * count_parameters(net),
+        "receptive_field_azimuth": field.azimuth,
+        "receptive_field_depth": field.depth,
+    }
+
+
+def _structural(net: nn.Module) -> nn.Module:
+    probe = copy.deepcopy(net).cpu().double().eval().requires_grad_(False)
+    generator = _generator()
+    for module in probe.modules():
+        for name, child in module.named_children():
+            if isinstance(child, _POINTWISE):
+                setattr(module, name, nn.Identity())
+            elif isinstance(child, nn.MaxPool2d):
+                mean = nn.AvgPool2d(child.kernel_size, child.stride, child.padding, ceil_mode=child.ceil_mode)
+                setattr(module, name, mean)
+            elif isinstance(child, nn.BatchNorm2d):
+                child.reset_running_stats()
+    for parameter in probe.parameters():
+        # Divided by the fan-in, so that the gradient neither vanishes nor overflows in a deep network.
+        fan_in = max(1, parameter[0].numel()) if parameter.dim() > 1 else 1
+        value = 0.5 + torch.rand(parameter.shape, dtype=torch.float64, generator=generator)
+        parameter.copy_(value / fan_in)
+    return probe
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def _input_channels(net: nn.Module) -> int:
+    return next(m.in_channels for m in net.modules() if isinstance(m, nn.Conv2d))
+
+
+def _span(used: Tensor) -> tuple[int, int]:
+    where = used.nonzero()
+    return int(where[0]), int(where[-1])

@@ -1,0 +1,43 @@
+"""A plain stack of convolutions (axes: see wellseg.types)."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from wellseg.models import cylinder
+from wellseg.models.layers import ConvBlock, whole_numbers
+
+
+class Vanilla(nn.Module):
+    """(B, in_channels, H, W) float -> logits (B, out_channels, H, W), any H, W >= 1.
+
+    hidden         channels of the hidden layers; one more convolution, without activation, gives the logits
+    kernel_size    odd, one number or [rows, columns]
+    padding        cylinder, turns or zero (see wellseg.models.cylinder); the course ran zero
+    activation     relu, leaky_relu, gelu, silu, elu or none
+    normalization  none, batch or group (per pixel, see PixelGroupNorm)
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        hidden: Sequence[int] = (64, 64, 128, 128),
+        kernel_size: int | Sequence[int] = 3,
+        padding: str = "cylinder",
+        activation: str = "relu",
+        normalization: str = "none",
+    ) -> None:
+        super().__init__()
+        widths = whole_numbers([in_channels, *hidden, out_channels], "in_channels, hidden, out_channels")
+        self.padding = padding
+        block = {"activation": activation, "normalization": normalization}
+        blocks = [ConvBlock(a, b, kernel_size, padding, **block) for a, b in pairwise(widths[:-1])]
+        self.layers = nn.Sequential(*blocks, ConvBlock(*widths[-2:], kernel_size, padding, activation="none"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cylinder.unrolled(self.layers, x, self.padding)
+
+
+ARCHITECTURE = Vanilla

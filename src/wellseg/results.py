@@ -1,0 +1,181 @@
+"""What a finished run leaves: the best weights with their threshold, scores, figures, the model file and a table."""
+
+import logging
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import TensorBoardLogger
+from rich.console import Console
+from rich.table import Table
+
+from wellseg import artifact, build, checkpoints, figures
+from wellseg.assembly import Assembly
+from wellseg.callbacks.panels import save_good_and_bad
+from wellseg.files import write_json
+from wellseg.models.summary import describe
+
+log = logging.getLogger(__name__)
+
+PARTS = {"val": "validation", "test": "test"}  # name in logs and metrics.json -> part of the data
+SHOWN = ("dice_per_image", "iou_per_image", "dice_pooled", "iou_pooled", "precision_pooled", "recall_pooled")
+
+
+def print_summary(parts: Assembly) -> None:
+    """Model and data of a run, before it starts."""
+    if not parts.trainer.is_global_zero:
+        return
+    facts = describe(parts.task.network)
+    data = parts.datamodule
+    windows = {p: len(s) for p in ("train", "validation", "test") if (s := data.store(p)) is not None}
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"model: {type(parts.task.network).__name__}, " + ", ".join(f"{k} {_plain(v)}" for k, v in facts.items()))
+    console.print(
+        f"data:  {len(data.wells)} wells, windows of {data.window} rows: "
+        + ", ".join(f"{n:,} {part}" for part, n in windows.items())
+        + (" (LEAKY split)" if data.leaky else "")
+    )
+
+
+def _plain(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def finish(cfg: DictConfig, parts: Assembly, folder: Path) -> float:
+    """Load the best weights, choose the threshold on validation, test once, and write everything; returns val Dice."""
+    trainer, task = parts.trainer, parts.task
+    best = folder / "checkpoints" / "best.ckpt"
+    if "checkpoint" in parts.callbacks and best.is_file() and not trainer.fast_dev_run:
+        task.load_state_dict(checkpoints.read(best)["state_dict"], strict=True)
+    results = score(parts, test=cfg.test)
+    if trainer.is_global_zero:
+        history = parts.callbacks["history"].rows if "history" in parts.callbacks else []
+        metadata = _metadata(parts, results, folder)
+        arguments = build.arguments(cfg, "model")
+        artifact.save(folder / "model.safetensors", task.network, arguments, metadata)
+        write_json(folder / "metrics.json", results)
+        if history:
+            figures.save(figures.curves(history), folder / "figures" / "curves.png")
+        draw_figures(parts, results, folder / "figures")
+        _log_hyperparameters(cfg, parts, results)
+        print_results(results, {"model": folder / "model.safetensors", "scores": folder / "metrics.json"})
+    return results["val"]["dice_per_image"]
+
+
+def score(parts: Assembly, *, test: bool = True, threshold: float | None = None) -> dict[str, Any]:
+    """Scores of validation and test as metrics.json holds them.
+
+    threshold None takes the one with the best Dice per image on validation; the test part plays no role in the choice.
+    """
+    trainer, task, data = parts.trainer, parts.task, parts.datamodule
+    trainer.validate(task, datamodule=data, verbose=False)
+    source = "given"
+    if threshold is None:
+        threshold, _ = task.scores["val"].best_threshold("dice_per_image")
+        source = "best dice_per_image on validation"
+    for metric in task.scores.values():
+        metric.threshold = threshold
+    done = ["val"]
+    if test and data.store("test") is not None:
+        trainer.test(task, datamodule=data, verbose=False)
+        done.append("test")
+    metrics = {part: task.scores[part] for part in done}
+    return {
+        "val": _floats(metrics["val"].compute()),
+        "test": _floats(metrics["test"].compute()) if "test" in metrics else None,
+        "per_well": {p: {w: _floats(s) for w, s in m.per_well(data.well_names).items()} for p, m in metrics.items()},
+        "confusion": {p: {k: int(v) for k, v in m.confusion().items()} for p, m in metrics.items()},
+        "policy": {
+            "empty": task.scores["val"].empty,
+            "threshold": threshold,
+            "threshold_from": source,
+            "split": data.split,
+            "leaky": data.leaky,
+            "window": data.window,
+        },
+    }
+
+
+def _floats(scores: dict[str, Any]) -> dict[str, float | None]:
+    """Plain numbers; None where a score is not defined (JSON has no NaN)."""
+    plain = {k: float(v) for k, v in scores.items()}
+    return {k: v if v == v else None for k, v in plain.items()}
+
+
+def _metadata(parts: Assembly, results: dict[str, Any], folder: Path) -> dict[str, Any]:
+    data = parts.datamodule
+    return {
+        "normalization": data.normalization.as_dict(),
+        "threshold": results["policy"]["threshold"],
+        "classes": ["intact", "defect"],
+        "input": {
+            "window": data.window,
+            "widths": data.store("train").widths,
+            "azimuth_layout": data.azimuth_layout,
+            "channels": 1,
+        },
+        "scores": {part: results[part] for part in ("val", "test")},
+        "policy": results["policy"],
+        "data_fingerprint": data.fingerprint(),
+        "versions": {
+            **{name: version(name) for name in ("wellseg", "pytorch-lightning", "numpy")},
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
+        "parent_run": folder.name,
+    }
+
+
+def draw_figures(parts: Assembly, results: dict[str, Any], folder: Path) -> None:
+    """Bars per well, precision against recall, confusion, good and bad windows, for every part that was scored."""
+    threshold = results["policy"]["threshold"]
+    for part, wells in results["per_well"].items():
+        known = {w: s for w, s in wells.items() if s["dice_pooled"] is not None and s["iou_pooled"] is not None}
+        figures.save(figures.per_well_bars(known), folder / f"per_well_{part}.png")
+        curve = figures.precision_recall(parts.task.scores[part].curve(), threshold)
+        figures.save(curve, folder / f"precision_recall_{part}.png")
+        figures.save(figures.confusion(results["confusion"][part]), folder / f"confusion_{part}.png")
+        save_good_and_bad(parts.task, parts.datamodule, PARTS[part], folder / f"panels_{part}.png")
+
+
+def _log_hyperparameters(cfg: DictConfig, parts: Assembly, results: dict[str, Any]) -> None:
+    """Configuration and final scores side by side, so that TensorBoard's HParams tab compares the runs of a sweep."""
+    loggers = [x for x in parts.trainer.loggers if isinstance(x, TensorBoardLogger)]
+    if not loggers or parts.trainer.fast_dev_run:
+        return
+    groups = ("model", "loss", "optimizer", "scheduler", "augment", "data")
+    flat = {"seed": cfg.seed, "batch_size": cfg.batch_size}
+    for group in groups:
+        for key, value in (OmegaConf.to_container(cfg[group], resolve=True) or {}).items() if cfg.get(group) else ():
+            if key != "_partial_":
+                flat[f"{group}.{key.strip('_')}"] = value if isinstance(value, int | float | bool) else str(value)
+    final = {f"final/{p}/{n}": results[p][n] for p in ("val", "test") if results[p] for n in SHOWN}
+    loggers[0].log_hyperparams(flat, {k: v for k, v in final.items() if v is not None})
+    loggers[0].finalize("success")
+
+
+def print_results(results: dict[str, Any], files: dict[str, Path]) -> None:
+    """The final table, scores per well, and where things lie."""
+    console = Console(highlight=False)
+    policy = results["policy"]
+    leaky = ", LEAKY split" if policy["leaky"] else ""
+    table = Table(title=f"scores at threshold {policy['threshold']:.2f}, empty masks: {policy['empty']}{leaky}")
+    for column in ("", *SHOWN):
+        table.add_column(column, justify="right" if column else "left")
+    for part in ("val", "test"):
+        if results[part]:
+            table.add_row(PARTS[part], *(_score(results[part][n]) for n in SHOWN))
+        for well, scores in results["per_well"].get(part, {}).items():
+            table.add_row(f"  {well}", *(_score(scores.get(n)) for n in SHOWN), style="dim")
+    console.print(table)
+    for name, path in files.items():
+        console.print(f"{name}: {path}", soft_wrap=True)
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+

@@ -1,0 +1,70 @@
+"""What a multirun amounts to: summary.csv and a table, best validation Dice first."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from wellseg.files import write_atomically
+
+SORTED_BY = "val/dice_per_image"
+_SHOWN = (SORTED_BY, "val/iou_per_image", "test/dice_per_image", "test/iou_per_image")
+
+
+def summarise(sweep_dir: Path) -> list[dict[str, Any]]:
+    """One row per job of `sweep_dir`: job number, its overrides, the scores of its metrics.json; best first, failed last."""
+    rows = []
+    for job in (p for p in sweep_dir.iterdir() if p.name.isdigit()):
+        row: dict[str, Any] = {"job": int(job.name)}
+        overrides = job / ".hydra" / "overrides.yaml"
+        for line in yaml.safe_load(overrides.read_text(encoding="utf-8")) or [] if overrides.is_file() else []:
+            key, _, value = line.partition("=")
+            if key != "name":
+                row[key.lstrip("+")] = value
+        metrics = job / "metrics.json"
+        row["status"] = "done" if metrics.is_file() else "failed"
+        if metrics.is_file():
+            scores = json.loads(metrics.read_text(encoding="utf-8"))
+            for part in ("val", "test"):
+                row |= {f"{part}/{k}": v for k, v in (scores[part] or {}).items()}
+        rows.append(row)
+    return sorted(rows, key=lambda r: (-r.get(SORTED_BY, float("-inf")), r["job"]))
+
+
+def report(cfg: Any) -> None:
+    """Write summary.csv into the sweep's folder and print the table."""
+    sweep_dir = Path(cfg.hydra.sweep.dir).resolve()
+    rows = summarise(sweep_dir)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+
+    def write(path: Path) -> None:
+        with open(path, "w", newline="", encoding="utf-8") as f:
+            writer = csv.DictWriter(f, columns)
+            writer.writeheader()
+            writer.writerows({k: _cell(v) for k, v in row.items()} for row in rows)
+
+    write_atomically(sweep_dir / "summary.csv", write)
+    shown = [c for c in columns if "/" not in c or c in _SHOWN]
+    table = Table(title=f"{len(rows)} jobs, best validation Dice first")
+    for column in shown:
+        table.add_column(column, justify="right" if "/" in column else "left")
+    for row in rows:
+        table.add_row(*(_text(row.get(c)) for c in shown))
+    console = Console()
+    console.print(table)
+    console.print(f"summary: {sweep_dir / 'summary.csv'}", soft_wrap=True)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _cell(value: Any) -> Any:
+    """Spreadsheets run cells that begin with = + - @ as formulas: such text is quoted."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@" else value

@@ -1,0 +1,101 @@
+"""The one training task: normalise, predict, compare. It receives finished objects and knows no names.
+
+Logged: train/loss, val/loss, val/<score>, test/<score>, where a score's name carries its reduction (dice_per_image,
+iou_pooled, ...).
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from wellseg.data.normalize import Normalization, Normalize
+from wellseg.data.sampler import step_generator
+from wellseg.metrics.segmentation import SegmentationScores
+from wellseg.types import Batch
+
+
+class SegmentationTask(pl.LightningModule):
+    """Train `network` (logits out) on `Batch`es.
+
+    loss           (logits (B, K, H, W), target (B, H, W)) -> scalar
+    optimizer      parameters -> Optimizer
+    scheduler      (optimizer, total_steps) -> Lightning's scheduler record, or None for a constant rate
+    scores         the metric; one copy scores validation, another the test
+    seed           every step's random numbers (dropout) depend on (seed, epoch, step) alone, so that resuming is exact
+    channels_last  memory format of the convolutions
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        optimizer: Callable[..., torch.optim.Optimizer],
+        scores: SegmentationScores,
+        *,
+        normalization: Normalization = Normalization(),  # noqa: B008, frozen
+        scheduler: Callable[..., dict[str, Any]] | None = None,
+        seed: int = 0,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last) if channels_last else network
+        self.normalize = Normalize(normalization)
+        self.loss = loss
+        self.scores = nn.ModuleDict({"val": scores, "test": deepcopy(scores)})
+        self._optimizer, self._scheduler = optimizer, scheduler
+        self._seed, self._channels_last = seed, channels_last
+
+    def forward(self, image: Tensor, valid: Tensor) -> Tensor:
+        """Logits (B, K, H, W) of images (B, C, H, W) in the units of the data set."""
+        x = self.normalize(image, valid)
+        if self._channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return self.network(x)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        step = step_generator(self._seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(step.initial_seed())
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self.loss(self(batch.image, batch.valid), batch.target)
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch.index))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._score("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._score("test", batch)
+
+    def _score(self, part: str, batch: Batch) -> None:
+        logits = self(batch.image, batch.valid)
+        loss = self.loss(logits, batch.target)
+        self.log(f"{part}/loss", loss, on_epoch=True, batch_size=len(batch.index), sync_dist=True)
+        self.scores[part].update(logits[:, 0].float().sigmoid(), batch.target, batch.index, batch.well)
+
+    def on_validation_epoch_start(self) -> None:
+        self.scores["val"].reset()
+
+    def on_test_epoch_start(self) -> None:
+        self.scores["test"].reset()
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_scores("test")
+
+    def _log_scores(self, part: str) -> None:
+        for name, value in self.scores[part].compute().items():
+            self.log(f"{part}/{name}", float(value), prog_bar=name == "dice_per_image")
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self._optimizer(self.network.parameters())
+        if self._scheduler is None:
+            return {"optimizer": optimizer}
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer, total_steps)}

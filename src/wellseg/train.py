@@ -1,0 +1,47 @@
+"""`python -m wellseg.train`: train a model and leave a run folder with checkpoints, scores, figures and the model file."""
+
+import logging
+from typing import TYPE_CHECKING
+
+from wellseg.cli import run_command
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+log = logging.getLogger("wellseg.train")
+
+
+def run(cfg: "DictConfig") -> float | None:
+    """Train as configured; returns the validation Dice per image (what Hydra's sweepers optimise), None when interrupted."""
+    from pathlib import Path
+
+    from hydra.core.hydra_config import HydraConfig
+
+    from wellseg.assembly import assemble
+    from wellseg.callbacks.requeue import SavedForRequeue
+    from wellseg.checkpoints import newest_good
+    from wellseg.cli import as_path
+    from wellseg.files import folder_lock, remove_leftovers
+    from wellseg.results import finish, print_summary
+
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir).resolve()
+    choices = dict(hydra.runtime.choices)
+    with folder_lock(folder):
+        remove_leftovers(folder)
+        remove_leftovers(folder / "checkpoints")
+        checkpoint = newest_good(folder / "checkpoints") if cfg.ckpt_path == "auto" else as_path(cfg.ckpt_path)
+        parts = assemble(cfg, folder, choices)
+        print_summary(parts)
+        try:
+            parts.trainer.fit(parts.task, datamodule=parts.datamodule, ckpt_path=checkpoint, weights_only=True)
+        except SavedForRequeue as saved:
+            log.info("stopped as asked; go on with hydra.run.dir='%s' ckpt_path=%s", folder, saved.path)
+            return None
+        except SystemExit as error:  # Lightning turns Ctrl-C into exit code 1
+            raise KeyboardInterrupt from error
+        return finish(cfg, parts, folder)
+
+
+if __name__ == "__main__":
+    run_command("train")

@@ -91,7 +91,7 @@ def load(path: str | Path) -> Artifact:
 def load_into(network: nn.Module, path: str | Path) -> None:
     """Fill `network` with the weights of an artefact; all keys and shapes must fit."""
     _, state = _read(Path(path), weights=True)
-    _compare({k: v for k, v in network.state_dict().items()}, state, str(path))
+    _compare(network.state_dict(), state, str(path))
     network.load_state_dict(state, strict=True)
 
 
@@ -142,7 +142,10 @@ def _check_metadata(metadata: Any, where: str) -> None:
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         found = metadata.get("format") if isinstance(metadata, dict) else type(metadata).__name__
         raise ArtifactError(
-            f"artefact format {found!r} is unknown", where=where, why=f"this wellseg reads {FORMAT}", fix="upgrade wellseg"
+            f"artefact format {found!r} is unknown",
+            where=where,
+            why=f"this wellseg reads {FORMAT}",
+            fix="upgrade wellseg",
         )
     for key, kind in _REQUIRED.items():
         if not isinstance(metadata.get(key), kind):
@@ -166,7 +169,10 @@ def _build(architecture: Mapping[str, Any], state: Mapping[str, Tensor], where: 
     name, arguments = architecture.get("name"), architecture.get("arguments")
     if not isinstance(name, str) or name not in table:
         raise ArtifactError(
-            f"unknown architecture {name!r}", where=where, why=f"known: {', '.join(sorted(table))}", fix="upgrade wellseg"
+            f"unknown architecture {name!r}",
+            where=where,
+            why=f"known: {', '.join(sorted(table))}",
+            fix="upgrade wellseg",
         )
     if not isinstance(arguments, dict):
         raise ArtifactError(f"the arguments of {name} are not a mapping", where=where)
@@ -177,7 +183,9 @@ def _build(architecture: Mapping[str, Any], state: Mapping[str, Tensor], where: 
         with torch.device("meta"):
             network = table[name](**arguments)
     except Exception as error:
-        raise ArtifactError(f"{name} cannot be built from the file's arguments", where=where, why=repr(error)) from error
+        raise ArtifactError(
+            f"{name} cannot be built from the file's arguments", where=where, why=repr(error)
+        ) from error
     _compare(network.state_dict(), state, where)
     network.load_state_dict(dict(state), strict=True, assign=True)
     return network

@@ -1,5 +1,6 @@
 """The objects of one run, put together from its configuration; training and evaluation share it."""
 
+import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks import ProgressBar
 
 from wellseg import build
 from wellseg.artifact import Artifact
@@ -24,6 +26,14 @@ _EXPECTED_WARNINGS = (
     ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # Lightning 2.6 with torch 2.13
     ".*tensorboardX.*",
 )
+
+
+def _quiet() -> None:
+    """Leave out what is expected, so that what a user reads is about their run."""
+    for message in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @dataclass
@@ -46,8 +56,7 @@ def read_data(cfg: DictConfig, choices: Mapping[str, str]) -> WellDataModule:
 
 def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assembly:
     """Everything that training needs; all it writes goes below `folder`."""
-    for message in _EXPECTED_WARNINGS:
-        warnings.filterwarnings("ignore", message)
+    _quiet()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = read_data(cfg, choices)
     network = build.part(cfg, "model", choices)
@@ -72,11 +81,10 @@ def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assem
 
 def assemble_for_scoring(cfg: DictConfig, folder: Path, choices: Mapping[str, str], model: Artifact) -> Assembly:
     """What scoring a model file needs: its own normalisation and threshold, the configuration's data, metric and trainer."""
-    for message in _EXPECTED_WARNINGS:
-        warnings.filterwarnings("ignore", message)
+    _quiet()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = read_data(cfg, choices)
-    scores = build.part(cfg, "metrics", choices)
+    scores = build.part(cfg, "metrics", choices, threshold=model.threshold)
     task = SegmentationTask(model.network, None, None, scores, normalization=model.normalization)
     return Assembly(datamodule, task, build_trainer(cfg, folder, choices, {}, False))
 
@@ -92,7 +100,7 @@ def build_trainer(
         callbacks=list(callbacks.values()),
         logger=logger or False,
         enable_checkpointing="checkpoint" in callbacks,
-        enable_progress_bar="progress" in callbacks,
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks.values()),
         default_root_dir=str(folder),
         plugins=[AtomicCheckpointIO()],
     )

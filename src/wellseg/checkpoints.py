@@ -36,7 +36,9 @@ def read(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
-        raise ArtifactError(f"{path.name} is not a whole checkpoint", where=str(path), why=str(error), fix=fix) from error
+        raise ArtifactError(
+            f"{path.name} is not a whole checkpoint", where=str(path), why=str(error), fix=fix
+        ) from error
     if damaged is not None:
         raise ArtifactError(f"{path.name} is damaged", where=str(path), why=f"bad checksum of {damaged}", fix=fix)
     try:

@@ -6,13 +6,12 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from wellseg import config
-from wellseg.errors import BAD_INPUT, BUG, ENVIRONMENT, INTERRUPTED, OK, ConfigError, WellsegError
+from wellseg.errors import BAD_INPUT, INTERRUPTED, OK, Bug, ConfigError, EnvironmentFault, WellsegError
 
 COMMANDS = {
     "train": "train a model and leave a run folder",
@@ -21,14 +20,8 @@ COMMANDS = {
 }
 
 PATH_KEYS = frozenset(
-    "data.root ckpt_path artifact run runs input output hydra.run.dir hydra.sweep.dir".split()
+    ["data.root", "ckpt_path", "artifact", "run", "runs", "input", "output", "hydra.run.dir", "hydra.sweep.dir"]
 )  # their values may hold spaces, ~, accents, (1), [0-9], epoch=3: quoted here before Hydra parses them
-
-
-@dataclass
-class _Failure:
-    exit_code: int
-    text: str
 
 
 def main() -> None:
@@ -59,7 +52,7 @@ def run_command(name: str) -> None:
     """Run `wellseg.<name>.run(cfg)` with the process's arguments and exit; called by `python -m wellseg.<name>`."""
     argv = sys.argv[1:]
     if "--help" in argv or "-h" in argv:
-        print(help_text(name))
+        sys.stdout.write(help_text(name) + "\n")
         sys.exit(OK)
     debug = "debug=true" in [a.lower() for a in argv]
     try:
@@ -85,7 +78,7 @@ def _run(name: str, argv: Sequence[str]) -> int:
         overrides = prepare(name, overrides, multirun=args.multirun)
     flags = [a for a in argv if a not in args.overrides]
     sys.argv = [sys.argv[0], *flags, *overrides]
-    failures: list[_Failure] = []
+    failures: list[WellsegError] = []
     job = _job(name, failures)
     hydra_main(config_path=str(config.folder()), config_name=name, version_base="1.3")(job)()
     if args.multirun:
@@ -95,7 +88,7 @@ def _run(name: str, argv: Sequence[str]) -> int:
     return max((f.exit_code for f in failures), default=OK)
 
 
-def _job(name: str, failures: list[_Failure]) -> Callable[[Any], Any]:
+def _job(name: str, failures: list[WellsegError]) -> Callable[[Any], Any]:
     """The function that Hydra calls, once per job: errors are printed and kept, so that a sweep goes on with the next."""
 
     def job(cfg: Any) -> Any:
@@ -105,31 +98,31 @@ def _job(name: str, failures: list[_Failure]) -> Callable[[Any], Any]:
         sys.argv = [sys.argv[0], *HydraConfig.get().overrides.task]
         try:
             return importlib.import_module(f"wellseg.{name}").run(cfg)
-        except WellsegError as error:
-            code, problem = error.exit_code, error
         except KeyboardInterrupt:
             raise
-        except MemoryError as error:
-            code, problem = ENVIRONMENT, WellsegError("out of memory", why=str(error), fix="a smaller batch_size")
-        except OSError as error:
-            code = ENVIRONMENT
-            problem = WellsegError(error.strerror or str(error), where=str(error.filename or ""), why=repr(error))
         except Exception as error:
-            if type(error).__name__ == "OutOfMemoryError":
-                code, problem = ENVIRONMENT, WellsegError("out of device memory", why=str(error), fix="a smaller batch_size")
-            else:
-                code = BUG
-                problem = WellsegError(
-                    f"internal error: {type(error).__name__}: {error}",
-                    fix="this is a bug of wellseg: run again with debug=true and report what it prints",
-                )
-        if cfg.get("debug"):
-            traceback.print_exc()
+            if cfg.get("debug"):
+                traceback.print_exc()
+            problem = _as_problem(error)
         _report(problem)
-        failures.append(_Failure(code, problem.what))
+        failures.append(problem)
         return None
 
     return job
+
+
+def _as_problem(error: Exception) -> WellsegError:
+    """What a user is told of any error that ended a job."""
+    if isinstance(error, WellsegError):
+        return error
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch has its own
+        return EnvironmentFault("out of memory", why=str(error), fix="a smaller batch_size")
+    if isinstance(error, OSError):
+        return EnvironmentFault(error.strerror or str(error), where=str(error.filename or ""), why=repr(error))
+    return Bug(
+        f"internal error: {type(error).__name__}: {error}",
+        fix="this is a bug of wellseg: run again with debug=true and report what it prints",
+    )
 
 
 def _report(error: WellsegError) -> None:
@@ -145,7 +138,9 @@ def quote_path(override: str, *, sweep: bool = False) -> str:
     if value[0] in "'\"[":
         return override
     swept = sweep and not key.startswith("hydra.")
-    quoted = ("'" + os.path.expanduser(v).replace("\\", "\\\\").replace("'", "\\'") + "'" for v in _pieces(value, swept))
+    quoted = (
+        "'" + os.path.expanduser(v).replace("\\", "\\\\").replace("'", "\\'") + "'" for v in _pieces(value, swept)
+    )
     return f"{key}={','.join(quoted)}"
 
 
@@ -190,7 +185,11 @@ def help_text(name: str) -> str:
     """What can be set, read from conf/ as text: neither Hydra nor torch is needed, so that the answer is quick."""
     text = (config.folder() / f"{name}.yaml").read_text(encoding="utf-8")
     defaults = dict(re.findall(r"^  - (?:override )?(\w+): (\S+)$", text, flags=re.M))
-    lines = [f"python -m wellseg.{name} key=value ...      {COMMANDS[name]}", "", "Groups (group=choice; * is the default):"]
+    lines = [
+        f"python -m wellseg.{name} key=value ...      {COMMANDS[name]}",
+        "",
+        "Groups (group=choice; * is the default):",
+    ]
     for group in defaults:
         offered = [f"{c}*" if c == defaults[group] else c for c in config.choices(group)]
         lines.append(_wrapped(f"  {group:<11}", offered))

@@ -89,7 +89,9 @@ def load(name: str, overrides: Sequence[str] = (), *, with_hydra: bool = False) 
             return compose(name, overrides=list(overrides), return_hydra_config=with_hydra)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(
-            "the configuration cannot be composed", where=f"conf/{name}.yaml", why=f"{error}\n{error.__cause__ or ''}".strip()
+            "the configuration cannot be composed",
+            where=f"conf/{name}.yaml",
+            why=f"{error}\n{error.__cause__ or ''}".strip(),
         ) from error
     finally:
         GlobalHydra.instance().clear()
@@ -122,5 +124,7 @@ def _check_key(override: Any, known: Sequence[str]) -> None:
         f"there is no key {key!r}",
         where=f"the argument {override.input_line}",
         why=f"{head} has {', '.join(k.rpartition('.')[2] for k in siblings)}" if siblings else "",
-        fix=f"did you mean {' or '.join(close)}?" if close else "--help lists groups and keys; +key=value adds a new one",
+        fix=f"did you mean {' or '.join(close)}?"
+        if close
+        else "--help lists groups and keys; +key=value adds a new one",
     )

@@ -50,3 +50,9 @@ class EnvironmentFault(WellsegError):
     """The machine, not the input: disk full, no memory, a missing extra."""
 
     exit_code = ENVIRONMENT
+
+
+class Bug(WellsegError):
+    """An error that nobody foresaw."""
+
+    exit_code = BUG

@@ -36,13 +36,16 @@ def run(cfg: "DictConfig") -> float:
     else:
         path = as_path(cfg.artifact)
         if cfg.data is None:
-            raise ConfigError("artifact= needs data to be scored on", fix="add data=corroseg data.root=DIR, or another set")
+            raise ConfigError(
+                "artifact= needs data to be scored on", fix="add data=corroseg data.root=DIR, or another set"
+            )
     model = artifact.load(path)
     parts = assemble_for_scoring(cfg, folder, choices, model)
-    results = score(parts, threshold=model.threshold)
-    write_json(folder / "metrics.json", results)
-    draw_figures(parts, results, folder / "figures")
-    print_results(results, {"scores": folder / "metrics.json", "figures": folder / "figures"})
+    results, curves = score(parts, threshold=model.threshold)
+    if parts.trainer.is_global_zero:
+        write_json(folder / "metrics.json", results)
+        draw_figures(parts, results, curves, folder / "figures")
+        print_results(results, {"scores": folder / "metrics.json", "figures": folder / "figures"})
     return results["val"]["dice_per_image"]
 
 

@@ -33,11 +33,18 @@ def error_image(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def panels(
-    image: np.ndarray, probability: np.ndarray, target: np.ndarray, valid: np.ndarray, threshold: float, titles: Sequence[str]
+    image: np.ndarray,
+    probability: np.ndarray,
+    target: np.ndarray,
+    valid: np.ndarray,
+    threshold: float,
+    titles: Sequence[str],
 ) -> Figure:
     """Image | probability | errors, one row per window; arrays (N, H, W), image in the units of the data."""
     n, h, w = image.shape
-    figure, axes = plt.subplots(n, 3, figsize=(5.4, max(1.8, 1.8 * h / w) * n + 0.6), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        n, 3, figsize=(5.4, max(1.8, 1.8 * h / w) * n + 0.6), squeeze=False, layout="constrained"
+    )
     shown = np.where(valid, image, np.nan)
     spread = float(np.nanpercentile(np.abs(shown), 99)) if valid.any() else 1.0
     grey = plt.get_cmap("gray").with_extremes(bad=ERROR_COLORS["no data"])
@@ -45,7 +52,9 @@ def panels(
         axes[row, 0].imshow(shown[row], cmap=grey, vmin=-spread, vmax=spread, aspect="auto", interpolation="nearest")
         hidden = np.where(valid[row], probability[row], np.nan)
         axes[row, 1].imshow(hidden, cmap="magma", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        axes[row, 2].imshow(error_image(probability[row] >= threshold, target[row]), aspect="auto", interpolation="nearest")
+        axes[row, 2].imshow(
+            error_image(probability[row] >= threshold, target[row]), aspect="auto", interpolation="nearest"
+        )
         axes[row, 0].set_ylabel(title, fontsize=7)
         for axis in axes[row]:
             axis.set_xticks([])
@@ -67,20 +76,29 @@ def curves(history: Sequence[Mapping[str, float]]) -> Figure:
     for axis, (title, names) in zip(axes, groups, strict=True):
         for name in names:
             if any(name in row for row in history):
-                axis.plot(epochs, [row.get(name, np.nan) for row in history], marker=".", label=name.removesuffix("_epoch"))
+                axis.plot(
+                    epochs, [row.get(name, np.nan) for row in history], marker=".", label=name.removesuffix("_epoch")
+                )
         axis.set(title=title, xlabel="epoch")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     return figure
 
 
-def per_well_bars(scores: Mapping[str, Mapping[str, float]], names: Sequence[str] = ("dice_pooled", "iou_pooled")) -> Figure:
+def per_well_bars(
+    scores: Mapping[str, Mapping[str, float]], names: Sequence[str] = ("dice_pooled", "iou_pooled")
+) -> Figure:
     """One group of bars per well; wells without a scored pixel are left out."""
     wells = [w for w, s in scores.items() if all(np.isfinite(s[n]) for n in names)]
     figure, axis = plt.subplots(figsize=(max(4.0, 0.55 * len(wells) + 2), 3.4), layout="constrained")
     width = 0.8 / len(names)
     for i, name in enumerate(names):
-        axis.bar(np.arange(len(wells)) + (i - (len(names) - 1) / 2) * width, [scores[w][name] for w in wells], width, label=name)
+        axis.bar(
+            np.arange(len(wells)) + (i - (len(names) - 1) / 2) * width,
+            [scores[w][name] for w in wells],
+            width,
+            label=name,
+        )
     axis.set_xticks(np.arange(len(wells)), wells, rotation=60, ha="right", fontsize=8)
     axis.set(ylim=(0, 1))
     axis.grid(axis="y", alpha=0.3)
@@ -91,7 +109,7 @@ def per_well_bars(scores: Mapping[str, Mapping[str, float]], names: Sequence[str
 def precision_recall(curve: Mapping[str, Any], threshold: float) -> Figure:
     """Pooled precision against recall, with the chosen threshold marked; curve as SegmentationScores.curve() gives it."""
     figure, axis = plt.subplots(figsize=(4, 3.6), layout="constrained")
-    thresholds, precision, recall = (np.asarray(curve[k]) for k in ("thresholds", "precision_pooled", "recall_pooled"))
+    thresholds, precision, recall = (np.asarray(curve[k]) for k in ("threshold", "precision_pooled", "recall_pooled"))
     axis.plot(recall, precision)
     at = int(np.argmin(np.abs(thresholds - threshold)))
     axis.plot(recall[at], precision[at], "o", label=f"threshold {threshold:.2f}")

@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from wellseg import artifact, build, checkpoints, figures
 from wellseg.assembly import Assembly
@@ -32,7 +34,9 @@ def print_summary(parts: Assembly) -> None:
     data = parts.datamodule
     windows = {p: len(s) for p in ("train", "validation", "test") if (s := data.store(p)) is not None}
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"model: {type(parts.task.network).__name__}, " + ", ".join(f"{k} {_plain(v)}" for k, v in facts.items()))
+    console.print(
+        f"model: {type(parts.task.network).__name__}, " + ", ".join(f"{k} {_plain(v)}" for k, v in facts.items())
+    )
     console.print(
         f"data:  {len(data.wells)} wells, windows of {data.window} rows: "
         + ", ".join(f"{n:,} {part}" for part, n in windows.items())
@@ -50,7 +54,7 @@ def finish(cfg: DictConfig, parts: Assembly, folder: Path) -> float:
     best = folder / "checkpoints" / "best.ckpt"
     if "checkpoint" in parts.callbacks and best.is_file() and not trainer.fast_dev_run:
         task.load_state_dict(checkpoints.read(best)["state_dict"], strict=True)
-    results = score(parts, test=cfg.test)
+    results, curves = score(parts, test=cfg.test)
     if trainer.is_global_zero:
         history = parts.callbacks["history"].rows if "history" in parts.callbacks else []
         metadata = _metadata(parts, results, folder)
@@ -59,16 +63,21 @@ def finish(cfg: DictConfig, parts: Assembly, folder: Path) -> float:
         write_json(folder / "metrics.json", results)
         if history:
             figures.save(figures.curves(history), folder / "figures" / "curves.png")
-        draw_figures(parts, results, folder / "figures")
+        draw_figures(parts, results, curves, folder / "figures")
         _log_hyperparameters(cfg, parts, results)
         print_results(results, {"model": folder / "model.safetensors", "scores": folder / "metrics.json"})
     return results["val"]["dice_per_image"]
 
 
-def score(parts: Assembly, *, test: bool = True, threshold: float | None = None) -> dict[str, Any]:
-    """Scores of validation and test as metrics.json holds them.
+Curves = dict[str, dict[str, Tensor]]
+"""SegmentationScores.curve() by part ("val", "test")."""
 
-    threshold None takes the one with the best Dice per image on validation; the test part plays no role in the choice.
+
+def score(parts: Assembly, *, test: bool = True, threshold: float | None = None) -> tuple[dict[str, Any], Curves]:
+    """Scores of validation and test as metrics.json holds them, and the curves behind them; on every process.
+
+    threshold: one of the metric's grid; None takes the one with the best Dice per image on validation. The test part plays
+    no role in the choice.
     """
     trainer, task, data = parts.trainer, parts.task, parts.datamodule
     trainer.validate(task, datamodule=data, verbose=False)
@@ -83,11 +92,11 @@ def score(parts: Assembly, *, test: bool = True, threshold: float | None = None)
         trainer.test(task, datamodule=data, verbose=False)
         done.append("test")
     metrics = {part: task.scores[part] for part in done}
-    return {
+    results = {
         "val": _floats(metrics["val"].compute()),
         "test": _floats(metrics["test"].compute()) if "test" in metrics else None,
         "per_well": {p: {w: _floats(s) for w, s in m.per_well(data.well_names).items()} for p, m in metrics.items()},
-        "confusion": {p: {k: int(v) for k, v in m.confusion().items()} for p, m in metrics.items()},
+        "confusion": {p: m.confusion() for p, m in metrics.items()},
         "policy": {
             "empty": task.scores["val"].empty,
             "threshold": threshold,
@@ -97,6 +106,7 @@ def score(parts: Assembly, *, test: bool = True, threshold: float | None = None)
             "window": data.window,
         },
     }
+    return results, {part: metric.curve() for part, metric in metrics.items()}
 
 
 def _floats(scores: dict[str, Any]) -> dict[str, float | None]:
@@ -129,14 +139,13 @@ def _metadata(parts: Assembly, results: dict[str, Any], folder: Path) -> dict[st
     }
 
 
-def draw_figures(parts: Assembly, results: dict[str, Any], folder: Path) -> None:
+def draw_figures(parts: Assembly, results: dict[str, Any], curves: Curves, folder: Path) -> None:
     """Bars per well, precision against recall, confusion, good and bad windows, for every part that was scored."""
     threshold = results["policy"]["threshold"]
     for part, wells in results["per_well"].items():
         known = {w: s for w, s in wells.items() if s["dice_pooled"] is not None and s["iou_pooled"] is not None}
         figures.save(figures.per_well_bars(known), folder / f"per_well_{part}.png")
-        curve = figures.precision_recall(parts.task.scores[part].curve(), threshold)
-        figures.save(curve, folder / f"precision_recall_{part}.png")
+        figures.save(figures.precision_recall(curves[part], threshold), folder / f"precision_recall_{part}.png")
         figures.save(figures.confusion(results["confusion"][part]), folder / f"confusion_{part}.png")
         save_good_and_bad(parts.task, parts.datamodule, PARTS[part], folder / f"panels_{part}.png")
 
@@ -159,7 +168,7 @@ def _log_hyperparameters(cfg: DictConfig, parts: Assembly, results: dict[str, An
 
 def print_results(results: dict[str, Any], files: dict[str, Path]) -> None:
     """The final table, scores per well, and where things lie."""
-    console = Console(highlight=False)
+    console = wide_console()
     policy = results["policy"]
     leaky = ", LEAKY split" if policy["leaky"] else ""
     table = Table(title=f"scores at threshold {policy['threshold']:.2f}, empty masks: {policy['empty']}{leaky}")
@@ -175,7 +184,10 @@ def print_results(results: dict[str, Any], files: dict[str, Path]) -> None:
         console.print(f"{name}: {path}", soft_wrap=True)
 
 
+def wide_console() -> Console:
+    """The terminal as it is; in a log or a pipe, which have no width, enough room for a table."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+
+
 def _score(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-

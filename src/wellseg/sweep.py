@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def report(cfg: Any) -> None:
         table.add_column(column, justify="right" if "/" in column else "left")
     for row in rows:
         table.add_row(*(_text(row.get(c)) for c in shown))
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     console.print(f"summary: {sweep_dir / 'summary.csv'}", soft_wrap=True)
 

@@ -22,7 +22,7 @@ class SegmentationTask(pl.LightningModule):
     """Train `network` (logits out) on `Batch`es.
 
     loss           (logits (B, K, H, W), target (B, H, W)) -> scalar
-    optimizer      parameters -> Optimizer
+    optimizer      parameters -> Optimizer; both None for a task that only scores
     scheduler      (optimizer, total_steps) -> Lightning's scheduler record, or None for a constant rate
     scores         the metric; one copy scores validation, another the test
     seed           every step's random numbers (dropout) depend on (seed, epoch, step) alone, so that resuming is exact
@@ -32,8 +32,8 @@ class SegmentationTask(pl.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        loss: Callable[[Tensor, Tensor], Tensor],
-        optimizer: Callable[..., torch.optim.Optimizer],
+        loss: Callable[[Tensor, Tensor], Tensor] | None,
+        optimizer: Callable[..., torch.optim.Optimizer] | None,
         scores: SegmentationScores,
         *,
         normalization: Normalization = Normalization(),  # noqa: B008, frozen
@@ -73,8 +73,9 @@ class SegmentationTask(pl.LightningModule):
 
     def _score(self, part: str, batch: Batch) -> None:
         logits = self(batch.image, batch.valid)
-        loss = self.loss(logits, batch.target)
-        self.log(f"{part}/loss", loss, on_epoch=True, batch_size=len(batch.index), sync_dist=True)
+        if self.loss is not None:
+            loss = self.loss(logits, batch.target)
+            self.log(f"{part}/loss", loss, on_epoch=True, batch_size=len(batch.index), sync_dist=True)
         self.scores[part].update(logits[:, 0].float().sigmoid(), batch.target, batch.index, batch.well)
 
     def on_validation_epoch_start(self) -> None:

@@ -12,7 +12,10 @@ class History(pl.Callback):
         self.rows: list[dict[str, float]] = []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        row = {"epoch": float(trainer.current_epoch), "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"])}
+        row = {
+            "epoch": float(trainer.current_epoch),
+            "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
+        }
         row |= {k: float(v) for k, v in trainer.callback_metrics.items()}
         # An epoch that was begun before an interruption comes once.
         self.rows = [r for r in self.rows if r["epoch"] < row["epoch"]] + [row]

@@ -35,16 +35,17 @@ class Panels(pl.Callback):
             writer.add_graph(task.network, example.to(task.device))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        writer = _writer(trainer)
-        if writer is None or self._batch is None or trainer.sanity_checking:
+        if trainer.sanity_checking or trainer.current_epoch % self.every_n_epochs:
             return
-        if trainer.current_epoch % self.every_n_epochs:
+        curve = task.scores["val"].curve()  # gathers over all processes
+        writer = _writer(trainer)
+        if writer is None or self._batch is None:
             return
         threshold = task.scores["val"].threshold
         figure = draw(task, self._batch, threshold, self._titles)
         writer.add_image("validation/windows", figures.to_array(figure), trainer.current_epoch, dataformats="HWC")
-        curve = figures.precision_recall(task.scores["val"].curve(), threshold)
-        writer.add_image("validation/precision_recall", figures.to_array(curve), trainer.current_epoch, dataformats="HWC")
+        drawn = figures.to_array(figures.precision_recall(curve, threshold))
+        writer.add_image("validation/precision_recall", drawn, trainer.current_epoch, dataformats="HWC")
 
 
 def _writer(trainer: pl.Trainer) -> SummaryWriter | None:
@@ -86,7 +87,9 @@ def draw(task: pl.LightningModule, batch: Batch, threshold: float, titles: list[
     return figures.panels(image, predict(task, batch), target, valid, threshold, titles)
 
 
-def save_good_and_bad(task: pl.LightningModule, datamodule: pl.LightningDataModule, part: str, path: Path, count: int = 5) -> None:
+def save_good_and_bad(
+    task: pl.LightningModule, datamodule: pl.LightningDataModule, part: str, path: Path, count: int = 5
+) -> None:
     """The windows of `part` with the worst and with the best Dice among those that hold a defect, as one PNG."""
     loader = datamodule.loader(part)
     threshold = task.scores["val"].threshold
@@ -95,14 +98,13 @@ def save_good_and_bad(task: pl.LightningModule, datamodule: pl.LightningDataModu
         defect = (batch.target == 1).cpu().numpy()
         hit = (predict(task, batch) >= threshold) & (batch.target != IGNORE).cpu().numpy()
         both, total = (hit & defect).sum((1, 2)), hit.sum((1, 2)) + defect.sum((1, 2))
-        for i in np.flatnonzero(defect.any((1, 2))):
-            found.append((2 * both[i] / total[i], int(batch.index[i])))
+        found += [(2 * both[i] / total[i], int(batch.index[i])) for i in np.flatnonzero(defect.any((1, 2)))]
     if not found:
         return
     found.sort()
     numbers = np.array(list(dict.fromkeys(n for _, n in [*found[:count], *found[-count:]])))
     store, names = datamodule.store(part), datamodule.well_names
     numbers = numbers[store.group_of[numbers] == store.group_of[numbers[0]]]
-    dice = dict((n, d) for d, n in found)
+    dice = {n: d for d, n in found}
     titles = [f"{names[store.well_of[n]]} row {store.row_of[n]}\nDice {dice[n]:.2f}" for n in numbers]
     figures.save(draw(task, store.gather(numbers), threshold, titles), path)

@@ -95,9 +95,10 @@ def draw_style(rng: np.random.Generator) -> Style:
     def log_normal(median: float, sigma: float, low: float, high: float) -> float:
         return float(np.clip(median * np.exp(sigma * rng.standard_normal()), low, high))
 
-    shares = rng.dirichlet([5.0, 1.2, 1.2, 0.8])
-    num_spots = int(rng.integers(3, 8))
-    noisy = rng.random() < 0.2
+    milled = rng.random() < 0.4
+    shares = rng.dirichlet([5.5, 0.8, 1.8 if milled else 0.25, 0.6])
+    orders, frequencies = _draw_lattice(rng)
+    noisy = rng.random() < 0.15
     checker = rng.random() < 0.2
     grooved = rng.random() < 0.9
     return Style(
@@ -107,18 +108,18 @@ def draw_style(rng: np.random.Generator) -> Style:
         wobble_share=float(shares[1]),
         lattice_share=float(shares[2]),
         row_share=float(0.12 * shares[3]),
-        streak_rows=log_normal(45, 0.5, 15, 150),
-        wobble_rows=log_normal(6, 0.4, 3, 15),
-        streak_slope=float(rng.uniform(0.7, 1.3)),
+        streak_rows=log_normal(35, 0.6, 10, 150),
+        wobble_rows=log_normal(7, 0.5, 3, 20),
+        streak_slope=float(rng.uniform(0.6, 1.25)),
         beam_order=log_normal(10, 0.3, 5, 20),
         eccentricity=log_normal(1.6, 0.3, 0.8, 3),
-        lattice_orders=rng.integers(1, 8, num_spots),
-        lattice_frequencies=rng.choice([-1.0, 1.0], num_spots) * np.exp(rng.uniform(np.log(0.01), np.log(0.13), num_spots)),
-        pixel_std=log_normal(0.0032, 0.2, 0.002, 0.005) if noisy else log_normal(0.0007, 0.4, 0.0003, 0.0018),
+        lattice_orders=orders,
+        lattice_frequencies=frequencies,
+        pixel_std=log_normal(0.003, 0.2, 0.002, 0.0042) if noisy else log_normal(0.0005, 0.45, 0.0002, 0.0016),
         banding_std=log_normal(0.0006, 0.5, 0.0002, 0.002),
         checker_std=log_normal(0.0006, 0.3, 0.0003, 0.001) if checker else 0.0,
         noisy_bands=float(rng.uniform(0.7, 1.4)) if noisy else 0.3,
-        spike_rate=log_normal(0.005, 0.5, 0.002, 0.012) if noisy else log_normal(0.00006, 0.7, 0.00001, 0.0004),
+        spike_rate=log_normal(0.012, 0.4, 0.005, 0.025) if noisy else log_normal(0.00006, 0.7, 0.00001, 0.0004),
         collar_std=log_normal(0.07, 0.3, 0.03, 0.15),
         collar_run=float(rng.uniform(0.3, 0.8)) if noisy or checker else log_normal(3, 0.4, 1, 6),
         collar_lines=int(rng.integers(1, 4)),
@@ -126,9 +127,9 @@ def draw_style(rng: np.random.Generator) -> Style:
         collar_checker=bool(checker),
         dash_rate=log_normal(0.003, 0.7, 0.0005, 0.015),
         damage_rate=log_normal(0.00004, 1.0, 0.000005, 0.0003),
-        groove_presence=float(rng.beta(2.2, 0.5)) if grooved else 0.0,
+        groove_presence=float(rng.beta(1.8, 0.6)) if grooved else 0.0,
         groove_run=log_normal(300, 0.8, 60, 1500),
-        groove_depth=log_normal(0.03, 0.45, 0.016, 0.08),
+        groove_depth=log_normal(0.027, 0.5, 0.014, 0.08),
         groove_width=float(rng.uniform(1.7, 3.9)),
         groove_power=float(rng.uniform(1.6, 2.6)),
         second_presence=float(rng.uniform(0.05, 0.4)) if rng.random() < 0.3 else 0.0,
@@ -144,6 +145,27 @@ def _fast_length(n: int) -> int:
     return -(-n // 2**e) * 2**e
 
 
+def _draw_lattice(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Orders (M,), 1 or more, and frequencies (M,) of the spots: two helices of opposite hand, their sum and difference.
+
+    Two crossing helices make the round bumps of the real images; single spots would make plain stripes.
+    """
+    hand = rng.choice([-1.0, 1.0])
+    steep, flat = rng.integers(3, 6), rng.integers(1, 4)
+    f_steep, f_flat = hand * rng.uniform(0.015, 0.06), -hand * rng.uniform(0.05, 0.13)
+    orders = np.array([steep, flat, steep + flat, steep - flat, 2 * flat])
+    frequencies = np.array([f_steep, f_flat, f_steep + f_flat, f_steep - f_flat, 2 * f_flat])
+    flipped = orders < 0  # order -k at frequency f is order k at -f
+    orders, frequencies = np.abs(orders), np.where(flipped, -frequencies, frequencies)
+    return orders[orders > 0], frequencies[orders > 0]
+
+
+def _white_noise(rng: np.random.Generator, num_rows: int, num_series: int) -> np.ndarray:
+    """(H, num_series) complex64 noise of unit variance, independent everywhere."""
+    pairs = rng.standard_normal((num_rows, num_series, 2), dtype=np.float32)
+    return pairs.view(np.complex64)[..., 0] * np.float32(np.sqrt(0.5))
+
+
 def smooth_noise(rng: np.random.Generator, num_rows: int, num_series: int, length: float, power: float = 1.0) -> np.ndarray:
     """(H, num_series) complex64 noise of unit variance, independent series, correlated along depth over `length` rows.
 
@@ -153,8 +175,8 @@ def smooth_noise(rng: np.random.Generator, num_rows: int, num_series: int, lengt
     padded = _fast_length(num_rows + int(4 * length))
     spectrum = (1 + (2 * np.pi * np.fft.fftfreq(padded) * length) ** 2) ** (-power / 2)
     spectrum /= np.sqrt(np.mean(spectrum**2))
-    white = rng.standard_normal((padded, num_series, 2), dtype=np.float32).view(np.complex64)[..., 0]
-    white *= (spectrum * np.sqrt(padded / 2)).astype(np.float32)[:, None]
+    white = _white_noise(rng, padded, num_series)
+    white *= (spectrum * np.sqrt(padded)).astype(np.float32)[:, None]
     # White noise has a white spectrum, so one inverse transform does what two would.
     return np.fft.ifft(white, axis=0)[:num_rows]
 
@@ -168,7 +190,6 @@ def ring_noise(rng: np.random.Generator, shape: tuple[int, ...], num_columns: in
     """(*shape, W) noise of variance 1, correlated around the ring over about `run` columns of 36."""
     order = np.fft.rfftfreq(num_columns, 1 / num_columns)
     gain = np.exp(-0.5 * (order * run * np.pi / COLUMNS_PER_TURN) ** 2)
-    gain[0] *= 0.5
     noise = np.fft.irfft(np.fft.rfft(rng.standard_normal((*shape, num_columns))) * gain, num_columns)
     return (noise / np.sqrt(np.mean(noise**2) + 1e-12)).astype(np.float32)
 
@@ -215,13 +236,17 @@ def texture(
         phase = np.exp(2j * np.pi * rng.random((num_joints, len(orders))))
         return coefficients * (gains * strength * phase).astype(np.complex64)[joint]
 
-    total = part(smooth_noise(rng, num_rows, len(orders), style.streak_rows, 1.5), style.streak_share, decay * beam, 0.3)
+    # Some joints are striped from end to end, others change within tens of rows.
+    steady = rng.beta(0.7, 0.7, num_joints)[joint][:, None].astype(np.float32)
+    streaks = np.sqrt(1 - steady) * smooth_noise(rng, num_rows, len(orders), style.streak_rows, 1.5)
+    streaks += np.sqrt(steady) * smooth_noise(rng, num_rows, len(orders), 12 * style.streak_rows, 1.5)
+    total = part(streaks, style.streak_share, decay * beam, 0.2)
     low = orders ** -(style.streak_slope + 0.8)
-    total += part(smooth_noise(rng, num_rows, len(orders), style.wobble_rows, 1.5), style.wobble_share, low, 0.4)
+    total += part(smooth_noise(rng, num_rows, len(orders), style.wobble_rows, 1.5), style.wobble_share, low, 0.3)
     total += _lattice(rng, style, joint, orders)
     total = _step(rng, total, joint)
     total *= np.exp(1j * np.outer(rotation * (2 * np.pi / COLUMNS_PER_TURN), orders)).astype(np.complex64)
-    total += part(smooth_noise(rng, num_rows, len(orders), 0.3), style.row_share, np.sqrt(decay), 0.2)
+    total += part(_white_noise(rng, num_rows, len(orders)), style.row_share, decay**0.65, 0.2)
     angle = np.outer(orders, np.arange(num_columns)) * (2 * np.pi / num_columns)
     waves = (total.real @ np.cos(angle).astype(np.float32)) - (total.imag @ np.sin(angle).astype(np.float32))
     return waves * np.float32(style.texture_std)
@@ -230,14 +255,16 @@ def texture(
 def _lattice(rng: np.random.Generator, style: Style, joint: np.ndarray, orders: np.ndarray) -> np.ndarray:
     """(H, K) complex64 coefficients of the helical pattern: narrow spots (order, frequency) that the joints share."""
     num_joints, num_spots = int(joint[-1]) + 1, len(style.lattice_orders)
-    strength = rng.exponential(1.0, (num_joints, num_spots)) * np.exp(0.5 * rng.standard_normal((num_joints, 1)))
-    strength *= np.sqrt(2 * style.lattice_share / num_spots) / np.sqrt(2 * np.exp(0.5))
+    # Gamma(2) has the second moment 6: every spot gets its part of the lattice's variance on average.
+    strength = rng.gamma(2.0, 1 / np.sqrt(6), (num_joints, num_spots)) * np.sqrt(2 * style.lattice_share / num_spots)
+    strength /= np.sqrt(style.lattice_orders / style.lattice_orders.mean())
+    strength *= np.exp(-0.5 * (style.lattice_orders / style.beam_order) ** 2)
     jitter = 1 + 0.03 * rng.standard_normal((num_joints, num_spots))
     mirrored = np.where(rng.random((num_joints, 1)) < 0.15, -1.0, 1.0)
     frequency = style.lattice_frequencies * jitter * mirrored
     start = 2 * np.pi * rng.random((num_joints, num_spots))
     rows = np.arange(len(joint), dtype=np.float64)[:, None]
-    wander = np.cumsum(smooth_noise(rng, len(joint), num_spots, 20.0).real, axis=0) * 0.03
+    wander = np.cumsum(smooth_noise(rng, len(joint), num_spots, 20.0).real, axis=0) * 0.07
     spots = strength[joint] * np.exp(1j * (2 * np.pi * frequency[joint] * rows + start[joint] + wander))
     out = np.zeros((len(joint), len(orders)), dtype=np.complex64)
     for m, order in enumerate(style.lattice_orders):

@@ -22,14 +22,15 @@ def collar_marks(
         return image
     offset = np.arange(-COLLAR_HALF_ROWS, COLLAR_HALF_ROWS + 1)
     lines = np.arange(style.collar_lines) - (style.collar_lines - 1) / 2
-    centre = lines * style.collar_gap + 0.4 * rng.standard_normal((len(collars), style.collar_lines))
+    gap = style.collar_gap * (0.6 if style.collar_checker else 1.0)
+    centre = lines * gap + 0.4 * rng.standard_normal((len(collars), style.collar_lines))
     thickness = rng.uniform(0.35, 1.1, (len(collars), style.collar_lines))
     near = np.exp(-(((offset[None, :, None] - centre[:, None, :]) / thickness[:, None, :]) ** 2)).max(axis=2)
     near[near < 0.1] = 0
     run = style.collar_run
     rough = ring_noise(rng, (len(collars), len(offset)), num_columns, run)
     patch = np.tanh(1.5 * rough) * (np.abs(rough) > 0.5) + 0.15 * rough
-    span = style.collar_gap * (style.collar_lines - 1) / 2 + 1.5
+    span = gap * (style.collar_lines - 1) / 2 + 1.5
     if style.collar_checker:
         sign = np.where(np.arange(num_columns) * COLUMNS_PER_TURN // num_columns % 2, 1.0, -1.0)
         patch = sign * np.sign(ring_noise(rng, (len(collars), len(offset)), num_columns, 4.0)) * (0.3 + np.abs(patch))
@@ -38,6 +39,9 @@ def collar_marks(
     fade = np.exp(-np.maximum(np.abs(offset) - span, 0) / rng.uniform(0.7, 4.0, (len(collars), 1)))
     halo = ring_noise(rng, (len(collars), 1), num_columns, 5.0) * fade[:, :, None] * rng.uniform(0, 0.2, (len(collars), 1, 1))
     patch = strength * (patch * near[:, :, None] + halo)
+    if num_columns == 2 * COLUMNS_PER_TURN:
+        # The two halves of an interleaved log come from two rings of sensors, a row apart in depth.
+        patch[:, :, 1::2] = np.roll(patch[:, :, 1::2], 1, axis=1)
     rows = collars[:, None] + offset
     inside = (rows >= 0) & (rows < num_rows)
     np.add.at(image, rows[inside], (amount * patch[inside]).astype(np.float32))
@@ -54,7 +58,7 @@ def sensor_noise(
     num_rows, num_columns = pipe.shape
     weak = np.exp(-style.noisy_bands * np.clip(pipe / np.float32(style.texture_std), -3, 3))
     noise = rng.standard_normal(pipe.shape, dtype=np.float32)
-    noise *= np.float32(style.pixel_std) * np.sqrt(weak)
+    noise *= np.float32(style.pixel_std) * weak ** np.float32(0.35)
     if amount != 0:
         drift = 1 + 0.3 * smooth_series(rng, num_rows, 200.0)
         noise += np.outer(drift, style.banding_std * rng.standard_normal(num_columns)).astype(np.float32)
@@ -74,11 +78,11 @@ def spikes(rng: np.random.Generator, style: Style, weak: np.ndarray, amount: flo
     rows, columns = rng.integers(0, num_rows, 6 * count), rng.integers(0, num_columns, 6 * count)
     kept = rng.random(6 * count) * 6 < weak[rows, columns]
     rows, columns = rows[kept], columns[kept]
-    size = np.clip(0.06 * np.exp(0.7 * rng.standard_normal(len(rows))), 0.01, 2 * SATURATION)
-    size *= np.where(rng.random(len(rows)) < 0.55, 1.0, -1.0)
+    size = np.clip(0.03 * np.exp(rng.standard_normal(len(rows))), 0.008, 2 * SATURATION)
+    size *= np.where(rng.random(len(rows)) < 0.6, 1.0, -1.0)
     image[rows, columns] = size
     wide = rng.random(len(rows)) < 0.15
-    image[rows[wide], (columns[wide] + 1) % num_columns] = size[wide]
+    image[rows[wide], (columns[wide] + 1) % num_columns] = size[wide] * rng.choice([-1.0, 1.0], int(wide.sum()))
     return image
 
 

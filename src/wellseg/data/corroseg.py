@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from wellseg.data.corroseg_files import write_fake
 from wellseg.data.findings import restoration_problems
 from wellseg.data.labels import LabelTable, parse_label_map, read_labels
+from wellseg.data.module import WellDataModule
 from wellseg.data.patches import (
     PATCH_SHAPE,
     PatchedWell,
@@ -29,17 +31,25 @@ FIRST_RELEASE_SHIFT = 450
 
 
 def read_corroseg(
-    root: str | Path | None, *, azimuth_layout: str = "auto", label_map: Mapping | None = None, strict: bool = False
+    root: str | Path | None,
+    *,
+    azimuth_layout: str = "auto",
+    label_map: Mapping | None = None,
+    strict: bool = False,
+    fake: bool = False,
 ) -> tuple[list[Well], list[Problem]]:
-    """Training wells `well_i` with labels and test wells `test_well_i` without, and everything that is wrong with the files.
+    """Training wells `well_i` with labels, `test_well_i` without, and everything that is wrong with the files.
 
     root            folder with x_train/ and y_train.csv, x_test/, or both
     azimuth_layout  see wellseg.data.restore.restore_well
     label_map       {value in y_train.csv: 0, 1 or IGNORE}
     strict          labels without an image are errors
-    Nothing is written. Raises ConfigError for a setting that does not exist; faults of the data are listed, all of them.
+    fake            write the small fake set (wellseg.data.corroseg_files) to `root` first where that is empty
+    Nothing else is written. Raises ConfigError for a setting that does not exist; all faults of the data are listed.
     """
     parse_label_map(label_map)
+    if fake and root is not None:
+        write_fake(root, layout="challenge")
     root, problems = check_root(root, "data=corroseg", ("x_train", "x_test"))
     if root is None:
         return [], problems
@@ -158,11 +168,11 @@ def _read_train(root: Path, label_map: Mapping | None, strict: bool) -> tuple[li
 def drop_first_release_rows(
     row_of: Mapping[str, int], files: Sequence[PatchFile]
 ) -> tuple[dict[str, int], list[Problem]]:
-    """`row_of` with the bogus rows of the challenge's first release dropped and its well 1 renumbered; said as a warning.
+    """`row_of` without the bogus rows of the first release and with its well 1 renumbered; said as a warning.
 
-    That release labels a well 0 that has no images, and numbers the patches of well 1 from 450 on, behind 450 rows of
-    something else. It is told by these labels: rows of a well 0 without images; at least half of the images of well 1
-    with a label 450 too high, while no image is numbered so high.
+    The challenge's first release labels a well 0 that has no images, and numbers the patches of well 1 from 450 on,
+    behind 450 rows of something else. It is told by just that: rows of a well 0 without images; at least half of the
+    images of well 1 with a label numbered 450 higher, while no image is numbered so high.
     """
     images = {n: {f.index for f in files if f.well == n} for n in (0, 1)}
     labels = {n: {} for n in (0, 1)}
@@ -194,3 +204,12 @@ def drop_first_release_rows(
         fault=5,
     )
     return kept, [warning]
+
+
+class CorroSegDataModule(WellDataModule):
+    """Windows of the challenge's wells; see wellseg.data.module and `read_corroseg`."""
+
+    def read(self) -> tuple[list[Well], list[Problem]]:
+        return read_corroseg(
+            self.root, azimuth_layout=self.azimuth_layout, label_map=self.label_map, strict=self.strict
+        )

@@ -1,4 +1,4 @@
-"""CorroSeg in the course's layout: train|validation/{images,labels}/*.npy and test/images/*.npy; read into whole wells."""
+"""CorroSeg in the course's layout, train|validation/{images,labels}/*.npy and test/images/*.npy, as whole wells."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from wellseg.data.corroseg import check_root, restore_all
+from wellseg.data.corroseg_files import write_fake
 from wellseg.data.inspect import folder_leaks
 from wellseg.data.labels import map_labels, offending_values_problem, parse_label_map
+from wellseg.data.module import WellDataModule
 from wellseg.data.patches import (
     PatchedWell,
     PatchFile,
@@ -32,14 +34,17 @@ def read_corroseg_course(
     label_map: Mapping | None = None,
     strict: bool = False,
     split: str = "wells",
+    fake: bool = False,
 ) -> tuple[list[Well], list[Problem]]:
-    """Wells `well_i` of train/ and validation/, wells `test_well_i` of test/, and everything that is wrong with the files.
+    """Wells `well_i` of train/ and validation/, `test_well_i` of test/, and everything that is wrong with the files.
 
-    A well whose patches lie in both folders is restored from both. That is a leak: an error under split="original", which
-    would train and validate on its folders as they are, a warning otherwise. `Well.split` is the folder's name, or
-    "train+validation" for such a well. The other arguments are those of wellseg.data.corroseg.read_corroseg.
+    A well whose patches lie in both folders is restored from both. That is a leak: an error under split="original",
+    which would train and validate on the folders as they are, a warning otherwise. `Well.split` is the folder's name,
+    or "train+validation" for such a well. The other arguments are those of wellseg.data.corroseg.read_corroseg.
     """
     mapping = parse_label_map(label_map)
+    if fake and root is not None:
+        write_fake(root, layout="course")
     root, problems = check_root(root, "data=corroseg_course", (*LABELLED_PARTS, "test"))
     if root is None:
         return [], problems
@@ -96,7 +101,8 @@ def _read_part(
     missing = [f.name for f in files if f.name not in label_of]
     if missing:
         problems.append(missing_labels_problem(missing, str(labels_folder)))
-    extra = [f.name for f in label_files if f.name not in {g.name for g in files}]
+    image_names = {f.name for f in files}
+    extra = [f.name for f in label_files if f.name not in image_names]
     if extra:
         problems.append(extra_labels_problem(extra, str(labels_folder), strict))
     masks = _masks(labels, mapping, labels_folder, problems)
@@ -162,3 +168,16 @@ def _copies_problem(names: list[str], severity: str) -> Problem:
         "data.split=wells uses each patch once and keeps every well on one side",
         fault=12,
     )
+
+
+class CorroSegCourseDataModule(WellDataModule):
+    """Windows of the wells in the course's layout; see wellseg.data.module and `read_corroseg_course`."""
+
+    def read(self) -> tuple[list[Well], list[Problem]]:
+        return read_corroseg_course(
+            self.root,
+            azimuth_layout=self.azimuth_layout,
+            label_map=self.label_map,
+            strict=self.strict,
+            split=self.split,
+        )

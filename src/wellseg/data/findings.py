@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from wellseg.data.problems import Problem, list_names, number_ranges
+from wellseg.data.problems import Problem, count, list_names, number_ranges
 from wellseg.data.restore import Restored
 
 
@@ -20,19 +20,16 @@ def _layout(restored: Sequence[Restored]) -> list[Problem]:
         return []
     paired = [r.name for r in looked_at if r.paired]
     single = [r.name for r in looked_at if not r.paired]
-    lines = [
-        f"{r.name}: {'paired' if r.paired else 'single'} (twins {r.evidence.twin:+.2f}, "
-        f"continuity {r.evidence.continuity:+.2f})"
-        for r in looked_at
-    ]
-    what = f"paired wells (patches 2m and 2m + 1 are the even and odd azimuths of the same rows): {', '.join(paired) or 'none'}"
+    lines = [f"{r.name}: {'paired' if r.paired else 'single'} ({r.evidence})" for r in looked_at]
+    what = "paired wells (patches 2m and 2m + 1 are the even and odd azimuths of the same rows): "
+    what += ", ".join(paired) or "none"
     return [
         Problem(
             "note",
             f"{what}; single wells: {', '.join(single) or 'none'}",
             "\n".join(lines),
             "twins: correlation of 2m with 2m + 1 less that with the next pair, about 0.9 in pairs and 0 otherwise; "
-            "continuity: above 0 where the rows below 2m start in 2m + 2",
+            "continuity: above 0 where the rows below 2m start in 2m + 2; jump: about 0 where 2m + 1 goes on below",
             "where this is wrong: data.azimuth_layout=single",
             fault=11,
         )
@@ -45,8 +42,8 @@ def _ambiguous(r: Restored) -> Problem | None:
     return Problem(
         "warning",
         f"{r.name} may be paired or single; it was taken for {'paired' if r.paired else 'single'}",
-        f"twins {r.evidence.twin:+.2f}, continuity {r.evidence.continuity:+.2f}",
-        "the two kinds of evidence contradict each other",
+        str(r.evidence),
+        "the kinds of evidence contradict each other; few patches can do that",
         "data.azimuth_layout=single or data.azimuth_layout=interleaved decides it",
         fault=11,
     )
@@ -58,7 +55,7 @@ def _missing(r: Restored) -> Problem | None:
     twins = " (one of a pair: its columns)" if r.paired else ""
     return Problem(
         "warning",
-        f"{len(r.missing):,} patches of {r.name} are missing{twins}; their rows hold no data",
+        f"{count(r.missing, 'patch')} of {r.name} missing{twins}; the rows there hold no data",
         f"{r.name}_patch_{number_ranges(r.missing)}",
         "depth is right on both sides of the gap",
         fault=10,
@@ -70,7 +67,7 @@ def _stuck(r: Restored) -> Problem | None:
         return None
     return Problem(
         "warning",
-        f"{len(r.stuck):,} patches of {r.name} repeat an earlier one bit by bit and are taken as no data",
+        f"{r.name} is stuck: {count(r.stuck, 'patch')} repeating an earlier one bit by bit, taken as no data",
         f"{r.name}_patch_{number_ranges(r.stuck)}",
         "the log was stuck there; the first occurrence is kept",
         fault=9,
@@ -82,7 +79,7 @@ def _empty(r: Restored) -> Problem | None:
         return None
     return Problem(
         "warning",
-        f"{len(r.empty):,} patches of {r.name} hold no data at all and are skipped in training",
+        f"{count(r.empty, 'patch')} of {r.name} without any data, skipped in training",
         f"{r.name}_patch_{number_ranges(r.empty)}",
         fault=9,
     )
@@ -95,7 +92,7 @@ def _nulls(r: Restored) -> Problem | None:
     files = [f"{r.names[k]}: {n:,}" for k, n in r.nulls.items()]
     return Problem(
         "note",
-        f"{r.name}: {sum(r.nulls.values()):,} pixels without data in {len(r.nulls):,} patches ({codes})",
+        f"{r.name}: {sum(r.nulls.values()):,} pixels without data in {count(r.nulls, 'patch')} ({codes})",
         list_names(files),
         fault=8,
     )

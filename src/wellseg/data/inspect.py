@@ -1,4 +1,4 @@
-"""Checks over restored wells, of whatever data set: repeated content, frozen rows, values that look like null codes; leaks.
+"""Checks over restored wells of any data set: repeated content, frozen rows, values that look like null codes; leaks.
 
 A block is the part of a well that one patch covers, or 36 rows where the well was not cut into patches.
 """
@@ -6,11 +6,10 @@ A block is the part of a well that one patch covers, or 36 rows where the well w
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
-from itertools import combinations
 
 import numpy as np
 
-from wellseg.data.problems import SHOWN, Problem, list_names
+from wellseg.data.problems import SHOWN, Problem, count, list_names
 from wellseg.data.well import Well
 from wellseg.types import IGNORE
 
@@ -19,7 +18,7 @@ FROZEN_ROWS = 12
 """Identical consecutive rows that are worth a word; real wells repeat a row once or twice by chance of rounding."""
 
 CODE_FACTOR = 300.0
-"""A value this many times the median size, and repeated, is taken for a null code; the deepest real pit is below 100 times."""
+"""A repeated value this many times the median size is taken for a null code; the deepest real pit has 100 times it."""
 
 
 def check_wells(wells: Sequence[Well]) -> list[Problem]:
@@ -30,28 +29,22 @@ def check_wells(wells: Sequence[Well]) -> list[Problem]:
     return problems + _duplicates(wells)
 
 
-def find_leaks(parts: Mapping[str, Sequence[Well]]) -> list[Problem]:
-    """The leaks between the parts of a split, as errors: wells of one pipe that share depths, or patches of equal content.
-
-    parts: the wells of "train", "validation", "test".
-    """
-    problems, digests = [], defaultdict(list)
-    for part, wells in parts.items():
-        for well in wells:
-            for name, digest in _digests(well):
-                digests[digest].append((part, well.group, name))
-    for (one, ours), (other, theirs) in combinations(parts.items(), 2):
-        for a in ours:
-            for b in theirs:
-                if a.group == b.group and a.depth[0] <= b.depth[-1] and b.depth[0] <= a.depth[-1]:
-                    first, second = _first_shared(a, b)
-                    places = [(f"{a.name} in {one}", f"{b.name} in {other}")]
-                    problems.append(_leak(f"{first} and {_short(first, second)} share rows", places))
-    copies = []
-    for found in digests.values():
-        part, group, name = found[0]
-        # Copies within one pipe are a leak by its rows already.
-        copies += [(name, n) for p, g, n in found[1:] if p != part and g != group]
+def find_leaks(train: Sequence[Well], held_out: Sequence[Well]) -> list[Problem]:
+    """The leaks between two parts of a split: wells of one pipe that share depths, patches of equal content."""
+    problems, copies = [], []
+    for a in train:
+        for b in held_out:
+            if a.group == b.group and a.depth[0] <= b.depth[-1] and b.depth[0] <= a.depth[-1]:
+                first, second = _first_shared(a, b)
+                problems.append(_leak(f"{first} and {_short(first, second)} share rows", [(a.name, b.name)]))
+    ours: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
+    for well in train:
+        for name, digest in _digests(well):
+            ours[digest].append((well.group, name))
+    for well in held_out:
+        for name, digest in _digests(well):
+            # Copies within one pipe are a leak by its rows already.
+            copies += [(n, name) for group, n in ours.get(digest, ()) if group != well.group]
     if copies:
         problems.append(_leak(f"{copies[0][0]} and {_short(*copies[0])} have the same content", copies))
     return problems
@@ -89,7 +82,7 @@ def _leak(what: str, pairs: Sequence[tuple[str, str]], severity: str = "error") 
 
 
 def _first_shared(a: Well, b: Well) -> tuple[str, str]:
-    """Names of two patches, one of each well, that cover the first shared depth; the wells' names where there are none."""
+    """Names of two patches, one of each well, at the first depth they share; the wells' names where there are none."""
     depth = max(a.depth[0], b.depth[0])
     names = []
     for well in (a, b):
@@ -148,7 +141,7 @@ def _duplicates(wells: Sequence[Well]) -> list[Problem]:
     return [
         Problem(
             "warning",
-            f"{len(same):,} patches occur more than once under different names",
+            f"{count(same, 'patch')} found under more than one name",
             list_names(texts),
             "copies in two wells leak when a split parts them; copies within a well count twice",
             "remove the copies",
@@ -173,7 +166,7 @@ def _frozen(well: Well) -> Problem | None:
         return None
     return Problem(
         "warning",
-        f"{well.name}: {len(runs):,} stretches where one row is repeated",
+        f"{well.name}: one row is repeated over and over in {count(runs, 'stretch')}",
         "rows " + list_names([f"{a}-{b}" for a, b in runs]),
         "the log stood still there; these rows are used as they are",
         fault=9,
@@ -194,7 +187,7 @@ def _codes(well: Well) -> Problem | None:
         return None
     return Problem(
         "warning",
-        f"{well.name}: {', '.join(v for v, _ in repeated[:SHOWN])} look like no-data codes but are none that wellseg knows",
+        f"{well.name}: unknown no-data codes? {', '.join(v for v, _ in repeated[:SHOWN])}",
         ", ".join(f"{v} in {n:,} pixels" for v, n in repeated[:SHOWN]),
         "they would be fed to the network as measurements",
         "replace them by NaN",

@@ -1,4 +1,4 @@
-"""Masks as data sets hand them out: a CSV of one row of 0/1 cells per patch, or any array; checked, mapped to class indices.
+"""Masks as data sets hand them out, a CSV with one row of 0/1 cells per patch or any array, as checked class indices.
 
 P pixels of a patch, row-major.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wellseg.data.problems import Problem, list_names
+from wellseg.data.problems import Problem, count, list_names
 from wellseg.errors import ConfigError, DataError
 from wellseg.types import IGNORE
 
@@ -63,13 +63,13 @@ def map_labels(values: np.ndarray, label_map: Mapping[float, int]) -> tuple[np.n
     mapped = np.full(values.shape, IGNORE, dtype=np.uint8)
     offending: Counter = Counter()
     kinds, counts = np.unique(values, return_counts=True)
-    for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True):
+    for kind, pixels in zip(kinds.tolist(), counts.tolist(), strict=True):
         if kind in label_map:
             mapped[values == kind] = label_map[kind]
         elif kind in (0, 1):
             mapped[values == kind] = kind
         else:
-            offending[float(kind)] += count
+            offending[float(kind)] += pixels
     return mapped, offending
 
 
@@ -93,9 +93,9 @@ def read_labels(
 ) -> tuple[LabelTable, list[Problem]]:
     """Masks from a CSV with an index column `well_i_patch_j` and `num_pixels` cells per row, in one pass over the file.
 
-    Rows of plain one-digit cells take the fast path; anything else (floats, quotes, blanks, CRLF, a byte-order mark) is
-    parsed cell by cell, and what cannot be used is listed with line and column. A header is optional; one that names the
-    pixels 0 .. P - 1 in another order is followed. Nothing is raised for what the file holds.
+    Rows of plain one-digit cells take the fast path; anything else (floats, quotes, blanks) is parsed cell by cell, and
+    what cannot be used is listed with line and column. A header is optional; one that names the pixels 0 .. P - 1 in
+    another order is followed. Nothing is raised for what the file holds.
     """
     path, mapping = Path(path), parse_label_map(label_map)
     reader = _Reader(path, num_pixels)
@@ -174,18 +174,28 @@ class _Reader:
     def _tolerant(self, line: bytes, number: int) -> None:
         text = line.decode("utf-8", errors="replace")
         try:
-            cells = [c.strip() for c in next(csv.reader([text], delimiter=self.delimiter, strict=True))]
+            quoted = '"' in text
+            cells = (
+                next(csv.reader([text], delimiter=self.delimiter, strict=True))
+                if quoted
+                else text.split(self.delimiter)
+            )
         except csv.Error as error:
             self.ragged.append(f"line {number}: {error}")
             return
+        name = cells[0].strip()
         if len(cells) != self.num_pixels + 1:
-            self.ragged.append(f"line {number} ({cells[0][:40]}): {len(cells):,} cells")
+            self.ragged.append(f"line {number} ({name[:40]}): {len(cells):,} cells")
             return
-        values = np.array([_number(c) for c in cells[1:]])
+        try:
+            values = np.array(list(map(float, cells[1:])))
+        except ValueError:
+            values = np.array([_number(c) for c in cells[1:]])
         for i in np.flatnonzero(~np.isfinite(values)).tolist():
-            self.cells.append(f"line {number} ({cells[0][:40]}), column {i + 2} (pixel {i}): {cells[i + 1][:20]!r}")
-        row = self._add(cells[0], number, bytes(self.num_pixels))
-        if row is not None:
+            self.cells.append(f"line {number} ({name[:40]}), column {i + 2} (pixel {i}): {cells[i + 1][:20]!r}")
+        digits = np.isin(values, np.arange(10)).all()
+        row = self._add(name, number, values.astype(np.uint8).tobytes() if digits else bytes(self.num_pixels))
+        if row is not None and not digits:
             self.slow[row] = values
 
     def _add(self, name: str, number: int, digits: bytes) -> int | None:
@@ -226,15 +236,15 @@ class _Reader:
             (self.unusable, f"cannot read {self.path.name}", "", "", None),
             (
                 self.ragged,
-                f"{len(self.ragged):,} ragged rows in {self.path.name}",
+                f"{count(self.ragged, 'ragged row')} in {self.path.name}",
                 expected,
                 "restore these rows",
                 None,
             ),
-            (self.cells, f"{len(self.cells):,} cells of {self.path.name} are not numbers", "", "write 0 or 1", 7),
+            (self.cells, f"{count(self.cells, 'cell')} of {self.path.name} not a number", "", "write 0 or 1", 7),
             (
                 self.duplicates,
-                f"{len(self.duplicates):,} patches have two rows of labels",
+                f"{count(self.duplicates, 'patch')} with two rows of labels in {self.path.name}",
                 "",
                 "keep one row each",
                 None,

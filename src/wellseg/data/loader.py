@@ -35,6 +35,7 @@ class WindowLoader:
     ) -> None:
         self.store, self.sampler, self.device = store, sampler, device
         self.augment, self.scale = augment, scale
+        self.batch_sampler = sampler  # Lightning looks here for what calls itself a sampler
         self._seed, self._rank, self._num_workers = seed, rank, num_workers
         self._handed_out = 0
 

@@ -146,7 +146,10 @@ class WellDataModule(pl.LightningDataModule, ABC):
         problems = self.check()
         raise_errors(problems)
         for problem in problems:
-            log.log(logging.WARNING if problem.severity == "warning" else logging.INFO, "%s", problem)
+            if problem.severity == "warning":
+                log.warning("warning: %s", problem.what)
+        if any(p.severity == "warning" for p in problems):
+            log.warning("(`python -m wellseg.check` with the same data says more about these warnings)")
         if self.storage == "disk":
             self._folder = tempfile.TemporaryDirectory(prefix="wellseg_")
         if self.split == "shuffle":

@@ -20,9 +20,9 @@ _FIRST_READ = 1 << 16  # takes a 36 x 36 float64 patch and its header in one cal
 def read_npy(path: str | Path, *, kinds: str = "fiu", max_bytes: int = 1 << 30) -> np.ndarray:
     """The array of a .npy file, in any byte order and either memory order, as the file's dtype in native byte order.
 
-    kinds: numpy kind letters that are welcome (f float32 or float64, i and u integers, b bool). Pickles are never opened.
-    Raises DataError where the file is missing, truncated, longer than its header says, an array of another kind, or holds
-    more than `max_bytes`; an oversized claim in the header costs neither time nor memory.
+    kinds: numpy kind letters that are welcome (f float32 or float64, i and u integers, b bool). Pickles are never
+    opened. Raises DataError where the file is missing, truncated, longer than its header says, of another kind, or
+    holds more than `max_bytes`; an oversized claim in the header costs neither time nor memory.
     """
     path = str(path)
     try:
@@ -44,7 +44,7 @@ def read_npy(path: str | Path, *, kinds: str = "fiu", max_bytes: int = 1 << 30) 
                 raise DataError(
                     f"{os.path.basename(path)} is too large",
                     where=path,
-                    why=f"it holds {_describe(shape, dtype)} = {claimed:,} B, at most {max_bytes:,} B are expected here",
+                    why=f"it holds {_describe(shape, dtype)} = {claimed:,} B, expected at most {max_bytes:,} B here",
                 )
             while len(data) < size:
                 more = file.read(size - len(data))

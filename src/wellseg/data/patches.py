@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from wellseg.data.npyfile import read_npy
-from wellseg.data.problems import Problem, list_names
+from wellseg.data.problems import Problem, count, list_names
 from wellseg.errors import DataError
 
 PATCH_SHAPE = (36, 36)
@@ -63,7 +63,7 @@ def parse_name(name: str) -> tuple[int, int] | None:
 
 
 def list_patches(folder: Path) -> tuple[list[PatchFile], list[Problem]]:
-    """The patch files of a folder in order of well and index; other names are warned about, hidden files passed over."""
+    """The patch files of a folder by well and index; other names are warned about, hidden files passed over."""
     files, others = [], []
     try:
         with os.scandir(folder) as entries:
@@ -81,7 +81,7 @@ def list_patches(folder: Path) -> tuple[list[PatchFile], list[Problem]]:
         problems.append(
             Problem(
                 "warning",
-                f"{len(others):,} files are not patches and are left out",
+                f"{count(others, 'file')} left out: not named as patches",
                 f"{folder}\n{list_names(sorted(others))}",
                 "patches are named well_<number>_patch_<number>.npy",
             )
@@ -128,7 +128,7 @@ def shape_problem(
 def missing_labels_problem(names: list[str], where: str) -> Problem:
     return Problem(
         "error",
-        f"{len(names):,} images have no label",
+        f"{count(names, 'image')} without a label",
         f"{where}\n{list_names(names)}",
         "every training image needs its mask",
         "add the missing labels, or move these images away",
@@ -139,7 +139,7 @@ def missing_labels_problem(names: list[str], where: str) -> Problem:
 def extra_labels_problem(names: list[str], where: str, strict: bool) -> Problem:
     return Problem(
         "error" if strict else "warning",
-        f"{len(names):,} labels have no image and are left out",
+        f"{count(names, 'label')} without an image, left out",
         f"{where}\n{list_names(names)}",
         "data.strict=true refuses them" if strict else "",
         "remove these labels, or add their images",

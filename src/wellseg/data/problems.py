@@ -1,6 +1,6 @@
 """What is wrong with a data set: one list, filled in one pass, printed by `check` and refused by training."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 
 from wellseg.errors import DataError
@@ -42,12 +42,9 @@ def errors_of(problems: Iterable[Problem]) -> list[Problem]:
     return [p for p in problems if p.severity == "error"]
 
 
-def raise_errors(problems: Iterable[Problem], *, strict: bool = False) -> None:
-    """Raises DataError where there is an error among `problems`: the error itself, or a list of the first 10 and a count.
-
-    strict: warnings count as errors.
-    """
-    errors = [p for p in problems if p.severity == "error" or (strict and p.severity == "warning")]
+def raise_errors(problems: Iterable[Problem]) -> None:
+    """Raises DataError where there is an error in `problems`: the error itself, or the first 10 and a count."""
+    errors = errors_of(problems)
     if not errors:
         return
     if len(errors) == 1:
@@ -63,6 +60,16 @@ def raise_errors(problems: Iterable[Problem], *, strict: bool = False) -> None:
     )
 
 
+def count(things: Sized, noun: str) -> str:
+    """Number and noun.
+
+    >>> count([1, 2], "patch")
+    '2 patches'
+    """
+    ending = "" if len(things) == 1 else "es" if noun.endswith(("ch", "s", "x")) else "s"
+    return f"{len(things):,} {noun}{ending}"
+
+
 def list_names(names: Sequence[str], shown: int = SHOWN) -> str:
     """The first `shown` names with the count of the others: "a, b, c and 1,204 more".
 
@@ -74,7 +81,11 @@ def list_names(names: Sequence[str], shown: int = SHOWN) -> str:
 
 
 def number_ranges(numbers: Iterable[int], shown: int = SHOWN) -> str:
-    """Whole numbers in order, runs joined: `number_ranges([7, 1, 2, 3])` is "1-3, 7"; more than `shown` runs are counted."""
+    """Whole numbers in order with runs joined; runs after the first `shown` are only counted.
+
+    >>> number_ranges([7, 1, 2, 3])
+    '1-3, 7'
+    """
     runs: list[list[int]] = []
     for n in sorted(set(numbers)):
         if runs and n == runs[-1][1] + 1:

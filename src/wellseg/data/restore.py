@@ -49,13 +49,13 @@ class Restored:
 def restore_well(patched: PatchedWell, *, azimuth_layout: str = "auto") -> Restored:
     """The well from which `patched` was cut.
 
-    Patch k of a single well holds the rows from 36 k on; patches 2 m and 2 m + 1 of a paired one hold the even and the odd
-    columns of the rows from 36 m on. Missing patches, and the repeats of a stuck one (its first occurrence stays), become
-    rows without data, so that depth is right everywhere; depth is counted in rows.
+    Patch k of a single well holds the rows from 36k on; patches 2m and 2m + 1 of a paired one hold the even and the odd
+    columns of the rows from 36m on. Missing patches, and the repeats of a stuck one (its first occurrence stays),
+    become rows without data, so that depth is right everywhere; depth is counted in rows.
 
     azimuth_layout: "auto" and "interleaved" weave pairs into 72 columns, "views" keeps them as two wells of 36 columns
-    and one group, "single" takes the patches one below the other without looking. Where the evidence is ambiguous, "auto"
-    goes by the stronger half, "interleaved" and "views" take the well for paired.
+    and one group, "single" takes the patches one below the other without looking. Where the evidence is ambiguous,
+    "auto" goes by the stronger half, "interleaved" and "views" take the well for paired.
     Raises DataError where more than 2,000 patches in a row are missing.
     """
     if azimuth_layout not in AZIMUTH_LAYOUTS:
@@ -129,7 +129,7 @@ def _repeats(stack: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 
 def _weave(patches: np.ndarray, index: np.ndarray, views: int, fill: float) -> np.ndarray:
-    """(H, 36 * views) from patches (N, 36, 36): patch k goes to row block k // views, to every views-th column from k % views."""
+    """(H, 36 views) from patches (N, 36, 36): patch k fills row block k // views, each views-th column."""
     height, width = PATCH_SHAPE
     blocks = np.full((int(index[-1]) // views + 1, height, width, views), fill, dtype=patches.dtype)
     blocks[index // views, :, :, index % views] = patches

@@ -30,9 +30,13 @@ def split_wells(wells: Sequence[Well], num_folds: int, fold: int) -> list[str]:
     Over fold = 0 .. num_folds - 1 every well is tested exactly once. Raises ConfigError where that cannot be done.
     """
     if num_folds < 3:
-        raise ConfigError(f"data.num_folds={num_folds}", why="train, validation and test need a fold each", fix="3 or more")
+        raise ConfigError(
+            f"data.num_folds={num_folds}", why="train, validation and test need a fold each", fix="3 or more"
+        )
     if not 0 <= fold < num_folds:
-        raise ConfigError(f"data.fold={fold}", why=f"folds are counted from 0 to {num_folds - 1}", fix="choose one of these")
+        raise ConfigError(
+            f"data.fold={fold}", why=f"folds are counted from 0 to {num_folds - 1}", fix="choose one of these"
+        )
     rows_of: dict[str, int] = {}
     for well in wells:
         rows_of[well.group] = rows_of.get(well.group, 0) + well.num_rows
@@ -42,7 +46,7 @@ def split_wells(wells: Sequence[Well], num_folds: int, fold: int) -> list[str]:
             fix=f"data.num_folds={max(len(rows_of), 3)}" if len(rows_of) >= 3 else "add wells, or data.split=shuffle",
         )
     folds = fold_groups(rows_of, num_folds)
-    part_of = {g: "train" for g in rows_of}
+    part_of = dict.fromkeys(rows_of, "train")
     part_of |= dict.fromkeys(folds[(fold + 1) % num_folds], "validation")
     part_of |= dict.fromkeys(folds[fold], "test")
     return [part_of[w.group] for w in wells]

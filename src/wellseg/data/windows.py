@@ -77,7 +77,9 @@ class WindowStore:
                 if well.target is not None:
                     target[span] = np.where(well.valid, well.target, IGNORE)
                 table.append(
-                    np.stack([np.full_like(first, number), first + offset, np.full_like(first, well_number), first], axis=1)
+                    np.stack(
+                        [np.full_like(first, number), first + offset, np.full_like(first, well_number), first], axis=1
+                    )
                 )
             keep_where = valid if keep_unlabelled else target != IGNORE
             has_row = np.concatenate([[0], np.cumsum(keep_where.any(axis=1))])

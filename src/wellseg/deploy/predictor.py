@@ -44,7 +44,9 @@ class Predictor:
             return self._image(values)
         if self._rows is not None and values.shape[1] != self._rows:
             return np.stack([self._image(v) for v in values])
-        return np.concatenate([self._forward(values[i : i + self.batch_size]) for i in range(0, len(values), self.batch_size)])
+        return np.concatenate(
+            [self._forward(values[i : i + self.batch_size]) for i in range(0, len(values), self.batch_size)]
+        )
 
     def _image(self, values: np.ndarray) -> np.ndarray:
         if self._rows is None or len(values) == self._rows:

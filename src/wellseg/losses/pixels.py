@@ -62,4 +62,6 @@ def mean_over_images(loss: Tensor, scored: Tensor) -> Tensor:
 def require(condition: bool, setting: str, value: float, expected: str) -> None:
     """Raises ConfigError, naming the setting, unless `condition` holds."""
     if not condition:
-        raise ConfigError(f"loss: {setting} = {value}", why=f"expected {expected}", fix=f"set loss.{setting} accordingly")
+        raise ConfigError(
+            f"loss: {setting} = {value}", why=f"expected {expected}", fix=f"set loss.{setting} accordingly"
+        )

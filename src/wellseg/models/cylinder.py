@@ -77,13 +77,20 @@ class _CylinderPad(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, pads: Pads) -> Tensor:
-        _top, _bottom, left, right = pads
-        width = x.shape[-1]
-        out = pad_replicate(x, pads)  # one pass that keeps the memory format; then two narrow strips are put right
+        # Copies into one buffer: F.pad would compute in float32 under autocast and hand that on.
+        top, bottom, left, right = pads
+        height, width = x.shape[-2:]
+        out = _empty_like(x, height + top + bottom, width + left + right)
+        rows = out[:, :, top : top + height]
+        rows[..., left : left + width] = x
         if left:
-            out[..., :left] = out[..., width : width + left]
+            rows[..., :left] = x[..., width - left :]
         if right:
-            out[..., left + width :] = out[..., left : left + right]
+            rows[..., left + width :] = x[..., :right]
+        if top:
+            out[:, :, :top] = rows[:, :, :1]
+        if bottom:
+            out[:, :, top + height :] = rows[:, :, -1:]
         return out
 
     @staticmethod
@@ -111,6 +118,13 @@ class _CylinderPad(torch.autograd.Function):
                 out[:, :, row] += border[..., left : left + width]
                 add_turned(out[:, :, row], border)
         return out, None
+
+
+def _empty_like(x: Tensor, height: int, width: int) -> Tensor:
+    """An uninitialised (B, C, height, width) of the dtype, device and memory format of `x`."""
+    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty((*x.shape[:2], height, width), dtype=x.dtype, device=x.device, memory_format=memory_format)
 
 
 class Pad(nn.Module):
@@ -168,22 +182,85 @@ def upsample_local(x: Tensor, size: tuple[int, int], stride: tuple[int, int], *,
     """Bilinear by `stride` (rows, columns), cropped to `size` <= stride * (h, w): a pixel depends on its neighbours
     only, whatever the size of the image.
 
-    centred=True puts sample k at pixel s*k, so that pixels s*k + j are (1 - j/s) x[k] + (j/s) x[k + 1]; False puts it
+    centred=True puts sample k at pixel s*k, so that pixel s*k + j is (1 - j/s) x[k] + (j/s) x[k + 1]; False puts it
     in the middle of the block s*k .. s*k + s - 1. The columns between the last sample and the first lie between their
     values; beyond the first and last rows the samples are repeated.
     """
-    height, width = x.shape[-2:]
-    (rows, columns), (out_height, out_width) = stride, size
-    wide, high = int(columns > 1), int(rows > 1)  # an axis that is not resampled needs no neighbour
     if centred:
-        # n + 1 samples spread over s*n + 1 pixels with the corners aligned lie exactly s pixels apart.
-        x = pad_cylinder(x, (0, high, 0, wide))
-        x = upsample_aligned(x, (rows * (height + high - 1) + 1, columns * (width + wide - 1) + 1))
-        return x[..., :out_height, :out_width]
+        plain = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        x = _spread(x, stride) if plain else _Spread.apply(x, stride)
+        return x[..., : size[0], : size[1]]
+    height, width = x.shape[-2:]
+    high, wide = (int(s > 1) for s in stride)  # an axis that is not resampled needs no neighbour
     x = pad_cylinder(x, (high, high, wide, wide))
-    x = F.interpolate(x, size=(rows * (height + 2 * high), columns * (width + 2 * wide)), mode="bilinear")
-    top, left = rows * high, columns * wide
-    return x[..., top : top + out_height, left : left + out_width]
+    x = F.interpolate(
+        x, size=(stride[0] * (height + 2 * high), stride[1] * (width + 2 * wide)), mode="bilinear", align_corners=False
+    )
+    top, left = stride[0] * high, stride[1] * wide
+    return x[..., top : top + size[0], left : left + size[1]]
+
+
+def _spread(x: Tensor, stride: tuple[int, int]) -> Tensor:
+    """Centred up-sampling, (B, C, h, w) -> (B, C, s h, s w), as a graph of plain operations."""
+    rows, columns = stride
+    if columns > 1:
+        beside = torch.cat([x[..., 1:], x[..., :1]], -1)
+        x = torch.stack([x, *(torch.lerp(x, beside, j / columns) for j in range(1, columns))], -1).flatten(-2)
+    if rows > 1:
+        below = torch.cat([x[:, :, 1:], x[:, :, -1:]], 2)
+        x = torch.stack([x, *(torch.lerp(x, below, j / rows) for j in range(1, rows))], 3).flatten(2, 3)
+    return x
+
+
+class _Spread(torch.autograd.Function):
+    """`_spread` into one buffer of the input's memory format, with a backward that reads the gradient once per axis:
+    F.interpolate's takes as long as a convolution on a CPU and runs in float32 under autocast.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, stride: tuple[int, int]) -> Tensor:
+        rows, columns = stride
+        out = _empty_like(x, rows * x.shape[2], columns * x.shape[3])
+        sampled = out[:, :, ::rows]
+        sampled[..., ::columns] = x
+        if columns > 1:
+            beside = torch.cat([x[..., 1:], x[..., :1]], -1)
+            for j in range(1, columns):
+                sampled[..., j::columns] = torch.lerp(x, beside, j / columns)
+        if rows > 1:
+            below = torch.cat([sampled[:, :, 1:], sampled[:, :, -1:]], 2)
+            for j in range(1, rows):
+                out[:, :, j::rows] = torch.lerp(sampled, below, j / rows)
+        return out
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, tuple[int, int]], output: Tensor) -> None:
+        ctx.stride = inputs[1]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        rows, columns = ctx.stride
+        if rows > 1:
+            grad, after = _split([grad[:, :, j::rows] for j in range(rows)])
+            grad[:, :, 1:] += after[:, :, :-1]
+            grad[:, :, -1:] += after[:, :, -1:]
+        if columns > 1:
+            grad, after = _split([grad[..., j::columns] for j in range(columns)])
+            grad[..., 1:] += after[..., :-1]
+            grad[..., :1] += after[..., -1:]
+        return grad, None
+
+
+def _split(grads: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Sums over the s pixels j of one sample of (1 - j/s) grad_j and of (j/s) grad_j."""
+    stride = len(grads)
+    own = torch.add(grads[0], grads[1], alpha=1 - 1 / stride)
+    after = grads[1] / stride
+    for j in range(2, stride):
+        own.add_(grads[j], alpha=1 - j / stride)
+        after.add_(grads[j], alpha=j / stride)
+    return own, after
 
 
 def upsample_nearest(x: Tensor, size: tuple[int, int], stride: tuple[int, int]) -> Tensor:

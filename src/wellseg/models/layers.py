@@ -123,8 +123,8 @@ class Down(nn.Module):
         elif kind == "blur":
             taps = [torch.tensor([s - abs(i) for i in range(1 - s, s)], dtype=torch.float32) / s**2 for s in stride]
             self.pad = cylinder.Pad(padding, tuple(len(t) for t in taps))
-            # Not in the state: it follows from the arguments.
-            self.register_buffer("taps", torch.outer(*taps).expand(channels, 1, -1, -1).clone(), persistent=False)
+            # Part of the state: an artefact's network is built without memory, then filled from the file.
+            self.register_buffer("taps", torch.outer(*taps).expand(channels, 1, -1, -1).clone())
 
     @property
     def centred(self) -> bool:

@@ -77,6 +77,11 @@ class Stacked(nn.Module):
             inner = residual and i > 0 and not last
             self.layers.append(SeparableBlock(a, b, azimuth_kernel, depth_kernel, padding, *finish, residual=inner))
 
+    @property
+    def total_stride(self) -> tuple[int, int]:
+        """(rows, columns) of the input per sample of the coarsest scale."""
+        return 1, 1
+
     def forward(self, x: Tensor) -> Tensor:
         return cylinder.unrolled(self.layers, x, self.padding)
 

@@ -6,7 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-_POINTWISE = (nn.LeakyReLU, nn.ReLU, nn.ReLU6, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Sigmoid, nn.Tanh)
+from wellseg.models.layers import PixelGroupNorm
+
+_ACTIVATIONS = (nn.LeakyReLU, nn.ReLU, nn.ReLU6, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Sigmoid, nn.Tanh)
+_POINTWISE = (*_ACTIVATIONS, PixelGroupNorm)
 
 
 class ReceptiveField(NamedTuple):
@@ -66,10 +69,26 @@ def describe(net: nn.Module) -> dict[str, int | list[int]]:
     }
 
 
+class _Collapsed(nn.Module):
+    """A (transposed) convolution from the mean of its input channels to copies of one output channel: pixels depend on
+    each other as in the original, at a fraction of the work.
+    """
+
+    def __init__(self, convolution: nn.Conv2d | nn.ConvTranspose2d) -> None:
+        super().__init__()
+        c = convolution
+        more = {"output_padding": c.output_padding} if isinstance(c, nn.ConvTranspose2d) else {}
+        more |= {"dilation": c.dilation, "padding_mode": c.padding_mode, "dtype": torch.float64}
+        self.convolution = type(c)(1, 1, c.kernel_size, c.stride, c.padding, **more)
+        self.out_channels = c.out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolution(x.mean(1, keepdim=True)).expand(-1, self.out_channels, -1, -1)
+
+
 def _structural(net: nn.Module) -> nn.Module:
-    probe = copy.deepcopy(net).cpu().double().eval().requires_grad_(False)
-    generator = _generator()
-    for module in probe.modules():
+    probe = nn.Sequential(copy.deepcopy(net)).cpu().double().eval()
+    for module in list(probe.modules()):
         for name, child in module.named_children():
             if isinstance(child, _POINTWISE):
                 setattr(module, name, nn.Identity())
@@ -78,7 +97,10 @@ def _structural(net: nn.Module) -> nn.Module:
                 setattr(module, name, mean)
             elif isinstance(child, nn.BatchNorm2d):
                 child.reset_running_stats()
-    for parameter in probe.parameters():
+            elif type(child) in (nn.Conv2d, nn.ConvTranspose2d) and child.groups == 1:
+                setattr(module, name, _Collapsed(child))
+    generator = _generator()
+    for parameter in probe.requires_grad_(False).parameters():
         # Divided by the fan-in, so that the gradient neither vanishes nor overflows in a deep network.
         fan_in = max(1, parameter[0].numel()) if parameter.dim() > 1 else 1
         value = 0.5 + torch.rand(parameter.shape, dtype=torch.float64, generator=generator)

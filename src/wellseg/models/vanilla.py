@@ -36,6 +36,11 @@ class Vanilla(nn.Module):
         blocks = [ConvBlock(a, b, kernel_size, padding, **block) for a, b in pairwise(widths[:-1])]
         self.layers = nn.Sequential(*blocks, ConvBlock(*widths[-2:], kernel_size, padding, activation="none"))
 
+    @property
+    def total_stride(self) -> tuple[int, int]:
+        """(rows, columns) of the input per sample of the coarsest scale."""
+        return 1, 1
+
     def forward(self, x: Tensor) -> Tensor:
         return cylinder.unrolled(self.layers, x, self.padding)
 

@@ -1,0 +1,93 @@
+import subprocess
+import sys
+
+import pytest
+
+from wellseg import cli, config
+from wellseg.errors import ConfigError
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_needs_neither_torch_nor_hydra(command):
+    code = (
+        "import sys, runpy; sys.argv = ['x', '--help']\n"
+        f"try: runpy.run_module('wellseg.{command}', run_name='__main__')\n"
+        "except SystemExit as e: assert e.code == 0, e.code\n"
+        "heavy = {'torch', 'hydra', 'omegaconf', 'pytorch_lightning', 'numpy', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr
+    assert f"wellseg.{command} key=value" in out.stdout
+    assert "data " in out.stdout
+    assert "corroseg" in out.stdout
+    assert "synthetic*" in out.stdout or command == "evaluate"
+
+
+@pytest.mark.parametrize(
+    ("override", "what", "fix"),
+    [
+        ("model=unet_flx", "there is no model=unet_flx", "unet_flex"),
+        ("modle=unet_flex", "there is no key 'modle'", "model"),
+        ("model.thicknes=3", "there is no key 'model.thicknes'", "model.thickness"),
+        ("trainer.max_epoch=3", "there is no key 'trainer.max_epoch'", "trainer.max_epochs"),
+        ("sed=3", "there is no key 'sed'", "seed"),
+        ("data.roots=x", "there is no key 'data.roots'", "data.root"),
+        ("experiment=exp9", "there is no experiment=exp9", "exp"),
+        ("a=(", "cannot be parsed", "key=value"),
+    ],
+)
+def test_a_misspelling_gets_the_nearest_valid_names(override, what, fix):
+    with pytest.raises(ConfigError) as error:
+        config.load("train", [override])
+    assert what in error.value.what
+    assert fix in error.value.fix
+
+
+def test_the_command_line_wins_over_an_experiment():
+    cfg = config.load("train", ["experiment=exp2001", "model.thickness=4", "optimizer.lr=0.5"])
+    assert (cfg.model.thickness, cfg.model.padding, cfg.optimizer.lr, cfg.batch_size) == (4, "turns", 0.5, 128)
+
+
+def test_new_keys_need_a_plus():
+    assert config.load("train", ["+trainer.fast_dev_run=true"]).trainer.fast_dev_run is True
+    with pytest.raises(ConfigError):
+        config.load("train", ["trainer.fast_dev_run=true"])
+
+
+@pytest.mark.parametrize(
+    "path", ["/a b/c", "wells (1)/x[0-9]", "/d/epoch=3.ckpt", "/é/ü", "it's", "C:\\x", "/a,b", "/x{y}", "#1", "100%"]
+)
+def test_paths_survive_hydras_parser(path):
+    quoted = cli.quote_path(f"data.root={path}")
+    assert config.load("train", [quoted]).data.root == path
+
+
+def test_home_null_and_sweeps_of_paths():
+    assert "~" not in cli.quote_path("data.root=~/x")
+    assert cli.quote_path("ckpt_path=null") == "ckpt_path=null"
+    assert cli.quote_path("ckpt_path=auto") == "ckpt_path=auto"
+    assert cli.quote_path("data.root=a,b c", sweep=True) == "data.root='a','b c'"
+    assert cli.quote_path("model.thickness=4,8", sweep=True) == "model.thickness=4,8"
+    assert cli.quote_path("data.root='x y'") == "data.root='x y'"
+
+
+def test_sweeps_are_checked_before_the_first_job():
+    with pytest.raises(ConfigError, match="no loss=bcee"):
+        cli.prepare("train", ["loss=bce,bcee"], multirun=True)
+    with pytest.raises(ConfigError, match="holds several values"):
+        cli.prepare("train", ["loss=bce,dice"], multirun=False)
+
+
+def test_a_run_is_named_after_its_experiment_or_model():
+    assert cli.prepare("train", [], multirun=False)[-1] == "name=unet_flex"
+    assert "name=exp10" not in cli.prepare("train", ["experiment=exp10"], multirun=False)
+    assert config.load("train", ["experiment=exp10"]).name == "exp10"
+    assert cli.prepare("train", ["name=mine"], multirun=False) == ["name=mine"]
+
+
+def test_an_unknown_command_is_answered_with_the_nearest():
+    out = subprocess.run([sys.executable, "-m", "wellseg", "trian"], capture_output=True, text=True, check=False)
+    assert out.returncode == 2
+    assert "did you mean train?" in out.stderr
+    assert "Traceback" not in out.stderr

@@ -1,0 +1,307 @@
+"""Training from the command line: what a run leaves, resuming, signals, faults. Runs are as small as they can be."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from wellseg import artifact
+
+TINY = [
+    "data.num_wells=5",
+    "data.rows_per_well=180",
+    "data.level=trivial",
+    "model.thickness=2",
+    "model.encoders=[1]",
+    "model.decoders=[1]",
+    "batch_size=4",
+    "trainer.max_epochs=2",
+]
+
+
+def command(name, *arguments, **options):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", f"wellseg.{name}", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+        **options,
+    )
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def assert_same_weights(a, b):
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    for key in first:
+        assert torch.equal(first[key], second[key]), key
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "a run (1), é"
+    out = command("train", *TINY, f"hydra.run.dir={folder}", cwd=folder.parent)
+    assert out.returncode == 0, out.stderr + out.stdout
+    return folder, out.stdout
+
+
+def test_a_run_leaves_what_is_promised(finished):
+    folder, printed = finished
+    for name in (
+        ".hydra/config.yaml",
+        ".hydra/overrides.yaml",
+        ".hydra/hydra.yaml",
+        "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt",
+        "model.safetensors",
+        "metrics.json",
+        "figures/curves.png",
+        "figures/panels_test.png",
+        "figures/per_well_test.png",
+        "figures/precision_recall_val.png",
+    ):
+        assert (folder / name).is_file(), name
+    assert list((folder / "tensorboard").glob("events.*"))
+    assert sorted(p.name for p in folder.parent.iterdir()) == [folder.name]
+    scores = json.loads((folder / "metrics.json").read_text())
+    assert {"val", "test", "per_well", "policy"} <= scores.keys()
+    assert {"dice_per_image", "iou_per_image", "iou_pooled", "precision_per_image"} <= scores["test"].keys()
+    assert scores["policy"]["empty"] == "one"
+    assert scores["policy"]["leaky"] is False
+    assert str(folder / "model.safetensors") in printed
+    assert "dice_per_image" in printed
+    assert "epoch 2/2" in printed
+
+
+def test_the_artefact_describes_itself(finished):
+    folder, _ = finished
+    metadata = artifact.read_metadata(folder / "model.safetensors")
+    cfg = OmegaConf.load(folder / ".hydra" / "config.yaml")
+    assert metadata["architecture"]["name"] == "unet_flex"
+    assert metadata["architecture"]["arguments"]["thickness"] == cfg.model.thickness == 2
+    assert metadata["parent_run"] == folder.name
+    assert metadata["scores"]["test"] == json.loads((folder / "metrics.json").read_text())["test"]
+    assert len(metadata["data_fingerprint"]) == 64
+    assert "_target_" not in json.dumps(metadata)
+    best = {k.removeprefix("network."): v for k, v in weights(folder / "checkpoints" / "best.ckpt").items()}
+    for key, value in artifact.load(folder / "model.safetensors").network.state_dict().items():
+        assert torch.equal(best[key], value)
+
+
+def test_tensorboard_holds_scalars_panels_curve_and_hyperparameters(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder, _ = finished
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    tags = events.Tags()
+    assert {"train/loss_step", "val/loss", "val/dice_per_image", "lr-Adam"} <= set(tags["scalars"])
+    assert {"validation/windows", "validation/precision_recall"} <= set(tags["images"])
+    assert len(events.Images("validation/windows")) == 2
+    assert tags["graph"]
+    assert "_hparams_/session_start_info" in events.summary_metadata
+    assert "final/test/dice_per_image" in tags["scalars"]
+
+
+def test_evaluate_reproduces_the_scores_without_overrides(finished, tmp_path):
+    folder, _ = finished
+    before = json.loads((folder / "metrics.json").read_text())
+    out = command("evaluate", f"run={folder}", f"hydra.run.dir={tmp_path / 'e'}", cwd=tmp_path)
+    assert out.returncode == 0, out.stderr
+    after = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    for part in ("val", "test"):
+        assert after[part] == pytest.approx(before[part], abs=1e-6)
+    assert after["per_well"]["test"].keys() == before["per_well"]["test"].keys()
+    assert (tmp_path / "e" / "figures" / "confusion_test.png").is_file()
+    assert json.loads((folder / "metrics.json").read_text()) == before
+
+    arguments = [a for a in TINY if a.startswith("data.")]
+    out = command(
+        "evaluate", f"artifact={folder / 'model.safetensors'}", "data=synthetic", *arguments,
+        f"hydra.run.dir={tmp_path / 'f'}", cwd=tmp_path,
+    )  # fmt: skip
+    assert out.returncode == 0, out.stderr
+    assert json.loads((tmp_path / "f" / "metrics.json").read_text())["test"] == pytest.approx(before["test"], abs=1e-6)
+
+
+def test_evaluate_says_what_it_needs(finished, tmp_path):
+    folder, _ = finished
+    for arguments, text in (
+        ([], "run=DIR or artifact=FILE"),
+        ([f"artifact={folder / 'model.safetensors'}"], "needs data"),
+        ([f"run={tmp_path}"], "not a run folder"),
+        ([f"artifact={tmp_path / 'none'}", "data=synthetic"], "no such model file"),
+    ):
+        out = command("evaluate", *arguments, f"hydra.run.dir={tmp_path / 'e'}", cwd=tmp_path)
+        assert out.returncode == 2
+        assert text in out.stderr
+        assert "Traceback" not in out.stderr
+
+
+def test_resuming_after_a_kill_is_bit_identical(tmp_path):
+    """kill -9 at whatever moment the machine has reached; then resume, and compare with a run that nobody disturbed."""
+    arguments = [*TINY, "trainer.max_epochs=6", "augment=strong", "logger=none", "test=false"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert command("train", *arguments, f"hydra.run.dir={whole}").returncode == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wellseg.train", *arguments, f"hydra.run.dir={killed}"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+    )
+    last = killed / "checkpoints" / "last.ckpt"
+    while not last.is_file() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert torch.load(last, weights_only=True)["epoch"] < 5, "killed too late to show anything"
+    out = command("train", *arguments, f"hydra.run.dir={killed}", f"ckpt_path={last}")
+    assert out.returncode == 0, out.stderr
+    assert_same_weights(whole / "checkpoints" / "last.ckpt", last)
+    assert_same_weights(whole / "checkpoints" / "best.ckpt", killed / "checkpoints" / "best.ckpt")
+    assert (killed / "metrics.json").read_text() == (whole / "metrics.json").read_text()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_schedulers_signal_saves_mid_epoch_and_resuming_is_bit_identical(tmp_path, signum):
+    arguments = [*TINY, "data.num_wells=12", "batch_size=2", "logger=none", "test=false", "augment=roll_flip"]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert command("train", *arguments, f"hydra.run.dir={whole}").returncode == 0
+    # The run signals itself at its fifth step, so that it always happens in the middle of an epoch.
+    code = (
+        "import os, signal, sys\n"
+        "from wellseg.task import SegmentationTask\n"
+        "step = SegmentationTask.training_step\n"
+        "def signalled(self, batch, batch_idx):\n"
+        f"    if batch_idx == 4 and self.current_epoch == 0: os.kill(os.getpid(), {int(signum)})\n"
+        "    return step(self, batch, batch_idx)\n"
+        "SegmentationTask.training_step = signalled\n"
+        "from wellseg.cli import run_command\n"
+        "run_command('train')"
+    )
+    last = stopped / "checkpoints" / "last.ckpt"
+    out = subprocess.run(
+        [sys.executable, "-c", code, *arguments, f"hydra.run.dir={stopped}"],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert out.returncode == 0, out.stderr + out.stdout
+    assert "ckpt_path=" in out.stdout
+    assert torch.load(last, weights_only=True)["global_step"] == 5
+    assert not (stopped / "model.safetensors").exists()
+    out = command("train", *arguments, f"hydra.run.dir={stopped}", "ckpt_path=auto")
+    assert out.returncode == 0, out.stderr
+    assert_same_weights(whole / "checkpoints" / "last.ckpt", last)
+    assert json.loads((stopped / "metrics.json").read_text()) == json.loads((whole / "metrics.json").read_text())
+
+
+def damage(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    half = len(content) // 2
+    path.write_bytes(content[:half] if how == "truncated" else content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :])
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped"])
+def test_a_damaged_checkpoint_is_refused_or_replaced_when_asked(finished, tmp_path, how):
+    import shutil
+
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    last = folder / "checkpoints" / "last.ckpt"
+    damage(last, how)
+    arguments = [*TINY, "trainer.max_epochs=3", f"hydra.run.dir={folder}"]
+    out = command("train", *arguments, f"ckpt_path={last}")
+    assert out.returncode == 2
+    assert "last.ckpt is" in out.stderr
+    assert "ckpt_path=auto" in out.stderr
+    out = command("train", *arguments, "ckpt_path=auto")
+    assert out.returncode == 0, out.stderr
+    assert "resuming from" in out.stdout
+    assert "best.ckpt" in out.stdout
+
+
+def test_a_checkpoint_with_code_is_not_executed(tmp_path):
+    canary = tmp_path / "canary"
+
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch '{canary}'",)
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.ckpt")
+    out = command("train", *TINY, f"hydra.run.dir={tmp_path / 'r'}", f"ckpt_path={tmp_path / 'evil.ckpt'}")
+    assert out.returncode == 2
+    assert "plain types" in out.stderr
+    assert not canary.exists()
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
+    from wellseg.files import folder_lock
+
+    with folder_lock(tmp_path):
+        out = command("train", *TINY, f"hydra.run.dir={tmp_path}")
+    assert out.returncode == 2
+    assert "another run is writing to this folder" in out.stderr
+    assert str(os.getpid()) in out.stderr
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_a_bundle(tmp_path):
+    out = command("train", *TINY, "optimizer.lr=1e30", "scheduler=none", f"hydra.run.dir={tmp_path}", "trainer.max_epochs=20")
+    assert out.returncode == 2, out.stdout
+    assert "the loss is" in out.stderr
+    bundle = next((tmp_path / "debug").glob("step_*.json"))
+    facts = json.loads(bundle.read_text())
+    assert facts["windows"]
+    assert facts["learning_rates"] == [1e30]
+    assert {"gradient_norm", "weight_norm", "loss"} <= facts.keys()
+    assert bundle.with_suffix(".safetensors").is_file()
+
+
+def test_a_multirun_ends_with_a_summary_best_first(tmp_path):
+    out = command(
+        "train", "-m", *TINY, "model.thickness=2,3", "loss=bce,dice", "trainer.max_epochs=1", "logger=none",
+        "hydra.sweep.dir=s w", cwd=tmp_path,
+    )  # fmt: skip
+    assert out.returncode == 0, out.stderr
+    import csv
+
+    with open(tmp_path / "s w" / "summary.csv", newline="") as f:
+        rows = list(csv.DictReader(f))
+    assert {(r["model.thickness"], r["loss"]) for r in rows} == {("2", "bce"), ("2", "dice"), ("3", "bce"), ("3", "dice")}
+    dice = [float(r["val/dice_per_image"]) for r in rows]
+    assert dice == sorted(dice, reverse=True)
+    assert {p.name for p in tmp_path.iterdir()} == {"s w"}
+    for row in rows:
+        assert (tmp_path / "s w" / row["job"] / "model.safetensors").is_file()
+    assert "4 jobs, best validation Dice first" in out.stdout
+
+
+def test_a_failing_job_does_not_end_the_sweep(tmp_path):
+    out = command(
+        "train", "-m", *TINY, "optimizer.lr=1e-3,1e30", "scheduler=none", "logger=none", f"hydra.sweep.dir={tmp_path}",
+    )  # fmt: skip
+    assert out.returncode == 2
+    text = (tmp_path / "summary.csv").read_text()
+    assert "failed" in text
+    assert "done" in text
+
+
+def test_a_failed_build_names_key_file_and_cause(tmp_path):
+    out = command("train", *TINY, "model.down=sideways", f"hydra.run.dir={tmp_path}")
+    assert out.returncode == 2
+    assert "sideways" in out.stderr
+    assert "down" in out.stderr
+    out = command("train", *TINY, "+optimizer.beta=3", f"hydra.run.dir={tmp_path / 'b'}")
+    assert out.returncode == 2
+    assert "optimizer cannot be built" in out.stderr or "optimizer" in out.stderr
+    assert "conf/optimizer/adam.yaml" in out.stderr
+    assert "Traceback" not in out.stderr

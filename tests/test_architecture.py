@@ -51,12 +51,17 @@ def test_package_inits_are_empty():
 
 
 def test_import_wellseg_is_light_and_starts_nothing():
-    code = "import wellseg, sys, threading; assert not {'torch','hydra','numpy'} & set(sys.modules); assert threading.active_count() == 1"
+    code = (
+        "import wellseg, sys, threading; assert not {'torch', 'hydra', 'numpy'} & set(sys.modules); "
+        "assert threading.active_count() == 1"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_serving_needs_neither_lightning_nor_hydra():
-    code = "import wellseg.deploy.predictor, sys; assert not {'pytorch_lightning','hydra','omegaconf'} & set(sys.modules)"
+    code = (
+        "import wellseg.deploy.predictor, sys; assert not {'pytorch_lightning','hydra','omegaconf'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -13,9 +13,18 @@ SINGLE = [(g, c) for g, c in CHOICES if g not in ("callbacks", "experiment")]
 
 
 def test_the_groups_are_those_that_the_commands_compose():
-    assert {"data", "augment", "model", "loss", "optimizer", "scheduler", "metrics", "callbacks", "logger", "trainer"} <= {
-        g for g, _ in CHOICES
-    }
+    assert {
+        "data",
+        "augment",
+        "model",
+        "loss",
+        "optimizer",
+        "scheduler",
+        "metrics",
+        "callbacks",
+        "logger",
+        "trainer",
+    } <= {g for g, _ in CHOICES}
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)

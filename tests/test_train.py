@@ -1,18 +1,25 @@
 """Training from the command line: what a run leaves, resuming, signals, faults. Runs are as small as they can be."""
 
+import contextlib
+import csv
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 from wellseg import artifact
+from wellseg.cli import run_command
+from wellseg.files import folder_lock
 
 TINY = [
     "data.num_wells=5",
@@ -22,31 +29,45 @@ TINY = [
     "model.encoders=[1]",
     "model.decoders=[1]",
     "batch_size=4",
+    "trainer.log_every_n_steps=1",
     "trainer.max_epochs=2",
 ]
 
 
-def command(name, *arguments, **options):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", f"wellseg.{name}", *arguments],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-        **options,
-    )
+class Outcome(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def command(name, *arguments, cwd=None):
+    """`python -m wellseg.<name> ...`, in this process: starting a new one costs seconds."""
+    out, err, argv = io.StringIO(), io.StringIO(), sys.argv
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.chdir(cwd or Path.cwd()):
+        sys.argv = [f"wellseg.{name}", *map(str, arguments)]
+        try:
+            run_command(name)
+        except SystemExit as end:
+            return Outcome(end.code, out.getvalue(), err.getvalue())
+        finally:
+            sys.argv = argv
+    raise AssertionError("run_command did not exit")
 
 
 def weights(path):
     return torch.load(path, weights_only=True)["state_dict"]
 
 
-def assert_same_weights(a, b):
-    first, second = weights(a), weights(b)
-    assert first.keys() == second.keys()
-    for key in first:
-        assert torch.equal(first[key], second[key]), key
+def assert_same_state(a, b):
+    """Weights, optimizer and learning-rate schedule of two checkpoints, to the last bit."""
+    first, second = (torch.load(p, weights_only=True) for p in (a, b))
+    assert first["state_dict"].keys() == second["state_dict"].keys()
+    for key in first["state_dict"]:
+        assert torch.equal(first["state_dict"][key], second["state_dict"][key]), key
+    assert first["lr_schedulers"] == second["lr_schedulers"]
+    moments = [c["optimizer_states"][0]["state"] for c in (first, second)]
+    for key in moments[0]:
+        assert all(torch.equal(moments[0][key][name], moments[1][key][name]) for name in moments[0][key]), key
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +172,8 @@ def test_evaluate_says_what_it_needs(finished, tmp_path):
 
 def test_resuming_after_a_kill_is_bit_identical(tmp_path):
     """kill -9 at whatever moment the machine has reached; then resume, and compare with a run that nobody disturbed."""
-    arguments = [*TINY, "trainer.max_epochs=6", "augment=strong", "logger=none", "test=false"]
+    schedule = ["scheduler.patience=0", "scheduler.factor=0.5"]
+    arguments = [*TINY, *schedule, "trainer.max_epochs=6", "augment=strong", "logger=none", "test=false"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert command("train", *arguments, f"hydra.run.dir={whole}").returncode == 0
     process = subprocess.Popen(
@@ -168,14 +190,27 @@ def test_resuming_after_a_kill_is_bit_identical(tmp_path):
     assert torch.load(last, weights_only=True)["epoch"] < 5, "killed too late to show anything"
     out = command("train", *arguments, f"hydra.run.dir={killed}", f"ckpt_path={last}")
     assert out.returncode == 0, out.stderr
-    assert_same_weights(whole / "checkpoints" / "last.ckpt", last)
-    assert_same_weights(whole / "checkpoints" / "best.ckpt", killed / "checkpoints" / "best.ckpt")
+    assert_same_state(whole / "checkpoints" / "last.ckpt", last)
+    assert_same_state(whole / "checkpoints" / "best.ckpt", killed / "checkpoints" / "best.ckpt")
     assert (killed / "metrics.json").read_text() == (whole / "metrics.json").read_text()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_schedulers_signal_saves_mid_epoch_and_resuming_is_bit_identical(tmp_path, signum):
-    arguments = [*TINY, "data.num_wells=12", "batch_size=2", "logger=none", "test=false", "augment=roll_flip"]
+@pytest.mark.parametrize(
+    # A plateau schedule that reacts to every epoch shows whether one of its steps is lost.
+    ("signum", "schedule"),
+    [(signal.SIGTERM, ["scheduler.patience=0", "scheduler.factor=0.5"]), (signal.SIGUSR1, ["scheduler=one_cycle"])],
+)
+def test_a_schedulers_signal_saves_mid_epoch_and_resuming_is_bit_identical(tmp_path, signum, schedule):
+    arguments = [
+        *TINY,
+        *schedule,
+        "trainer.max_epochs=4",
+        "data.num_wells=12",
+        "batch_size=2",
+        "logger=none",
+        "test=false",
+        "augment=roll_flip",
+    ]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert command("train", *arguments, f"hydra.run.dir={whole}").returncode == 0
     # The run signals itself at its fifth step, so that it always happens in the middle of an epoch.
@@ -201,20 +236,20 @@ def test_a_schedulers_signal_saves_mid_epoch_and_resuming_is_bit_identical(tmp_p
     assert not (stopped / "model.safetensors").exists()
     out = command("train", *arguments, f"hydra.run.dir={stopped}", "ckpt_path=auto")
     assert out.returncode == 0, out.stderr
-    assert_same_weights(whole / "checkpoints" / "last.ckpt", last)
+    assert_same_state(whole / "checkpoints" / "last.ckpt", last)
     assert json.loads((stopped / "metrics.json").read_text()) == json.loads((whole / "metrics.json").read_text())
 
 
 def damage(path: Path, how: str) -> None:
     content = path.read_bytes()
     half = len(content) // 2
-    path.write_bytes(content[:half] if how == "truncated" else content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :])
+    path.write_bytes(
+        content[:half] if how == "truncated" else content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+    )
 
 
 @pytest.mark.parametrize("how", ["truncated", "flipped"])
 def test_a_damaged_checkpoint_is_refused_or_replaced_when_asked(finished, tmp_path, how):
-    import shutil
-
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)
     last = folder / "checkpoints" / "last.ckpt"
@@ -245,8 +280,6 @@ def test_a_checkpoint_with_code_is_not_executed(tmp_path):
 
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
-    from wellseg.files import folder_lock
-
     with folder_lock(tmp_path):
         out = command("train", *TINY, f"hydra.run.dir={tmp_path}")
     assert out.returncode == 2
@@ -255,7 +288,9 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_a_bundle(tmp_path):
-    out = command("train", *TINY, "optimizer.lr=1e30", "scheduler=none", f"hydra.run.dir={tmp_path}", "trainer.max_epochs=20")
+    out = command(
+        "train", *TINY, "optimizer.lr=1e30", "scheduler=none", f"hydra.run.dir={tmp_path}", "trainer.max_epochs=20"
+    )
     assert out.returncode == 2, out.stdout
     assert "the loss is" in out.stderr
     bundle = next((tmp_path / "debug").glob("step_*.json"))
@@ -272,11 +307,14 @@ def test_a_multirun_ends_with_a_summary_best_first(tmp_path):
         "hydra.sweep.dir=s w", cwd=tmp_path,
     )  # fmt: skip
     assert out.returncode == 0, out.stderr
-    import csv
-
     with open(tmp_path / "s w" / "summary.csv", newline="") as f:
         rows = list(csv.DictReader(f))
-    assert {(r["model.thickness"], r["loss"]) for r in rows} == {("2", "bce"), ("2", "dice"), ("3", "bce"), ("3", "dice")}
+    assert {(r["model.thickness"], r["loss"]) for r in rows} == {
+        ("2", "bce"),
+        ("2", "dice"),
+        ("3", "bce"),
+        ("3", "dice"),
+    }
     dice = [float(r["val/dice_per_image"]) for r in rows]
     assert dice == sorted(dice, reverse=True)
     assert {p.name for p in tmp_path.iterdir()} == {"s w"}

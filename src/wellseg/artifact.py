@@ -101,7 +101,8 @@ def _read(path: Path, *, weights: bool) -> tuple[dict[str, Any], dict[str, Tenso
     try:
         with safetensors.safe_open(path, framework="pt") as f:
             text = (f.metadata() or {}).get(_KEY)
-            state = {k: f.get_tensor(k) for k in f.keys()} if weights else {}  # noqa: SIM118, not a mapping
+            # Copies: views of the file are not aligned, and matrix products round differently on such memory.
+            state = {k: f.get_tensor(k).clone() for k in f.keys()} if weights else {}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(
             f"{path.name} is not a whole safetensors file",

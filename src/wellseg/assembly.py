@@ -9,10 +9,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
 
 from wellseg import build
 from wellseg.artifact import Artifact
+from wellseg.callbacks.plateau import StepPlateau
 from wellseg.checkpoints import AtomicCheckpointIO
 from wellseg.data.module import WellDataModule
 from wellseg.task import SegmentationTask
@@ -60,10 +61,12 @@ def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assem
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = read_data(cfg, choices)
     network = build.part(cfg, "model", choices)
+    optimizer = build.part(cfg, "optimizer", choices)
+    build.attempt(cfg, "optimizer", choices, lambda: optimizer(network.parameters()))
     task = SegmentationTask(
         network,
         build.part(cfg, "loss", choices),
-        build.part(cfg, "optimizer", choices),
+        optimizer,
         build.part(cfg, "metrics", choices),
         normalization=datamodule.normalization,
         scheduler=build.part(cfg, "scheduler", choices),
@@ -72,10 +75,12 @@ def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assem
     )
     if cfg.compile:
         task.network.compile()
-    callbacks = build.parts(cfg, "callbacks", choices)
+    callbacks = {"plateau": StepPlateau()} | build.parts(cfg, "callbacks", choices)
     if "checkpoint" in callbacks:
         callbacks["checkpoint"].dirpath = str(folder / "checkpoints")
     logger = build.part(cfg, "logger", choices, save_dir=str(folder))
+    if logger is None:  # Lightning refuses a monitor that has nowhere to write
+        callbacks = {k: c for k, c in callbacks.items() if not isinstance(c, LearningRateMonitor)}
     return Assembly(datamodule, task, build_trainer(cfg, folder, choices, callbacks, logger), callbacks)
 
 

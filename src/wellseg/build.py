@@ -1,12 +1,13 @@
 """From configuration to objects: the only file that instantiates what YAML names."""
 
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from wellseg.errors import ConfigError, WellsegError
 
@@ -19,15 +20,13 @@ def part(cfg: DictConfig, key: str, choices: Mapping[str, str], **objects: Any) 
     node = cfg.get(key)
     if node is None or node.get("_target_") is None:
         return None
-    where = f"conf/{key}/{choices[key]}.yaml" if choices.get(key) else key
-    return _instantiate(node, key, where, objects)
+    return _instantiate(node, key, _where(key, choices), objects)
 
 
 def parts(cfg: DictConfig, key: str, choices: Mapping[str, str]) -> dict[str, Any]:
     """The objects of a group that holds several by name, such as callbacks; entries set to null are left out."""
-    where = f"conf/{key}/{choices[key]}.yaml" if choices.get(key) else key
     nodes = {name: node for name, node in (cfg.get(key) or {}).items() if node is not None}
-    return {name: _instantiate(node, f"{key}.{name}", where, {}) for name, node in nodes.items()}
+    return {name: _instantiate(node, f"{key}.{name}", _where(key, choices), {}) for name, node in nodes.items()}
 
 
 def arguments(cfg: DictConfig, key: str) -> dict[str, Any]:
@@ -38,17 +37,36 @@ def arguments(cfg: DictConfig, key: str) -> dict[str, Any]:
 
 def _instantiate(node: DictConfig, key: str, where: str, objects: Mapping[str, Any]) -> Any:
     try:
-        return instantiate(node, **objects, _convert_="all")
-    except (HydraException, OmegaConfBaseException, TypeError, ValueError, ImportError) as error:
-        cause: BaseException = error
-        while isinstance(cause, HydraException) and cause.__cause__ is not None:
-            cause = cause.__cause__
-        if isinstance(cause, WellsegError):
-            raise cause from error
-        given = {k: v for k, v in OmegaConf.to_container(node, resolve=False).items() if not str(k).startswith("_")}
-        raise ConfigError(
-            f"{key} cannot be built",
-            where=f"{where}: {node.get('_target_')}",
-            why=f"{type(cause).__name__}: {cause}",
-            fix="given were " + ", ".join(f"{key}.{k}={v}" for k, v in given.items()),
-        ) from error
+        made = instantiate(node, **objects, _convert_="all")
+        if isinstance(made, functools.partial):  # a wrong key would only be found when it is called
+            inspect.signature(made.func).bind_partial(*made.args, **made.keywords)
+        return made
+    except Exception as error:
+        raise _explained(error, node, key, where) from error
+
+
+def attempt(cfg: DictConfig, key: str, choices: Mapping[str, str], make: Callable[[], Any]) -> Any:
+    """What `make` returns; its failure is blamed on the numbers of group `key`. For partials, which fail when called."""
+    try:
+        return make()
+    except Exception as error:
+        raise _explained(error, cfg[key], key, _where(key, choices)) from error
+
+
+def _explained(error: BaseException, node: DictConfig, key: str, where: str) -> WellsegError:
+    cause = error
+    while isinstance(cause, HydraException) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, WellsegError):
+        return cause
+    given = {k: v for k, v in OmegaConf.to_container(node, resolve=False).items() if not str(k).startswith("_")}
+    return ConfigError(
+        f"{key} cannot be built",
+        where=f"{where}: {node.get('_target_')}",
+        why=f"{type(cause).__name__}: {cause}",
+        fix="given were " + ", ".join(f"{key}.{k}={v}" for k, v in given.items()),
+    )
+
+
+def _where(key: str, choices: Mapping[str, str]) -> str:
+    return f"conf/{key}/{choices[key]}.yaml" if choices.get(key) else key

@@ -35,7 +35,7 @@ def run(cfg: "DictConfig") -> float:
         cfg, choices = _of_run(run_dir, cfg, choices, asked)
     else:
         path = as_path(cfg.artifact)
-        if cfg.data is None:
+        if cfg.get("data") is None:
             raise ConfigError(
                 "artifact= needs data to be scored on", fix="add data=corroseg data.root=DIR, or another set"
             )

@@ -4,6 +4,7 @@ Logged: train/loss, val/loss, val/<score>, test/<score>, where a score's name ca
 iou_pooled, ...).
 """
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -98,5 +99,21 @@ class SegmentationTask(pl.LightningModule):
         optimizer = self._optimizer(self.network.parameters())
         if self._scheduler is None:
             return {"optimizer": optimizer}
-        total_steps = int(self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer, total_steps)}
+        return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer, self._total_steps())}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if metric is None:  # wellseg.callbacks.plateau steps the schedules that look at a metric
+            super().lr_scheduler_step(scheduler, metric)
+
+    def _total_steps(self) -> int:
+        """Optimizer steps of the whole run, at least 1.
+
+        Lightning's `estimated_stepping_batches` would set up the training loader before the checkpoint is restored, after
+        which it no longer restores the loader's position.
+        """
+        trainer = self.trainer
+        if trainer.max_steps > 0:
+            return trainer.max_steps
+        batches, limit = len(trainer.datamodule.train_dataloader()), trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        return max(trainer.max_epochs * math.ceil(batches / trainer.accumulate_grad_batches), 1)

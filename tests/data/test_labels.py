@@ -48,7 +48,21 @@ def assert_masks(table) -> None:
         "\n".join([HEADER, *(r.replace(",", ".npy,", 1) for r in rows())]),
         "\n".join([HEADER, *rows()[:2], *rows(lambda v: f"{v}.0")[2:]]),
     ],
-    ids="plain noeol crlf bom noheader floats quoted spaces quotedname semicolon header-blank npy mixed".split(),
+    ids=[
+        "plain",
+        "noeol",
+        "crlf",
+        "bom",
+        "noheader",
+        "floats",
+        "quoted",
+        "spaces",
+        "quotedname",
+        "semicolon",
+        "header-blank",
+        "npy",
+        "mixed",
+    ],
 )
 def test_the_same_masks_in_any_spelling(tmp_path: Path, text: str) -> None:
     table, problems = read(tmp_path, text)
@@ -65,7 +79,9 @@ def test_a_header_in_another_order_is_followed(tmp_path: Path) -> None:
     assert_masks(table)
 
 
-@pytest.mark.parametrize(("cell", "shown", "fix"), [("255", "255", "{255:1}"), ("2", "2", "{2:1}"), ("0.5", "0.5", "{0.5:1}")])
+@pytest.mark.parametrize(
+    ("cell", "shown", "fix"), [("255", "255", "{255:1}"), ("2", "2", "{2:1}"), ("0.5", "0.5", "{0.5:1}")]
+)
 def test_other_values_are_errors_with_line_and_fix(tmp_path: Path, cell: str, shown: str, fix: str) -> None:
     lines = [HEADER, *rows()]
     lines[3] = lines[3].rpartition(",")[0] + f",{cell}"

@@ -5,7 +5,11 @@ from wellseg.errors import DataError
 
 
 def test_one_error_is_raised_as_it_is() -> None:
-    problems = [Problem("note", "n"), Problem("error", "bad file", "a.npy", "cut short", "copy it"), Problem("warning", "w")]
+    problems = [
+        Problem("note", "n"),
+        Problem("error", "bad file", "a.npy", "cut short", "copy it"),
+        Problem("warning", "w"),
+    ]
     with pytest.raises(DataError) as caught:
         raise_errors(problems)
     assert str(caught.value) == "bad file\n where: a.npy\n why:   cut short\n fix:   copy it"

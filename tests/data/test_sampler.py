@@ -11,7 +11,8 @@ GROUPS = np.array([0] * 23 + [1] * 10)
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_every_window_comes_once_over_the_processes(world_size, shuffle):
     shares = [
-        epoch_batches(GROUPS, 4, seed=0, epoch=5, shuffle=shuffle, rank=r, world_size=world_size) for r in range(world_size)
+        epoch_batches(GROUPS, 4, seed=0, epoch=5, shuffle=shuffle, rank=r, world_size=world_size)
+        for r in range(world_size)
     ]
     seen = np.concatenate([b for share in shares for b in share])
     assert len(np.unique(seen)) == len(seen)

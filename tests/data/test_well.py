@@ -55,6 +55,11 @@ def test_views_are_every_second_column_and_one_pipe():
     ],
 )
 def test_wrong_fields_are_refused(change, text):
-    fields = {"name": "w", "values": np.zeros((4, 3), np.float32), "valid": np.ones((4, 3), bool), "depth": np.arange(4.0)}
+    fields = {
+        "name": "w",
+        "values": np.zeros((4, 3), np.float32),
+        "valid": np.ones((4, 3), bool),
+        "depth": np.arange(4.0),
+    }
     with pytest.raises(ValueError, match=text):
         Well(**(fields | change))

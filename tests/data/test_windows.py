@@ -14,7 +14,9 @@ def make_well(name, rows, columns=36, seed=0, labelled=True):
     return Well.from_raw(name, values, target=(rng.random(values.shape) < 0.1) if labelled else None)
 
 
-@pytest.mark.parametrize(("rows", "window", "stride"), [(72, 36, 36), (100, 36, 36), (100, 36, 10), (20, 36, 36), (37, 36, 1)])
+@pytest.mark.parametrize(
+    ("rows", "window", "stride"), [(72, 36, 36), (100, 36, 36), (100, 36, 10), (20, 36, 36), (37, 36, 1)]
+)
 def test_starts_cover_every_row_and_no_window_is_superfluous(rows, window, stride):
     starts = window_starts(rows, window, stride)
     assert set(np.concatenate([np.arange(s, s + window) for s in starts])) >= set(range(rows))

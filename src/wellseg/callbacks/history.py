@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.trainer.states import TrainerFn
 
 
 class History(pl.Callback):
@@ -11,14 +12,22 @@ class History(pl.Callback):
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
 
+    def on_validation_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._note(trainer)  # in time for the checkpoint
+
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        self._note(trainer)  # now with the training loss
+
+    def _note(self, trainer: pl.Trainer) -> None:
         row = {
             "epoch": float(trainer.current_epoch),
             "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
         }
         row |= {k: float(v) for k, v in trainer.callback_metrics.items()}
-        # An epoch that was begun before an interruption comes once.
-        self.rows = [r for r in self.rows if r["epoch"] < row["epoch"]] + [row]
+        if self.rows and self.rows[-1]["epoch"] == row["epoch"]:
+            row = self.rows.pop() | row
+        self.rows.append(row)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

@@ -7,6 +7,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.trainer.states import TrainerFn
 from torch.utils.tensorboard import SummaryWriter
 
 from wellseg import figures
@@ -35,7 +36,11 @@ class Panels(pl.Callback):
             writer.add_graph(task.network, example.to(task.device))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        if trainer.sanity_checking or trainer.current_epoch % self.every_n_epochs:
+        if (
+            trainer.state.fn != TrainerFn.FITTING
+            or trainer.sanity_checking
+            or trainer.current_epoch % self.every_n_epochs
+        ):
             return
         curve = task.scores["val"].curve()  # gathers over all processes
         writer = _writer(trainer)

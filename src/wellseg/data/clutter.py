@@ -37,7 +37,11 @@ def collar_marks(
         near = np.maximum(near, 0.15 * (np.abs(offset) <= span + 2))
     strength = style.collar_std * np.exp(0.4 * rng.standard_normal((len(collars), 1, 1)))
     fade = np.exp(-np.maximum(np.abs(offset) - span, 0) / rng.uniform(0.7, 4.0, (len(collars), 1)))
-    halo = ring_noise(rng, (len(collars), 1), num_columns, 5.0) * fade[:, :, None] * rng.uniform(0, 0.2, (len(collars), 1, 1))
+    halo = (
+        ring_noise(rng, (len(collars), 1), num_columns, 5.0)
+        * fade[:, :, None]
+        * rng.uniform(0, 0.2, (len(collars), 1, 1))
+    )
     patch = strength * (patch * near[:, :, None] + halo)
     if num_columns == 2 * COLUMNS_PER_TURN:
         # The two halves of an interleaved log come from two rings of sensors, a row apart in depth.
@@ -94,7 +98,9 @@ def marks(rng: np.random.Generator, style: Style, num_rows: int, num_columns: in
         rows = int(rng.integers(num_rows)) + np.arange(1 + int(rng.random() < 0.3))
         width = max(1, round(scale * float(rng.gamma(1.2, 3.0))))
         columns = (int(rng.integers(num_columns)) + np.arange(min(width, num_columns))) % num_columns
-        size = (-1 if rng.random() < 0.6 else 1) * float(np.clip(0.03 * np.exp(0.7 * rng.standard_normal()), 0.01, SATURATION))
+        size = (-1 if rng.random() < 0.6 else 1) * float(
+            np.clip(0.03 * np.exp(0.7 * rng.standard_normal()), 0.01, SATURATION)
+        )
         image[np.ix_(rows[rows < num_rows], columns)] = size
     for _ in range(rng.poisson(amount * style.damage_rate * num_rows)):
         height, width = int(rng.gamma(2.0, 18.0)) + 3, max(2, round(scale * float(rng.gamma(2.0, 2.5))))

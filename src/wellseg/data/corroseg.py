@@ -211,5 +211,9 @@ class CorroSegDataModule(WellDataModule):
 
     def read(self) -> tuple[list[Well], list[Problem]]:
         return read_corroseg(
-            self.root, azimuth_layout=self.azimuth_layout, label_map=self.label_map, strict=self.strict
+            self.root,
+            azimuth_layout=self.azimuth_layout,
+            label_map=self.label_map,
+            strict=self.strict,
+            fake=self.fake,
         )

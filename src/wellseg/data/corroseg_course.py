@@ -179,5 +179,6 @@ class CorroSegCourseDataModule(WellDataModule):
             azimuth_layout=self.azimuth_layout,
             label_map=self.label_map,
             strict=self.strict,
+            fake=self.fake,
             split=self.split,
         )

@@ -39,7 +39,8 @@ class WellDataModule(pl.LightningDataModule, ABC):
                     windows of both views; "interleaved" trains on windows of all columns; "views" makes two wells of
                     them; "single" takes every patch as it comes
     normalize, clip see wellseg.data.normalize.fit_normalization; fitted on the training wells alone
-    strict          warnings of the reader become errors
+    strict          labels without an image are an error rather than a warning
+    fake            write a small set in the exact on-disk format into `root` when it is empty, then use that
     label_map       {value in the files: class index}, or None for files that hold class indices
     storage         "memory": all rows lie on the training device; "disk": memory-mapped files in a temporary folder, read
                     by `num_workers` processes
@@ -53,6 +54,7 @@ class WellDataModule(pl.LightningDataModule, ABC):
         self,
         *,
         root: str | None = None,
+        fake: bool = False,
         window: int = 36,
         stride: int | None = None,
         split: str = "wells",
@@ -80,7 +82,7 @@ class WellDataModule(pl.LightningDataModule, ABC):
         for key, value in (("window", window), ("stride", stride or 1), ("batch_size", batch_size)):
             if value < 1:
                 raise ConfigError(f"data.{key}={value}", fix="a whole number of at least 1")
-        self.root = None if root is None else Path(root).expanduser()
+        self.root, self.fake = None if root is None else Path(root).expanduser(), fake
         self.window, self.stride = window, stride or window
         self.split, self.num_folds, self.fold = split, num_folds, fold
         self.batch_size, self.azimuth_layout = batch_size, azimuth_layout
@@ -127,7 +129,11 @@ class WellDataModule(pl.LightningDataModule, ABC):
         labelled = [w for w in wells if w.target is not None]
         self.parts = {}
         if labelled and self.split != "shuffle":
-            parts = split_original(labelled) if self.split == "original" else self._deal(labelled)
+            try:
+                parts = split_original(labelled) if self.split == "original" else self._deal(labelled)
+            except ConfigError as error:  # one finding among the others: it must not hide them
+                problems.append(Problem("error", error.what, error.where, error.why, error.fix))
+                parts = ["" for _ in labelled]
             self.parts = dict(zip([w.name for w in labelled], parts, strict=True))
             problems += find_leaks(self._wells_of("train"), self._wells_of("validation") + self._wells_of("test"))
         self.problems = problems

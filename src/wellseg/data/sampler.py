@@ -48,7 +48,7 @@ class WindowSampler:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        self._options = dict(seed=seed, shuffle=shuffle, rank=rank, world_size=world_size)
+        self._options = {"seed": seed, "shuffle": shuffle, "rank": rank, "world_size": world_size}
         self._group_of, self._batch_size = group_of, batch_size
         self.epoch = 0
         self.first = 0

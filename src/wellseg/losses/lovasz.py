@@ -13,6 +13,9 @@ def lovasz(logits: Tensor, target: Tensor, *, per_image: bool = True) -> Tensor:
     per_image: mean over the images with a scored pixel; otherwise one value over all scored pixels of the batch. In an
     image with an empty label only the highest logit counts (any false positive already makes its IoU 0).
 
+    Among constant outputs logit 0 everywhere is the best (loss 1), and from random weights a high learning rate can end
+    there: 1 of 6 of our trials with Adam at 0.01 did. Warm up, or start from weights trained with another loss.
+
     logits (B, 1, H, W) float; target (B, H, W) 0, 1 or IGNORE. Returns a scalar >= 0, not bounded above (hinge); 0 if
     no pixel is scored.
     """

@@ -68,9 +68,9 @@ def check_pixels(probability: Tensor, target: Tensor) -> None:
 
 
 def probability_histograms(probability: Tensor, target: Tensor, thresholds: Tensor) -> Tensor:
-    """(B, 2, T + 1) int64 counts of the scored pixels of each image, by label (0, 1) and by number of thresholds reached.
+    """(B, 2, T + 1) int64 counts of the scored pixels of each image, by label (0, 1) and bin.
 
-    A pixel lies in bin k when it is predicted positive at the k lowest thresholds. probability, target as for
+    A pixel lies in bin k when it is predicted positive at the k lowest thresholds and no other. probability, target as for
     `confusion_counts`; thresholds (T,) float32, strictly increasing. Raises as `check_pixels`.
     """
     check_pixels(probability, target)
@@ -120,7 +120,7 @@ def recall(counts: Tensor, empty: str = "one") -> Tensor:
 
 
 def accuracy(counts: Tensor, empty: str = "one") -> Tensor:
-    """(TP + TN) / all, for counts (..., 4) of at least one pixel; float64 of shape (...). The policy changes nothing."""
+    """(TP + TN) / all, for counts (..., 4) of at least one pixel; float64 of shape (...). No policy is needed."""
     _cells(counts, empty)
     tp, _, _, tn = counts.unbind(-1)
     return (tp + tn).double() / counts.sum(dim=-1).double()
@@ -144,7 +144,7 @@ def scores_per_image(counts: Tensor, empty: str = "one") -> dict[str, Tensor]:
 
 
 def scores_pooled(counts: Tensor, empty: str = "one") -> dict[str, Tensor]:
-    """Scores of the counts summed over images, as `dice_pooled` and so on; arguments and values as `scores_per_image`."""
+    """Scores of the counts summed over images, as `dice_pooled` and so on; otherwise as `scores_per_image`."""
     nothing = torch.tensor(torch.nan, dtype=torch.float64)
     pooled = counts.sum(dim=0)
     if len(counts) == 0:
@@ -153,7 +153,7 @@ def scores_pooled(counts: Tensor, empty: str = "one") -> dict[str, Tensor]:
 
 
 def _cells(counts: Tensor, empty: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """TP, FP, FN under the policy, and where label and prediction are both empty; all float64."""
+    """TP, FP and FN under the policy, then 1 where label and prediction are both empty; all float64."""
     if empty not in EMPTY_POLICIES:
         raise ValueError(f"empty is one of {EMPTY_POLICIES}, got {empty!r}")
     tp, fp, fn, _ = counts.unbind(-1)

@@ -4,6 +4,7 @@ What is kept is not the predictions but, per image, a histogram of the probabili
 thresholds. It holds the exact counts at every threshold of the grid. Axes as in wellseg.types; N images, T thresholds.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -56,10 +57,23 @@ class SegmentationScores(Metric):
         super().__init__()
         if empty not in EMPTY_POLICIES:
             raise ConfigError(f"metrics.empty = {empty!r}", why=f"the empty-mask policies are {EMPTY_POLICIES}")
-        self.threshold, self.empty = float(threshold), empty
-        self.thresholds = _grid(self.threshold, grid)
+        self.empty = empty
+        self.thresholds = _grid(float(threshold), grid)
+        self.threshold = float(threshold)
         # One state, so that index, well and counts of an image cannot fall out of step: (B, 2 + 2 (T + 1)) int64.
         self.add_state("rows", default=[], dist_reduce_fx="cat")
+
+    @property
+    def threshold(self) -> float:
+        """The operating threshold, one of `thresholds`; setting it changes what `compute` and the others return."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        if value not in self.thresholds:
+            raise ValueError(f"threshold {value} is not one of the grid's: give it to the constructor")
+        self._threshold = value
+        self._computed = None  # torchmetrics would return the scores at the previous threshold
 
     def update(self, probability: Tensor, target: Tensor, index: Tensor, well: Tensor) -> None:
         """Adds a batch.
@@ -90,7 +104,7 @@ class SegmentationScores(Metric):
         return dict(zip(("tp", "fp", "fn", "tn"), counts.tolist(), strict=True))
 
     def per_image(self) -> dict[str, Tensor]:
-        """Each scored image at `threshold`, in order of index: index, well (N,) int64; accuracy ... recall (N,) float64."""
+        """Each scored image at `threshold`, by index: index, well (N,) int64; accuracy ... recall (N,) float64."""
         images = self._images()
         counts = self._counts_at(images, self.threshold)
         scores = {name: score(counts, self.empty) for name, score in SCORES.items()}
@@ -137,11 +151,11 @@ class SegmentationScores(Metric):
         if score not in curve:
             raise ValueError(f"unknown score {score!r}: choose one of {', '.join(sorted(curve))}")
         values = curve[score].tolist()
-        if values[0] != values[0]:
+        if math.isnan(values[0]):
             raise ValueError("no image has a scored pixel, so there is no best threshold: is the split labelled?")
         # Rounded: 0.5 - 0.4 and 0.6 - 0.5 differ in their last bits.
-        value, _, threshold = max((v, -round(abs(t - 0.5), 9), -t) for v, t in zip(values, thresholds, strict=True))
-        return -threshold, value
+        best = max(range(len(values)), key=lambda i: (values[i], -round(abs(thresholds[i] - 0.5), 9), -thresholds[i]))
+        return thresholds[best], values[best]
 
     def sync(self, *args, **kwargs) -> None:
         """As torchmetrics, but a process that has seen no image takes part with a table of no rows.
@@ -176,6 +190,10 @@ class SegmentationScores(Metric):
 def _grid(threshold: float, grid: int | Iterable[float]) -> tuple[float, ...]:
     """The thresholds, ascending, `threshold` among them; raises ConfigError for any that is not in 0..1."""
     if isinstance(grid, int):
+        if grid < 0:
+            raise ConfigError(
+                f"metrics.grid = {grid}", why="it is a number of thresholds, 0 or more, or a list of them"
+            )
         grid = [k / (grid + 1) for k in range(1, grid + 1)]
     # Two that are the same float32 are one threshold; the operating one keeps the value it was given.
     by_float32 = {torch.tensor(t, dtype=torch.float32).item(): t for t in [*map(float, grid), threshold]}

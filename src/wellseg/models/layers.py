@@ -157,7 +157,7 @@ class Up(nn.Module):
         if self.kind == "nearest":
             return cylinder.upsample_nearest(x, size, self.stride)
         if self.kind == "transpose":
-            return self.layer(x)[..., : size[0], : size[1]]
+            return cylinder.crop(self.layer(x), size)
         if self.aligned:
             return cylinder.upsample_aligned(x, size)
         return cylinder.upsample_local(x, size, self.stride, centred=self.centred)
@@ -172,7 +172,6 @@ def whole_number(value: int, name: str) -> int:
 
 def whole_numbers(values: Sequence[int], name: str) -> list[int]:
     """`values` as a plain list; ConfigError unless each is a whole number >= 1."""
-    values = list(values)
-    if not all(isinstance(v, int) and v >= 1 for v in values):
+    if not isinstance(values, Sequence) or not all(isinstance(v, int) and v >= 1 for v in values):
         raise ConfigError(f"{name} must be a list of whole numbers >= 1, got {values}", fix=f"e.g. {name}=[2,1,1]")
-    return values
+    return list(values)

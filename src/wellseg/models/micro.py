@@ -51,7 +51,7 @@ class Micro(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, width, H, W)."""
         skip = self.encoder(x)
-        x = self.up(self.bottleneck(self.down(skip)))[..., : skip.shape[-2], : skip.shape[-1]]
+        x = cylinder.crop(self.up(self.bottleneck(self.down(skip))), skip.shape[-2:])
         return self.decoder(torch.cat([x, skip], 1))
 
 

@@ -68,7 +68,7 @@ class UNetFlex(nn.Module):
                 why="each scale has one encoder and one decoder",
                 fix="give as many decoders as encoders, deepest first",
             )
-        strides = [strides] * scales if isinstance(strides, int) else list(strides)
+        strides = list(strides) if isinstance(strides, Sequence) else [strides] * scales
         if len(strides) != scales:
             raise ConfigError(f"strides {strides} must be one number or one entry for each of {scales} scales")
         strides = [cylinder.pair(s, "strides") for s in strides]

@@ -2,7 +2,8 @@
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,3 +110,22 @@ def build_trainer(
         default_root_dir=str(folder),
         plugins=[AtomicCheckpointIO()],
     )
+
+
+@contextmanager
+def fail_together(trainer: pl.Trainer) -> Iterator[None]:
+    """When the body fails, end the further processes that the trainer has started for the run (trainer=ddp).
+
+    Lightning watches them and kills this process when one of them ends with an error: the job's own message and the
+    jobs of a sweep after it would be lost.
+    """
+    try:
+        yield
+    except BaseException:
+        processes = getattr(trainer.strategy.launcher, "procs", [])
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+        processes.clear()  # the list that the watching thread goes by
+        raise

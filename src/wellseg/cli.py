@@ -5,7 +5,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -92,12 +93,9 @@ def _job(name: str, failures: list[WellsegError]) -> Callable[[Any], Any]:
     """The function that Hydra calls, once per job: errors are printed and kept, so that a sweep goes on with the next."""
 
     def job(cfg: Any) -> Any:
-        from hydra.core.hydra_config import HydraConfig
-
-        # Lightning repeats the command line for further processes: it must name this job, not the sweep.
-        sys.argv = [sys.argv[0], *HydraConfig.get().overrides.task]
         try:
-            return importlib.import_module(f"wellseg.{name}").run(cfg)
+            with _further_processes():
+                return importlib.import_module(f"wellseg.{name}").run(cfg)
         except KeyboardInterrupt:
             raise
         except Exception as error:
@@ -109,6 +107,40 @@ def _job(name: str, failures: list[WellsegError]) -> Callable[[Any], Any]:
         return None
 
     return job
+
+
+_LAUNCHER_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@contextmanager
+def _further_processes() -> Iterator[None]:
+    """What Lightning needs for starting further processes of this job (trainer=ddp), and the end of their group.
+
+    It repeats the command line with `hydra.run.dir` added. In a sweep neither of the two is the job's own; and with the
+    variables that it leaves behind, the next job would wait for processes that nobody starts.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import read_write
+
+    hydra = HydraConfig.get()
+    with read_write(hydra):
+        # Lightning puts it between double quotes.
+        hydra.run.dir = hydra.runtime.output_dir.replace("\\", "\\\\").replace('"', '\\"')
+    before = {key: os.environ.get(key) for key in _LAUNCHER_VARIABLES}
+    # What they have to say goes to a log file of their own: on the screen it would be there twice.
+    sys.argv = [sys.argv[0], *hydra.overrides.task, "hydra.job_logging.root.handlers=[file]"]
+    try:
+        yield
+    finally:
+        if "torch" in sys.modules:
+            from torch import distributed
+
+            if distributed.is_available() and distributed.is_initialized():
+                distributed.destroy_process_group()
+        for key, value in before.items():
+            os.environ.pop(key, None)
+            if value is not None:
+                os.environ[key] = value
 
 
 def _as_problem(error: Exception) -> WellsegError:
@@ -126,8 +158,9 @@ def _as_problem(error: Exception) -> WellsegError:
 
 
 def _report(error: WellsegError) -> None:
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        print(f"error: {error}", file=sys.stderr)
+    rank = int(os.environ.get("LOCAL_RANK", 0))
+    # A further process may be the only one that fails, and Lightning then kills the first without a word.
+    print(f"error in process {rank}: {error}" if rank else f"error: {error}", file=sys.stderr)
 
 
 def quote_path(override: str, *, sweep: bool = False) -> str:
@@ -138,14 +171,13 @@ def quote_path(override: str, *, sweep: bool = False) -> str:
     if value[0] in "'\"[":
         return override
     swept = sweep and not key.startswith("hydra.")
-    quoted = (
-        "'" + os.path.expanduser(v).replace("\\", "\\\\").replace("'", "\\'") + "'" for v in _pieces(value, swept)
-    )
-    return f"{key}={','.join(quoted)}"
+    pieces = value.split(",") if swept else [value]
+    return f"{key}={','.join(_quoted(os.path.expanduser(piece)) for piece in pieces)}"
 
 
-def _pieces(value: str, swept: bool) -> list[str]:
-    return value.split(",") if swept else [value]
+def _quoted(text: str) -> str:
+    """`text` in quotes; Hydra reads a backslash as one, except before a quote, where it takes two."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text) + "'"
 
 
 def prepare(name: str, overrides: Sequence[str], *, multirun: bool) -> list[str]:
@@ -184,7 +216,7 @@ def prepare(name: str, overrides: Sequence[str], *, multirun: bool) -> list[str]
 def help_text(name: str) -> str:
     """What can be set, read from conf/ as text: neither Hydra nor torch is needed, so that the answer is quick."""
     text = (config.folder() / f"{name}.yaml").read_text(encoding="utf-8")
-    defaults = dict(re.findall(r"^  - (?:override )?(\w+): (\S+)$", text, flags=re.M))
+    defaults = dict(re.findall(r"^  - (\w+): (\S+)", text, flags=re.M))
     lines = [
         f"python -m wellseg.{name} key=value ...      {COMMANDS[name]}",
         "",

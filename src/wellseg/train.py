@@ -13,11 +13,13 @@ log = logging.getLogger("wellseg.train")
 
 def run(cfg: "DictConfig") -> float | None:
     """Train as configured; returns the validation Dice per image (what Hydra's sweepers optimise), None when interrupted."""
+    from contextlib import nullcontext
     from pathlib import Path
 
     from hydra.core.hydra_config import HydraConfig
+    from pytorch_lightning.utilities import rank_zero_only
 
-    from wellseg.assembly import assemble
+    from wellseg.assembly import assemble, fail_together
     from wellseg.callbacks.requeue import SavedForRequeue
     from wellseg.checkpoints import newest_good
     from wellseg.cli import as_path
@@ -27,20 +29,22 @@ def run(cfg: "DictConfig") -> float | None:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir).resolve()
     choices = dict(hydra.runtime.choices)
-    with folder_lock(folder):
-        remove_leftovers(folder)
-        remove_leftovers(folder / "checkpoints")
+    with folder_lock(folder) if rank_zero_only.rank == 0 else nullcontext():  # the folder is one run's, of all processes
+        if rank_zero_only.rank == 0:
+            remove_leftovers(folder)
+            remove_leftovers(folder / "checkpoints")
         checkpoint = newest_good(folder / "checkpoints") if cfg.ckpt_path == "auto" else as_path(cfg.ckpt_path)
         parts = assemble(cfg, folder, choices)
         print_summary(parts)
-        try:
-            parts.trainer.fit(parts.task, datamodule=parts.datamodule, ckpt_path=checkpoint, weights_only=True)
-        except SavedForRequeue as saved:
-            log.info("stopped as asked; go on with hydra.run.dir='%s' ckpt_path=%s", folder, saved.path)
-            return None
-        except SystemExit as error:  # Lightning turns Ctrl-C into exit code 1
-            raise KeyboardInterrupt from error
-        return finish(cfg, parts, folder)
+        with fail_together(parts.trainer):
+            try:
+                parts.trainer.fit(parts.task, datamodule=parts.datamodule, ckpt_path=checkpoint, weights_only=True)
+            except SavedForRequeue as saved:
+                log.info("stopped as asked; go on with hydra.run.dir='%s' ckpt_path=%s", folder, saved.path)
+                return None
+            except SystemExit as error:  # Lightning turns Ctrl-C into exit code 1
+                raise KeyboardInterrupt from error
+            return finish(cfg, parts, folder)
 
 
 if __name__ == "__main__":

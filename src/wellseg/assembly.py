@@ -17,6 +17,7 @@ from wellseg.artifact import Artifact
 from wellseg.callbacks.plateau import StepPlateau
 from wellseg.checkpoints import AtomicCheckpointIO
 from wellseg.data.module import WellDataModule
+from wellseg.errors import ConfigError
 from wellseg.task import SegmentationTask
 
 _EXPECTED_WARNINGS = (
@@ -27,6 +28,7 @@ _EXPECTED_WARNINGS = (
     ".*You're resuming from a checkpoint that ended before the epoch ended.*",  # WindowLoader is resumable
     ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # Lightning 2.6 with torch 2.13
     ".*tensorboardX.*",
+    ".*recommended to use .self.log.*sync_dist=True.*",  # scores are gathered already, train/loss is the first process's
 )
 
 
@@ -58,6 +60,12 @@ def read_data(cfg: DictConfig, choices: Mapping[str, str]) -> WellDataModule:
 
 def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assembly:
     """Everything that training needs; all it writes goes below `folder`."""
+    if cfg.trainer.get("limit_val_batches") == 0:
+        raise ConfigError(
+            "trainer.limit_val_batches=0 leaves nothing to validate on",
+            why="validation chooses the best weights and the threshold",
+            fix="trainer.limit_val_batches=1 is nearly as quick",
+        )
     _quiet()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = read_data(cfg, choices)

@@ -124,8 +124,7 @@ def _further_processes() -> Iterator[None]:
 
     hydra = HydraConfig.get()
     with read_write(hydra):
-        # Lightning puts it between double quotes.
-        hydra.run.dir = hydra.runtime.output_dir.replace("\\", "\\\\").replace('"', '\\"')
+        hydra.run.dir = _quoted(hydra.runtime.output_dir, '"')[1:-1]  # Lightning adds the quotes
     before = {key: os.environ.get(key) for key in _LAUNCHER_VARIABLES}
     # What they have to say goes to a log file of their own: on the screen it would be there twice.
     sys.argv = [sys.argv[0], *hydra.overrides.task, "hydra.job_logging.root.handlers=[file]"]
@@ -175,9 +174,9 @@ def quote_path(override: str, *, sweep: bool = False) -> str:
     return f"{key}={','.join(_quoted(os.path.expanduser(piece)) for piece in pieces)}"
 
 
-def _quoted(text: str) -> str:
+def _quoted(text: str, quote: str = "'") -> str:
     """`text` in quotes; Hydra reads a backslash as one, except before a quote, where it takes two."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text) + "'"
+    return quote + re.sub(rf"(\\*)({quote}|$)", lambda m: 2 * m[1] + (f"\\{quote}" if m[2] else ""), text) + quote
 
 
 def prepare(name: str, overrides: Sequence[str], *, multirun: bool) -> list[str]:

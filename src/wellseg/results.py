@@ -88,7 +88,7 @@ def score(parts: Assembly, *, test: bool = True, threshold: float | None = None)
     for metric in task.scores.values():
         metric.threshold = threshold
     done = ["val"]
-    if test and data.store("test") is not None:
+    if test and trainer.limit_test_batches != 0 and data.store("test") is not None:
         trainer.test(task, datamodule=data, verbose=False)
         done.append("test")
     metrics = {part: task.scores[part] for part in done}

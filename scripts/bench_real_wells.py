@@ -1,0 +1,353 @@
+"""Course models on real wells, trained on real and on synthetic wells. Writes benchmarks/real_wells.md and its figures.
+
+    python scripts/bench_real_wells.py                              # unpacks ../shared/data, trains five models, about 40 min
+    python scripts/bench_real_wells.py --root DIR --runs KEPT       # wells unpacked before; finished runs are not repeated
+
+Every run is a subprocess of `python -m wellseg.train` on one core. The script writes what lies between the page's
+`<!-- begin x -->` and `<!-- end x -->`; the text around them is written by hand and kept. Axes: N windows, H, W.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from real_wells_figures import draw_curves, draw_windows, pick_failures, pick_test
+from real_wells_scores import PARTS, Scored, contrast, gather, mean_width, metric, predict, share_wider
+
+from wellseg import artifact
+from wellseg.data.corroseg import CorroSegDataModule
+from wellseg.data.module import WellDataModule
+from wellseg.data.synthetic import SyntheticDataModule
+from wellseg.losses.bce_dice import bce_dice
+from wellseg.types import IGNORE
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+SYNTHETIC_WELLS = 134
+"""As many training windows (81 wells of 1,800 rows) as the real training wells have, so that steps are equal too."""
+COMMON = (
+    "trainer.precision=bf16-mixed",
+    "channels_last=true",
+    "scheduler=one_cycle",
+    "~scheduler.patience",  # the experiments set it for the plateau schedule
+    "trainer.log_every_n_steps=8",
+)
+SCORES = ("dice_per_image", "iou_per_image", "dice_pooled", "iou_pooled")
+CONTRAST_EDGES = (-np.inf, 0.005, 0.01, 0.02, 0.04, np.inf)
+"""Bounds of the recall table, in fractions of the wall below the rest of the row."""
+PAGE = """# Real wells
+
+<!-- begin header -->
+<!-- end header -->
+
+## Scores
+
+<!-- begin scores -->
+<!-- end scores -->
+
+## Wells
+
+<!-- begin wells -->
+<!-- end wells -->
+
+## Cost
+
+<!-- begin cost -->
+<!-- end cost -->
+
+## Labels of real and synthetic wells
+
+<!-- begin labels -->
+<!-- end labels -->
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: `name` of its folder, `label` in tables, what it adds to the common settings."""
+
+    name: str
+    label: str
+    overrides: tuple[str, ...]
+    real: bool
+
+
+CYLINDER = ("experiment=exp2001", "model.padding=cylinder")
+RUNS = (
+    Run("exp2001_turns_real", "exp2001, real", ("experiment=exp2001",), True),
+    Run("exp10_real", "exp10, real", ("experiment=exp10",), True),
+    Run("exp2001_cylinder_real", "exp2001 cylinder, real", CYLINDER, True),
+    Run("exp2001_cylinder_synthetic", "exp2001 cylinder, synthetic", CYLINDER, False),
+    Run("exp10_synthetic", "exp10, synthetic", ("experiment=exp10",), False),
+)
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def unpack(target: Path) -> Path:
+    """The real wells in the challenge's layout below `target`."""
+    script = SHARED / "data" / "unpack.py"
+    if not script.is_file():
+        raise SystemExit("no real wells: give --root, a folder with x_train/ and y_train.csv")
+    subprocess.run([sys.executable, str(script), str(target)], check=True)
+    return target
+
+
+def command(name: str, folder: Path, *overrides: str) -> dict:
+    """Run `python -m wellseg.<name>` into `folder` unless it is done; the metrics.json it wrote."""
+    if not (folder / "metrics.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        call = [sys.executable, "-m", f"wellseg.{name}", *overrides, f"hydra.run.dir={folder}"]
+        print("$ python -m", " ".join(call[2:]), flush=True)
+        with open(folder.with_suffix(".log"), "w") as log:
+            done = subprocess.run(call, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        if done.returncode:
+            raise SystemExit(f"{name} ended with code {done.returncode}: see {folder.with_suffix('.log')}")
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def train_and_score(run: Run, real: WellDataModule, runs: Path, epochs: int) -> Scored:
+    """Train `run` unless it is done, and predict all real wells; `written` holds the command's own scores on them."""
+    at_real = ("data=corroseg", f"data.root={real.root}")
+    data = at_real if run.real else ("data=synthetic", "data.level=hard", f"data.num_wells={SYNTHETIC_WELLS}")
+    written = command("train", runs / run.name, *run.overrides, *data, f"trainer.max_epochs={epochs}", *COMMON)
+    path = runs / run.name / "model.safetensors"
+    if not run.real:
+        evaluated = (f"artifact={path}", *at_real, "trainer.precision=bf16-mixed")
+        synthetic, written = written, command("evaluate", runs / f"{run.name}_on_real", *evaluated)
+        written["synthetic"] = synthetic["test"]
+    model = artifact.load(path)
+    probability = {part: predict(model, real, part) for part in PARTS}
+    return Scored(run.label, run.real, model.network, model.threshold, probability, written, runs / run.name)
+
+
+def published(real: WellDataModule, folder: Path) -> Scored | None:
+    """The published student whose consensus the silver labels are; None where its weights are not there."""
+    weights = SHARED / "reference" / "student1004_weights.npz"
+    if not weights.is_file():
+        return None
+    path = folder / "published.safetensors"
+    script = ROOT / "scripts" / "import_course_weights.py"
+    subprocess.run([sys.executable, str(script), str(weights), str(path)], check=True)
+    model = artifact.load(path)
+    probability = {part: predict(model, real, part) for part in PARTS}
+    return Scored("published 1004, one pass", True, model.network, model.threshold, probability)
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def scores_table(models: Sequence[Scored], data: WellDataModule) -> str:
+    """Test part: the policy "one" as train and evaluate wrote it, "course" from the same predictions."""
+    head = (
+        "model, trained on",
+        "threshold",
+        *(s.replace("_", " ") for s in SCORES),
+        "Dice course",
+        "IoU course",
+        "best",
+    )
+    rows = []
+    for m in models:
+        here = {k: float(v) for k, v in metric(m, data, ["test"], "one").compute().items()}
+        course = metric(m, data, ["test"], "course").compute()
+        one = m.written.get("test", here)
+        difference = max(abs(one[s] - here[s]) for s in SCORES)
+        assert difference < 5e-3, f"{m.label}: the command's scores and the script's differ by {difference}"
+        best = max(metric(m, data, ["test"], "one").curve()["dice_pooled"].tolist())
+        pair = float(course["dice_per_image"]), float(course["iou_per_image"])
+        rows.append((m.label, f"{m.threshold:.2f}", *(one[s] for s in SCORES), *pair, best))
+    return table(head, rows)
+
+
+def wells_table(models: Sequence[Scored], data: WellDataModule) -> str:
+    """Pooled Dice of each real well, with the part it plays for the models trained on real wells."""
+    windows = gather(data, PARTS)
+    per_well = [metric(m, data, PARTS, "one").per_well(data.well_names) for m in models]
+    rows = []
+    for number in np.unique(windows["well"]):
+        name, mine = data.well_names[number], windows["well"] == number
+        target = windows["target"][mine]
+        share = f"{100 * (target == 1).sum() / max((target != IGNORE).sum(), 1):.1f} %"
+        rows.append((name, data.parts[name], int(mine.sum()), share, *(w[name]["dice_pooled"] for w in per_well)))
+    rows.sort(key=lambda r: (-PARTS.index(r[1]), int(re.findall(r"\d+", r[0])[0]), r[0]))
+    total = [float(metric(m, data, PARTS, "one").compute()["dice_pooled"]) for m in models]
+    rows.append(("all", "", len(windows["well"]), "", *total))
+    return table(("well", "part", "windows", "positive", *(m.label for m in models)), rows)
+
+
+def cost_table(models: Sequence[Scored]) -> str:
+    """Parameters, processor time of a training step (best of 3, taken in turn), and the epochs as they ran."""
+    trained = [m for m in models if m.folder]
+    best = {m.label: np.inf for m in trained}
+    for _ in range(3):
+        for m in trained:
+            best[m.label] = min(best[m.label], step_seconds(m.network))
+    rows = []
+    for m in trained:
+        log = m.folder.with_suffix(".log").read_text()
+        epochs = re.findall(r"^epoch (\d+)/\d+ .* ([\d.]+) s an epoch", log, re.MULTILINE)[-1]
+        parameters = sum(p.numel() for p in m.network.parameters())
+        seconds = best[m.label]
+        ratio = seconds / best[trained[0].label]
+        rows.append((m.label, f"{parameters:,}", f"{seconds:.2f} s", f"{ratio:.2f}", epochs[0], f"{epochs[1]} s"))
+    return table(("model", "parameters", "step of 128", "ratio", "epochs", "epoch as run"), rows)
+
+
+def step_seconds(network: torch.nn.Module) -> float:
+    """Processor seconds of one training step at batch 128, bf16, channels last, on one core."""
+    network = network.to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.0)
+    image = torch.randn(128, 1, 36, 36, generator=torch.Generator().manual_seed(0))
+    target = (image[:, 0] > 1.5).to(torch.uint8)
+    started = time.process_time()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = bce_dice(network(image.contiguous(memory_format=torch.channels_last)), target)
+    loss.backward()
+    optimizer.step()
+    network.zero_grad(set_to_none=True)
+    network.eval()
+    return time.process_time() - started
+
+
+def labels_tables(models: Sequence[Scored], real: WellDataModule, synthetic: WellDataModule) -> str:
+    """What is labelled in real and in synthetic wells, and how much of it each model finds, by contrast."""
+    rows, sets = [], {"real (silver)": gather(real, PARTS), "synthetic, hard": gather(synthetic, PARTS)}
+    for name, w in sets.items():
+        label, known = w["target"] == 1, w["target"] != IGNORE
+        depth = contrast(w)[label]
+        low, middle, high = np.percentile(depth, [10, 50, 90])
+        noise = [np.median(np.abs(np.diff(r[v], axis=0))) for r, v in zip(w["image"], known.all(2), strict=True)]
+        empty = 1 - label.any((1, 2)).mean()
+        rows.append(
+            (
+                name,
+                f"{100 * label.sum() / known.sum():.1f} %",
+                f"{100 * empty:.0f} %",
+                f"{low:.4f} / {middle:.4f} / {high:.4f}",
+                f"{mean_width(label):.1f}",
+                f"{100 * share_wider(label, 4):.0f} %",
+                f"{100 * share_wider(label, 8):.0f} %",
+                f"{np.nanmedian(noise):.4f}",
+            )
+        )
+    head = (
+        "wells",
+        "positive",
+        "empty windows",
+        "contrast 10/50/90 %",
+        "mean width",
+        "> 4",
+        "> 8 columns",
+        "row noise",
+    )
+    w = sets["real (silver)"]
+    depth, label = contrast(w), w["target"] == 1
+    found = []
+    for low, high in pairwise(CONTRAST_EDGES):
+        chosen = label & (depth >= low) & (depth < high)
+        name = (
+            f"below {high:g}" if low == -np.inf else f"{low:g} and more" if high == np.inf else f"{low:g} to {high:g}"
+        )
+        recalls = []
+        for m in models:
+            hit = np.concatenate([m.probability[p] for p in PARTS]) >= m.threshold
+            recalls.append(float(hit[chosen].mean()))
+        found.append((name, f"{100 * chosen.sum() / label.sum():.0f} %", *recalls))
+    return (
+        table(head, rows)
+        + "\n\nRecall over all real wells (silver), by contrast of the labelled pixel:\n\n"
+        + table(("contrast", "share", *(m.label for m in models)), found)
+    )
+
+
+def fill(page: str, blocks: Mapping[str, str]) -> str:
+    """`page` with each block between its markers; the rest as it was."""
+    for name, text in blocks.items():
+        pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+        if not pattern.search(page):
+            raise SystemExit(f"real_wells.md has lost its markers 'begin {name}' and 'end {name}'")
+        page = pattern.sub(lambda m, t=text: f"{m[1]}{t}\n{m[2]}", page)
+    return page
+
+
+def header(real: WellDataModule, epochs: int) -> str:
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.is_file() else None
+    cpu = found[1] if found else platform.processor() or platform.machine()
+    packages = ", ".join(f"{n} {version(n)}" for n in ("torch", "pytorch-lightning", "numpy"))
+    sizes = ", ".join(f"{len(real.store(p)):,} {p}" for p in PARTS)
+    return (
+        f"Command: `python scripts/bench_real_wells.py --epochs {epochs}` (real wells found in `../shared/data`).  \n"
+        f"Machine: {cpu}, one of {os.cpu_count()} cores; Python {platform.python_version()}, {packages}.  \n"
+        f"Data: CorroSeg (SLB / ENS challenge data no. 144), **silver labels**; split by wells, fold 0 of 5, windows of "
+        f"36 x 36: {sizes}.  \n"
+        f"Settings for all: {epochs} epochs, `{' '.join(COMMON)}`, else as the experiment says (batch 128, Adam 1e-3, "
+        f"bce_dice, roll_flip). Synthetic: level hard, {SYNTHETIC_WELLS} wells, no real well seen.  \n"
+        "n = 1 run each, seed 0: the spread over seeds was not measured."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, help="real wells in the challenge's layout; unpacked when not given")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks")
+    parser.add_argument("--runs", type=Path, help="folder to keep the runs in; finished ones are used again")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="real_wells_") as temporary:
+        folder = Path(temporary)
+        root = options.root or unpack(folder / "wells")
+        runs = (options.runs or folder / "runs").resolve()
+        real = CorroSegDataModule(root=str(root.resolve()), batch_size=128)
+        real.setup()
+        models = [train_and_score(run, real, runs, options.epochs) for run in RUNS]
+        reference = [r for r in [published(real, folder)] if r]
+        synthetic = SyntheticDataModule(level="hard", num_wells=SYNTHETIC_WELLS // 4, batch_size=128)
+        synthetic.setup()
+        own = [(m.label, *(m.written["synthetic"][s] for s in SCORES)) for m in models if not m.real]
+        blocks = {
+            "header": header(real, options.epochs),
+            "scores": scores_table([*models, *reference], real)
+            + "\n\nThe synthetic runs on the test part of their own synthetic wells (exact labels):\n\n"
+            + table(("model", *(s.replace("_", " ") for s in SCORES)), own),
+            "wells": wells_table([*models, *reference], real),
+            "cost": cost_table(models),
+            "labels": labels_tables([*models, *reference], real, synthetic),
+        }
+        figures = options.output / "figures"
+        figures.mkdir(parents=True, exist_ok=True)
+        draw_curves(models, figures / "real_wells_curves.png")
+        draw_windows(models, real, ["test"], pick_test(models, real), figures / "real_wells_test.png")
+        draw_windows(models, real, PARTS, pick_failures(models, real), figures / "real_wells_synthetic.png")
+    page = options.output / "real_wells.md"
+    page.write_text(fill(page.read_text() if page.is_file() else PAGE, blocks))
+    print(page.read_text())
+
+
+if __name__ == "__main__":
+    main()

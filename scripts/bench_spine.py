@@ -1,0 +1,382 @@
+"""What the spine costs: start-up, reading labels, `check`, the input pipeline. Writes benchmarks/spine.md.
+
+    python scripts/bench_spine.py                  # 3 to 5 minutes on 2 cores
+    python scripts/bench_spine.py --output x.md    # another page
+
+Everything is made by code in a temporary folder of about 110 MB: a set of the challenge's size and layout.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from bench_page import Sample, digits, header, in_rounds, progress, ratio, table, timed, verdict
+from torch.utils.data import DataLoader, Dataset
+
+from wellseg import build, config
+from wellseg.data.corroseg_files import write_corroseg
+from wellseg.data.loader import WindowLoader
+from wellseg.data.normalize import fit_normalization
+from wellseg.data.sampler import WindowSampler
+from wellseg.data.synthetic import generate_well, well_generator
+from wellseg.data.well import Well
+from wellseg.data.windows import WindowStore
+from wellseg.task import SegmentationTask
+from wellseg.types import Batch
+
+PAGE = Path(__file__).resolve().parent.parent / "benchmarks" / "spine.md"
+TRAIN = (166, 616, 1774, 59, 98, 964, 1654, 78, 166, 80, 1512, 44, 1905, 355, 203)
+TEST = (25, 31, 461, 56, 1965)
+"""Patches of the challenge's wells 1, 2, ...; 9,674 and 2,538 in all."""
+PAIRED = (1, 2, 5, 6, 7, 8, 9, 10)
+"""Training wells whose patches are the even and odd columns of 72."""
+
+BATCH, WINDOW = 128, 36
+AUGMENTS = ("none", "roll_flip", "strong")
+PADDINGS = ("turns", "cylinder")
+PIPELINE_LIMIT = 0.05
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=PAGE)
+    output = parser.parse_args().output
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="wellseg_bench_") as folder:
+        targets, notes = commands(Path(folder))
+    shares, share_rows = pipeline_shares()
+    baseline = against_per_sample()
+    minutes = (time.monotonic() - start) / 60
+    worst = max(shares, key=lambda key: shares[key].median)
+    targets.append(
+        [
+            f"input pipeline, share of a training step (worst: augment={worst[2]}, padding={worst[1]}, "
+            f"threads {worst[0]})",
+            shares[worst].text("%", 100),
+            "5 %",
+            verdict(shares[worst].median, PIPELINE_LIMIT),
+        ]
+    )
+    write(output, targets, notes, share_rows, baseline, minutes)
+    progress(f"wrote {output}")
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def commands(folder: Path) -> tuple[list[list[str]], list[str]]:
+    """Rows of the table of targets, and what there is to say about them."""
+    python = [sys.executable, "-c"]
+    helped = in_rounds(
+        {
+            "help": lambda: run([sys.executable, "-m", "wellseg.train", "--help"], folder)[0],
+            "bare": lambda: run([*python, "pass"], folder)[0],
+            "torch": lambda: run([*python, "import torch"], folder)[0],
+        },
+        at_least=5, at_most=15, seconds=25, say="--help",
+    )  # fmt: skip
+    progress("writing a set of the challenge's size")
+    root = folder / "set"
+    write_full_set(root)
+    csv = root / "y_train.csv"
+    peaks: list[float] = []
+    labels = in_rounds(
+        {
+            "wellseg": lambda: inside(READ_LABELS.format(path=str(csv)), folder, peaks),
+            "loadtxt": lambda: inside(LOADTXT.format(path=str(csv)), folder, []),
+        },
+        at_least=3, at_most=5, seconds=45, say="labels CSV",
+    )  # fmt: skip
+    check_peaks: list[float] = []
+    printed: list[str] = []
+
+    def check() -> float:
+        seconds, out = run([sys.executable, "-m", "wellseg.check", "data=corroseg", f"data.root={root}"], folder)
+        printed.append(out.strip().splitlines()[-1])
+        return seconds
+
+    checked = in_rounds(
+        {"command": check, "inside": lambda: inside(CHECK.format(path=str(root)), folder, check_peaks)},
+        at_least=3, at_most=5, seconds=60, say="check",
+    )  # fmt: skip
+    rows = [
+        target("`python -m wellseg.train --help`", helped["help"], "s", 1.0),
+        target("labels CSV of 9,674 x 1,296, time in the process", labels["wellseg"], "s", 5.0),
+        target("labels CSV, peak memory of the process (with torch imported)", Sample(tuple(peaks)), "MB", 500.0),
+        target("`python -m wellseg.check data=corroseg`, 9,674 + 2,538 patches", checked["command"], "s", 10.0),
+    ]
+    notes = [
+        f"- `--help`: bare Python takes {helped['bare'].text('s')}, `import torch` alone {helped['torch'].text('s')}; "
+        f"the help is {ratio(helped['help'], helped['torch']).text('of the latter')}.",
+        f"- Labels CSV ({csv_megabytes(csv)} MB): `numpy.loadtxt` of the same cells as uint8, without names or checks, "
+        f"takes {labels['loadtxt'].text('s')}; it is {ratio(labels['loadtxt'], labels['wellseg']).text('times ours')}.",
+        f"- `check` in the process, without start-up: {checked['inside'].text('s')}, "
+        f"{ratio(checked['inside'], checked['command']).text('% of the command', 100)}; the rest starts Python, torch, "
+        f"Lightning and Hydra. Peak memory {Sample(tuple(check_peaks)).text('MB')}. It ends with: {printed[-1]}.",
+        "- The files had just been written and lay in the system's cache.",
+    ]
+    return rows, notes
+
+
+PEAK = "; print(seconds, re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
+TIMING = "import re, time; start = time.perf_counter(); {work}; seconds = time.perf_counter() - start" + PEAK
+READ_LABELS = (
+    "from wellseg.data.labels import read_labels; "
+    + TIMING.format(work="table, problems = read_labels({path!r})")
+    + "; assert table.values.shape == (9674, 1296) and not problems, problems"
+)
+LOADTXT = "import numpy as np; " + TIMING.format(
+    work="np.loadtxt({path!r}, np.uint8, delimiter=',', skiprows=1, usecols=range(1, 1297))"
+)
+CHECK = (
+    "from wellseg.data.corroseg import CorroSegDataModule as Data; "
+    + TIMING.format(work="problems = Data(root={path!r}).check()")
+    + "; assert not [p for p in problems if p.severity == 'error'], problems"
+)
+
+
+def run(arguments: list[str], folder: Path) -> tuple[float, str]:
+    """Wall seconds and standard output of a command that must succeed, started in `folder`."""
+    start = time.perf_counter()
+    out = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - start
+    if out.returncode:
+        sys.exit(f"{' '.join(arguments)} ended with {out.returncode}:\n{out.stdout}{out.stderr}")
+    return seconds, out.stdout
+
+
+def inside(code: str, folder: Path, peaks: list[float]) -> float:
+    """Seconds that `code` measured in a new process; its peak resident memory in MB is added to `peaks`.
+
+    The process reads its own high-water mark: the one that the system reports to its parent starts at the parent's.
+    """
+    seconds, kib = run([sys.executable, "-c", code], folder)[1].split()
+    peaks.append(int(kib) * 1024 / 1e6)
+    return float(seconds)
+
+
+def target(what: str, sample: Sample, unit: str, limit: float) -> list[str]:
+    return [what, sample.text(unit), f"{digits(limit)} {unit}", verdict(sample.median, limit)]
+
+
+def csv_megabytes(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.0f}"
+
+
+def write_full_set(root: Path) -> None:
+    """Synthetic wells of level hard in the challenge's layout, with its numbers of patches and its paired wells."""
+
+    def well(number: int, patches: int, name: str) -> Well:
+        paired = name.startswith("well") and number in PAIRED
+        return generate_well(
+            well_generator(0, number + (0 if name.startswith("well") else 100)), level="hard",
+            num_rows=WINDOW * patches // (2 if paired else 1), num_columns=72 if paired else 36, name=name,
+        )  # fmt: skip
+
+    train = [well(i, n, f"well_{i}") for i, n in enumerate(TRAIN, 1)]
+    test = [replace(well(i, n, f"test_well_{i}"), target=None) for i, n in enumerate(TEST, 1)]
+    write_corroseg(root, train, test)
+
+
+# --- input pipeline ---------------------------------------------------------------------------------------------------
+
+
+def make_wells(count: int = 8, rows: int = WINDOW * 640) -> list[Well]:
+    return [
+        generate_well(well_generator(1, i), level="hard", num_rows=rows, name=f"synthetic_{i}") for i in range(count)
+    ]
+
+
+def endless(loader: WindowLoader) -> Iterator[Batch]:
+    while True:
+        yield from loader
+        loader.sampler.set_epoch(loader.sampler.epoch + 1)
+
+
+def make_loader(store: WindowStore, augment: str, scale: float) -> WindowLoader:
+    cfg = config.load("train", [f"augment={augment}"])
+    sampler = WindowSampler(store.group_of, BATCH, seed=0, shuffle=True)
+    made = build.part(cfg, "augment", {"augment": augment})
+    return WindowLoader(store, sampler, device=torch.device("cpu"), augment=made, scale=scale)
+
+
+def make_step(padding: str, wells: list[Well], batch: Batch) -> Callable[[], None]:
+    """One training step of the student on a batch that is there already: normalise, forward, loss, backward, Adam."""
+    choices = {"experiment": "exp2001"}
+    cfg = config.load("train", ["experiment=exp2001", f"model.padding={padding}"])
+    network = build.part(cfg, "model", choices)
+    task = SegmentationTask(
+        network, build.part(cfg, "loss", choices), None, build.part(cfg, "metrics", choices),
+        normalization=fit_normalization([w.values for w in wells], cfg.data.normalize, cfg.data.clip),
+    )  # fmt: skip
+    optimizer = build.part(cfg, "optimizer", choices)(network.parameters())
+
+    def step() -> None:
+        loss = task.loss(task(batch.image, batch.valid), batch.target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def pipeline_shares() -> tuple[dict[tuple[int, str, str], Sample], list[list[str]]]:
+    """Time of a batch as a share of a step, by threads, padding and augmentation, and the rows of its table."""
+    wells = make_wells()
+    store = WindowStore(wells, range(len(wells)), WINDOW, WINDOW)
+    scale = fit_normalization([w.values for w in wells], "robust", 16.0).scale
+    streams = {augment: endless(make_loader(store, augment, scale)) for augment in AUGMENTS}
+    shares, rows = {}, []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        for padding in PADDINGS:
+            step = make_step(padding, wells, next(streams["none"]))
+            step()  # the first one allocates
+            measure = {"step": timed(step)}
+            measure |= {augment: mean_of_batches(stream) for augment, stream in streams.items()}
+            found = in_rounds(
+                measure, at_least=3, at_most=9, seconds=20, say=f"pipeline, {threads} threads, padding={padding}"
+            )
+            for augment in AUGMENTS:
+                share = ratio(found[augment], found["step"])
+                shares[threads, padding, augment] = share
+                rows.append(
+                    [
+                        f"{threads}", padding, augment, found[augment].text("ms", 1e3), found["step"].text("ms", 1e3),
+                        share.text("%", 100), verdict(share.median, PIPELINE_LIMIT),
+                    ]
+                )  # fmt: skip
+    return shares, rows
+
+
+def mean_of_batches(stream: Iterator[Batch], count: int = 8) -> Callable[[], float]:
+    """Seconds per batch, over `count` of them."""
+
+    def measure() -> float:
+        start = time.perf_counter()
+        for _ in range(count):
+            next(stream)
+        return (time.perf_counter() - start) / count
+
+    return measure
+
+
+# --- the plain way to do it -------------------------------------------------------------------------------------------
+
+
+class PerSample(Dataset):
+    """The baseline: one window at a time, cut, rolled and flipped in numpy, then collated by the DataLoader."""
+
+    def __init__(self, wells: list[Well], augment: bool) -> None:
+        self._wells, self._augment = wells, augment
+        self._windows = [(i, row) for i, w in enumerate(wells) for row in range(0, w.num_rows, WINDOW)]
+        self._rng = np.random.default_rng(0)
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __getitem__(self, number: int) -> tuple:
+        i, row = self._windows[number]
+        well, rows = self._wells[i], slice(row, row + WINDOW)
+        valid, target = well.valid[rows], well.target[rows]
+        image = np.where(valid, well.values[rows], np.float32(0))
+        if self._augment:
+            roll = int(self._rng.integers(image.shape[1]))
+            turn = [slice(None, None, -1) if self._rng.random() < 0.5 else slice(None) for _ in range(2)]
+            image, valid, target = (np.roll(a, roll, axis=1)[turn[0], turn[1]].copy() for a in (image, valid, target))
+        return torch.from_numpy(image)[None], torch.from_numpy(valid), torch.from_numpy(target), number, i
+
+
+def against_per_sample() -> list[list[str]]:
+    """Rows: time of a batch of ours and of the per-sample pipeline, in the same rounds, and their ratio."""
+    torch.set_num_threads(1)
+    wells = make_wells(4)
+    store = WindowStore(wells, range(len(wells)), WINDOW, WINDOW)
+    scale = fit_normalization([w.values for w in wells], "robust", 16.0).scale
+
+    def whole_pass(loader) -> Callable[[], float]:
+        def measure() -> float:
+            batches = iter(loader)
+            next(batches)  # workers are started for it
+            start = time.perf_counter()
+            count = sum(1 for _ in batches)
+            return (time.perf_counter() - start) / count
+
+        return measure
+
+    rows = []
+    for augment in ("none", "roll_flip"):
+        plain = PerSample(wells, augment != "none")
+        measure = {"ours": whole_pass(make_loader(store, augment, scale))}
+        for workers in (0, 2):
+            measure[f"{workers}"] = whole_pass(DataLoader(plain, BATCH, shuffle=True, num_workers=workers))
+        found = in_rounds(measure, at_least=3, at_most=7, seconds=15, say=f"against per-sample, augment={augment}")
+        for workers in (0, 2):
+            theirs = found[f"{workers}"]
+            rows.append(
+                [
+                    augment, f"{workers}", found["ours"].text("ms", 1e3), theirs.text("ms", 1e3),
+                    ratio(theirs, found["ours"]).text("times"),
+                ]
+            )  # fmt: skip
+    return rows
+
+
+# --- page -------------------------------------------------------------------------------------------------------------
+
+
+def write(
+    path: Path, targets: list[list[str]], notes: list[str], shares: list[list[str]], baseline: list[list[str]],
+    minutes: float,
+) -> None:  # fmt: skip
+    lines = [
+        "# What the spine costs",
+        "",
+        *header(["torch", "pytorch-lightning", "numpy"]),
+        "- n and spread: median (lowest-highest, n rounds). What is compared is measured in turn within each round, and a",
+        f"  ratio is taken round by round. Whole run: {minutes:.1f} min.",
+        "- Data: synthetic wells of level hard, seeds 0 and 1, in the challenge's layout and size; no real wells.",
+        "",
+        "## Targets",
+        "",
+        *table(["what", "measured", "at most", "target"], targets),
+        "",
+        *notes,
+        "",
+        "## Input pipeline",
+        "",
+        f"Gathering and augmenting one batch of {BATCH} windows {WINDOW} x {WINDOW} through `WindowLoader` (mean of 8 in",
+        "a row), as a share of a training step of `experiment=exp2001` on such a batch (normalise, forward, loss,",
+        "backward, Adam).",
+        "",
+        *table(["threads", "padding", "augment", "one batch", "one step", "share", "at most 5 %"], shares),
+        "",
+        "Against a plain `Dataset` that cuts, rolls and flips one window at a time in numpy, with a `DataLoader` (batch",
+        f"{BATCH}, 1 torch thread). Both ways roll and flip alike; time per batch over a pass without its first batch.",
+        "",
+        *table(["augment", "its workers", "WindowLoader", "per sample", "ratio"], baseline),
+        "",
+        "With workers, the per-sample way uses further cores, which training would want on a machine with two.",
+        "",
+        "## Not measured",
+        "",
+        "- GPUs: there the windows lie on the device and the step is much shorter.",
+        "- Files that are not in the system's cache, network file systems, `data.storage=disk`.",
+        "- `augment=strong` done per sample in numpy; its shear, rescale and blur have no such baseline here.",
+        "- Logging, validation and checkpoints, which come on top of a step in a run.",
+        "",
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The course's experiments: each composes to the network with its number of parameters and fits for one step."""
+
+import pytest
+import torch
+
+from wellseg import config
+from wellseg.assembly import assemble
+from wellseg.models.summary import count_parameters
+
+# DOMAIN section 3; experiments 60 to 63 are variants of 53 and of [8, 4, 2] at thickness 32.
+PARAMETERS = {
+    "exp10": 260_161,
+    "exp20": 1_645,
+    "exp30": 476_935,
+    "exp32": 1_904_135,
+    "exp40": 775_362,
+    "exp50": 404_033,
+    "exp51": 25_409,
+    "exp52": 219_521,
+    "exp53": 6_454_529,
+    "exp54": 404_033,
+    "exp55": 1_049_921,
+    "exp60": 6_454_529,
+    "exp61": 6_454_529,
+    "exp62": 4_196_481,
+    "exp63": 4_196_481,
+    "exp2000": 101_217,
+    "exp2001": 576_721,
+}
+SMALL = [
+    "data.num_wells=3",
+    "data.num_folds=3",
+    "data.rows_per_well=24",
+    "data.window=8",
+    "data.level=trivial",
+    "batch_size=1",
+    "logger=none",
+    "+trainer.max_steps=1",
+    "trainer.limit_val_batches=1",
+]
+
+
+@pytest.mark.parametrize("name", config.choices("experiment"))
+def test_an_experiment_fits_for_one_step(name, tmp_path):
+    cfg = config.load("train", [f"experiment={name}", *SMALL])
+    cfg.callbacks = {"finite": cfg.callbacks.finite}
+    parts = assemble(cfg, tmp_path, {"experiment": name})
+    assert count_parameters(parts.task.network) == PARAMETERS[name]
+    before = {k: v.clone() for k, v in parts.task.network.state_dict().items()}
+    parts.trainer.fit(parts.task, datamodule=parts.datamodule)
+    assert parts.trainer.global_step == 1
+    after = parts.task.network.state_dict()
+    assert any(not torch.equal(before[k], after[k]) for k in after)
+    assert all(torch.isfinite(v).all() for v in after.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "batch_size", "lr", "patience", "loss"),
+    [
+        ("exp10", 128, 1e-3, 5, "bce_dice"),
+        ("exp30", 32, 1e-4, 5, "bce_dice"),
+        ("exp40", 128, 1e-3, 10, "bce_dice"),
+        ("exp53", 128, 5e-4, 5, "bce_dice"),
+        ("exp54", 32, 5e-4, 5, "bce_dice"),
+        ("exp61", 128, 5e-4, 5, "bce_weighted"),
+        ("exp2001", 128, 1e-3, 5, "bce_dice"),
+    ],
+)
+def test_an_experiment_has_the_courses_numbers(name, batch_size, lr, patience, loss):
+    cfg = config.load("train", [f"experiment={name}"])
+    assert (cfg.batch_size, cfg.optimizer.lr, cfg.scheduler.patience) == (batch_size, lr, patience)
+    assert cfg.loss._target_.endswith(f".{loss}")
+    assert cfg.loss.positive_weight == 2
+    assert (cfg.scheduler.factor, cfg.trainer.max_epochs) == (0.8, 100)
+    assert cfg.data._target_.endswith("SyntheticDataModule")
+
+
+def test_the_courses_loss_is_bce_with_positives_twice_plus_a_third_of_dice():
+    cfg = config.load("train", ["experiment=exp2001"])
+    assert (cfg.loss.bce_weight, cfg.loss.positive_weight, cfg.loss.dice_weight) == (1.0, 2.0, 0.3)
+    assert cfg.augment.roll == 1.0
+    assert (cfg.augment.flip_azimuth, cfg.augment.flip_depth, cfg.augment.noise) == (0.5, 0.5, 0.0)

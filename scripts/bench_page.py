@@ -82,10 +82,10 @@ def header(packages: Sequence[str]) -> list[str]:
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     load = os.getloadavg()[0]
     return [
-        f"- Hardware: {cpu()}, {len(os.sched_getaffinity(0))} cores, no GPU used; load average when this was written: "
-        f"{load:.1f} (the benchmark itself keeps it near 1; more is other work, which widens the spread).",
+        f"- Hardware: {cpu()}, {len(os.sched_getaffinity(0))} cores, no GPU used. Load average when this was written:",
+        f"  {load:.1f}; the benchmark itself makes 1 to 2 of it, the rest is other work, which slows and spreads what is here.",
         f"- Versions: Python {platform.python_version()}, {versions}.",
-        f"- Command: `python {' '.join(sys.argv)}`.",
+        f"- Command: `{' '.join(['python', f'scripts/{Path(sys.argv[0]).name}', *sys.argv[1:]])}`.",
     ]
 
 

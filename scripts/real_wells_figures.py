@@ -22,8 +22,11 @@ def draw_curves(models: Sequence[Scored], path: Path) -> None:
     tags = ("train/loss_epoch", "val/loss", "val/dice_per_image")
     for m in models:
         events = EventAccumulator(str(m.folder / "tensorboard")).Reload()
+        epochs = len(
+            events.Scalars("train/loss_epoch")
+        )  # the scores of the best weights follow those of the last epoch
         for axis, tag in zip(axes, tags, strict=True):
-            values = [e.value for e in events.Scalars(tag)]
+            values = [e.value for e in events.Scalars(tag)][:epochs]
             axis.plot(np.arange(1, len(values) + 1), values, "-" if m.real else "--", marker=".", label=m.label)
     for axis, tag in zip(axes, tags, strict=True):
         axis.set(title=f"{tag} (each on its own wells)", xlabel="epoch")

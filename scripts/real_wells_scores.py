@@ -100,3 +100,22 @@ def share_wider(label: np.ndarray, columns: int) -> float:
     for k in range(1, columns + 1):
         wider &= np.roll(label, -k, axis=-1)
     return float(wider.sum() / max(begin.sum(), 1))
+
+
+def edge_contrast(windows: Mapping[str, np.ndarray]) -> tuple[float, float]:
+    """Median contrast of the last labelled and of the first unlabelled pixel, as a share of the row's highest one.
+
+    Rows with one groove only, and only where that stands out by at least 0.01 of the wall.
+    """
+    loss, label = contrast(windows), windows["target"] == 1
+    left, right = np.roll(label, 1, axis=-1), np.roll(label, -1, axis=-1)
+    peak = np.where(label, loss, 0).max(axis=-1, keepdims=True)
+    plain = ((label & ~left).sum(axis=-1, keepdims=True) == 1) & (peak > 0.01)
+    share = loss / np.where(plain, peak, 1)
+    inside, outside = label & ~(left & right), ~label & (left | right) & (windows["target"] == 0)
+    return float(np.median(share[inside & plain])), float(np.median(share[outside & plain]))
+
+
+def widen(mask: np.ndarray) -> np.ndarray:
+    """`mask` (N, H, W) and its neighbours along azimuth, across the seam."""
+    return mask | np.roll(mask, 1, axis=-1) | np.roll(mask, -1, axis=-1)

@@ -1,8 +1,6 @@
 """Training from the command line: what a run leaves, resuming, signals, faults. Runs are as small as they can be."""
 
-import contextlib
 import csv
-import io
 import json
 import os
 import shutil
@@ -11,47 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from running import TINY, command
 
 from wellseg import artifact
-from wellseg.cli import run_command
 from wellseg.files import folder_lock
-
-TINY = [
-    "data.num_wells=5",
-    "data.rows_per_well=180",
-    "data.level=trivial",
-    "model.thickness=2",
-    "model.encoders=[1]",
-    "model.decoders=[1]",
-    "batch_size=4",
-    "trainer.log_every_n_steps=1",
-    "trainer.max_epochs=2",
-]
-
-
-class Outcome(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def command(name, *arguments, cwd=None):
-    """`python -m wellseg.<name> ...`, in this process: starting a new one costs seconds."""
-    out, err, argv = io.StringIO(), io.StringIO(), sys.argv
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.chdir(cwd or Path.cwd()):
-        sys.argv = [f"wellseg.{name}", *map(str, arguments)]
-        try:
-            run_command(name)
-        except SystemExit as end:
-            return Outcome(end.code, out.getvalue(), err.getvalue())
-        finally:
-            sys.argv = argv
-    raise AssertionError("run_command did not exit")
 
 
 def weights(path):

@@ -101,10 +101,11 @@ def value_row(well: Well) -> dict[str, str | float]:
     """The line of a well in the table of values: those of the data set, or in robust scales where the name says so.
 
     "clipped" counts what lies beyond the 16 scales at which networks see values cut off. "contrast" is the median of
-    the intact pixels less that of the defects.
+    the intact pixels less that of the defects. Row means are those of rows without nulls; one beyond a hundredth of the
+    scale is "off zero".
     """
     row = dict.fromkeys(("center", "scale", "deviation / scale", "lowest", "highest"), float("nan"))
-    row |= dict.fromkeys(("clipped, %", "largest row mean", "contrast / scale"), float("nan"))
+    row |= dict.fromkeys(("clipped, %", "largest row mean", "rows off zero, %", "contrast / scale"), float("nan"))
     values = well.values[well.valid]
     if values.size:
         norm = fit_normalization([values])
@@ -118,7 +119,9 @@ def value_row(well: Well) -> dict[str, str | float]:
             "clipped, %": 100 * float(np.mean(np.abs(values - norm.center) > norm.clip * norm.scale)),
         }
         if whole.size:
-            row["largest row mean"] = float(np.abs(whole.mean(axis=1, dtype=np.float64)).max())
+            means = np.abs(whole.mean(axis=1, dtype=np.float64))
+            row["largest row mean"] = float(means.max())
+            row["rows off zero, %"] = 100 * float(np.mean(means > norm.scale / 100))
         if well.target is not None and (well.target == 1).any() and (well.target == 0).any():
             contrast = np.median(well.values[well.target == 0]) - np.median(well.values[well.target == 1])
             row["contrast / scale"] = float(contrast) / norm.scale

@@ -2,7 +2,9 @@
 
 import hashlib
 import logging
+import shutil
 import tempfile
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ import torch
 
 from wellseg.data.inspect import check_wells, find_leaks
 from wellseg.data.loader import WindowLoader
-from wellseg.data.normalize import Normalization, fit_normalization
+from wellseg.data.normalize import METHODS, Normalization, fit_normalization
 from wellseg.data.problems import Problem, raise_errors
 from wellseg.data.sampler import WindowSampler
 from wellseg.data.split import PARTS, split_original, split_shuffle, split_wells
@@ -76,6 +78,7 @@ class WellDataModule(pl.LightningDataModule, ABC):
             ("split", split, SPLITS),
             ("azimuth_layout", azimuth_layout, AZIMUTH_CHOICES),
             ("storage", storage, ("memory", "disk")),
+            ("normalize", normalize, METHODS),
         ):
             if value not in choices:
                 raise ConfigError(f"data.{key}={value}", fix=f"one of {', '.join(choices)}")
@@ -95,7 +98,7 @@ class WellDataModule(pl.LightningDataModule, ABC):
         self.parts: dict[str, str] = {}
         self.normalization = Normalization()
         self._stores: dict[str, WindowStore] = {}
-        self._folder: tempfile.TemporaryDirectory | None = None
+        self._folder: Path | None = None
 
     @abstractmethod
     def read(self) -> tuple[list[Well], list[Problem]]:
@@ -157,7 +160,8 @@ class WellDataModule(pl.LightningDataModule, ABC):
         if any(p.severity == "warning" for p in problems):
             log.warning("(`python -m wellseg.check` with the same data says more about these warnings)")
         if self.storage == "disk":
-            self._folder = tempfile.TemporaryDirectory(prefix="wellseg_")
+            self._folder = Path(tempfile.mkdtemp(prefix="wellseg_"))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         if self.split == "shuffle":
             log.warning(
                 "data.split=shuffle puts neighbouring windows and twins on both sides of the split: scores are leaky"
@@ -180,7 +184,7 @@ class WellDataModule(pl.LightningDataModule, ABC):
     def _store(self, wells: Sequence[Well], name: str, stride: int) -> WindowStore:
         folder = None
         if self._folder is not None:
-            folder = Path(self._folder.name) / name
+            folder = self._folder / name
             folder.mkdir()
         number_of = {w.name: i for i, w in enumerate(self.wells)}
         return WindowStore(wells, [number_of[w.name] for w in wells], self.window, stride, folder=folder)

@@ -59,6 +59,11 @@ class UNetClassic(nn.Module):
         self.logits = nn.Conv2d(step + in_channels, out_channels, 1)
 
     @property
+    def any_height(self) -> bool:
+        """False where aligned corners make every row depend on the height: such a model is predicted window by window."""
+        return self.padding == "cylinder"
+
+    @property
     def total_stride(self) -> tuple[int, int]:
         """(rows, columns) of the input per sample of the coarsest scale."""
         return 2 ** len(self.downs), 2 ** len(self.downs)

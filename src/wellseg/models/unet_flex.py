@@ -93,6 +93,11 @@ class UNetFlex(nn.Module):
         self.refinement = logits_stage(thickness, out_channels, refinement, **block)
 
     @property
+    def any_height(self) -> bool:
+        """False where aligned corners make every row depend on the height: such a model is predicted window by window."""
+        return self.padding == "cylinder"
+
+    @property
     def total_stride(self) -> tuple[int, int]:
         """(rows, columns) of the input per sample of the coarsest scale."""
         rows = columns = 1

@@ -1,0 +1,109 @@
+"""The switches of training: precision, memory format, compilation, averaged weights, storage, layouts; all on the CPU."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from running import TINY, command
+
+from wellseg import artifact
+
+QUICK = [*TINY, "logger=none", "trainer.max_epochs=1"]
+
+
+def scores(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        ["trainer.precision=bf16-mixed", "channels_last=true"],
+        ["callbacks=ema"],
+        ["data.num_columns=72"],
+        ["data.num_columns=72", "data.azimuth_layout=interleaved"],
+        ["data.window=60", "data.stride=30"],
+        ["trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1.0"],
+        ["optimizer=sgd", "scheduler=cosine", "loss=focal"],
+        ["optimizer=adamw", "scheduler=none"],
+        ["trainer.limit_train_batches=1", "trainer.limit_val_batches=1", "trainer.limit_test_batches=0"],
+    ],
+    ids=" ".join,
+)
+def test_a_switch_trains_and_leaves_a_whole_run(tmp_path, switch):
+    out = command("train", *QUICK, *switch, f"hydra.run.dir={tmp_path}")
+    assert out.returncode == 0, out.stderr
+    assert math.isfinite(scores(tmp_path)["val"]["dice_per_image"])
+    artifact.load(tmp_path / "model.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
+def test_compiled_training_gives_the_same_scores(tmp_path):
+    for name, switch in (("a", "compile=false"), ("b", "compile=true")):
+        out = command("train", *QUICK, switch, f"hydra.run.dir={tmp_path / name}")
+        assert out.returncode == 0, out.stderr
+    assert scores(tmp_path / "a")["val"] == pytest.approx(scores(tmp_path / "b")["val"], abs=0.02)
+
+
+def test_averaged_weights_are_those_of_the_artefact(tmp_path):
+    out = command("train", *QUICK, "callbacks=ema", "callbacks.ema.decay=0.5", f"hydra.run.dir={tmp_path}")
+    assert out.returncode == 0, out.stderr
+    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    saved = artifact.load(tmp_path / "model.safetensors").network.state_dict()
+    for key, value in saved.items():
+        assert torch.equal(best["state_dict"][f"network.{key}"], value)
+    assert any(not torch.equal(best["current_model_state"][f"network.{k}"], v) for k, v in saved.items())
+
+
+def test_a_set_on_disk_read_by_workers_trains_to_the_same_weights(tmp_path):
+    for name, switch in (("memory", ["data.storage=memory"]), ("disk", ["data.storage=disk", "data.num_workers=1"])):
+        out = command("train", *QUICK, *switch, "augment=strong", f"hydra.run.dir={tmp_path / name}")
+        assert out.returncode == 0, out.stderr
+    a, b = (artifact.load(tmp_path / n / "model.safetensors").network.state_dict() for n in ("memory", "disk"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_the_normalisation_of_the_artefact_is_that_of_the_training_wells(tmp_path):
+    from wellseg.data.normalize import fit_normalization
+    from wellseg.data.synthetic import SyntheticDataModule
+
+    out = command("train", *QUICK, f"hydra.run.dir={tmp_path}")
+    assert out.returncode == 0, out.stderr
+    data = SyntheticDataModule(level="trivial", num_wells=5, rows_per_well=180)
+    data.setup()
+    train = [w.values for w in data.wells if data.parts[w.name] == "train"]
+    assert artifact.load(tmp_path / "model.safetensors").normalization == fit_normalization(train)
+    assert np.isfinite(fit_normalization(train).scale)
+
+
+def test_a_device_that_is_not_there_is_said(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    out = command("train", *QUICK, "trainer=gpu", f"hydra.run.dir={tmp_path}")
+    assert out.returncode == 2
+    assert "conf/trainer/gpu.yaml" in out.stderr
+    assert "Traceback" not in out.stderr
+
+
+@pytest.mark.parametrize(
+    ("argument", "text"),
+    [
+        ("data.window=0", "data.window=0"),
+        ("data.split=random", "data.split=random"),
+        ("data.azimuth_layout=woven", "data.azimuth_layout=woven"),
+        ("data.normalize=minmax", "data.normalize"),
+        ("data.fold=9", "data.fold=9"),
+        ("optimizer.lr=-1", "Invalid learning rate"),
+        ("scheduler.monitor=val/dyce", "scheduler.monitor=val/dyce"),
+        ("trainer.limit_val_batches=0", "nothing to validate on"),
+        ("trainer.precision=12", "conf/trainer/cpu.yaml"),
+    ],
+)
+def test_impossible_values_end_with_2_and_say_which(tmp_path, argument, text):
+    out = command("train", *QUICK, argument, f"hydra.run.dir={tmp_path}")
+    assert out.returncode == 2, out.stderr
+    assert text in out.stderr
+    assert "Traceback" not in out.stderr

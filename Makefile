@@ -25,10 +25,10 @@ sweep: $(READY) ## a small sweep over losses and widths (ARGS="...")
 	$(BIN)/python -m wellseg.train -m model.thickness=4,8 loss=bce,bce_dice trainer.max_epochs=3 $(ARGS)
 
 test: $(READY) ## the fast tests
-	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow' $(ARGS)
 
 test-all: $(READY) ## all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(READY) ## ruff
 	$(BIN)/ruff check .

@@ -57,6 +57,8 @@ COMMON = (
     "~scheduler.patience",  # the experiments set it for the plateau schedule
     "trainer.log_every_n_steps=8",
 )
+DECISIVE = "data augment model loss optimizer scheduler metrics trainer seed batch_size channels_last".split()
+"""Groups and keys in which a kept run must agree with the one that is asked for."""
 SCORES = ("dice_per_image", "iou_per_image", "dice_pooled", "iou_pooled")
 CONTRAST_EDGES = (-np.inf, 0.005, 0.01, 0.02, 0.04, np.inf)
 """Bounds of the recall table, in fractions of the wall below the rest of the row."""
@@ -146,9 +148,11 @@ def command(name: str, folder: Path, *overrides: str) -> dict:
 
 
 def _portable(cfg: DictConfig) -> dict:
-    """A configuration without the places of its files: folders move, and the wells may be unpacked elsewhere now."""
-    plain = OmegaConf.to_container(cfg)
-    return plain | {"artifact": None, "data": plain["data"] | {"root": None}}
+    """What decides the scores, without the places of files: the wells may be unpacked elsewhere now."""
+    plain = {k: v for k, v in OmegaConf.to_container(cfg).items() if k in DECISIVE}
+    if "model" not in plain:  # scoring: the trainer's epochs are of no account
+        plain["trainer"] = plain["trainer"]["precision"]
+    return plain | {"data": plain["data"] | {"root": None}}
 
 
 def train_and_score(run: Run, real: WellDataModule, runs: Path, epochs: int) -> Scored:

@@ -8,6 +8,7 @@ Everything is made by code in a temporary folder of about 110 MB: a set of the c
 
 import argparse
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -72,10 +73,13 @@ def commands(folder: Path) -> tuple[list[list[str]], list[str]]:
         at_least=3, at_most=5, seconds=45, say="labels CSV",
     )  # fmt: skip
     check_peaks: list[float] = []
+    check_cpu: list[float] = []
     printed: list[str] = []
 
     def check() -> float:
+        before = cpu_of_children()
         seconds, out = run([sys.executable, "-m", "wellseg.check", "data=corroseg", f"data.root={root}"], folder)
+        check_cpu.append(cpu_of_children() - before)
         printed.append(out.strip().splitlines()[-1])
         return seconds
 
@@ -96,7 +100,8 @@ def commands(folder: Path) -> tuple[list[list[str]], list[str]]:
         f"takes {labels['loadtxt'].text('s')}; it is {ratio(labels['loadtxt'], labels['wellseg']).text('times ours')}.",
         f"- `check` in the process, without start-up: {checked['inside'].text('s')}, "
         f"{ratio(checked['inside'], checked['command']).text('% of the command', 100)}; the rest starts Python, torch, "
-        f"Lightning and Hydra. Peak memory {Sample(tuple(check_peaks)).text('MB')}. It ends with: {printed[-1]}.",
+        f"Lightning and Hydra. CPU time of the command: {Sample(tuple(check_cpu)).text('s')}; what it took beyond that "
+        f"it waited for a core or the disk. Peak memory {Sample(tuple(check_peaks)).text('MB')}. It ends with: {printed[-1]}.",
         "- The files had just been written and lay in the system's cache.",
     ]
     return rows, notes
@@ -127,6 +132,12 @@ def run(arguments: list[str], folder: Path) -> tuple[float, str]:
     if out.returncode:
         sys.exit(f"{' '.join(arguments)} ended with {out.returncode}:\n{out.stdout}{out.stderr}")
     return seconds, out.stdout
+
+
+def cpu_of_children() -> float:
+    """Seconds of processor time that all finished children have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def inside(code: str, folder: Path, peaks: list[float]) -> float:
@@ -170,7 +181,7 @@ def write(
     minutes: float,
 ) -> None:  # fmt: skip
     crowded = [
-        "Not judged: a step took longer on two threads than on one, because other processes held the cores.",
+        "Not judged: a step took longer on two threads than on one: other work on the machine, by the load above.",
         "",
     ]
     lines = [

@@ -22,9 +22,8 @@ def draw_curves(models: Sequence[Scored], path: Path) -> None:
     tags = ("train/loss_epoch", "val/loss", "val/dice_per_image")
     for m in models:
         events = EventAccumulator(str(m.folder / "tensorboard")).Reload()
-        epochs = len(
-            events.Scalars("train/loss_epoch")
-        )  # the scores of the best weights follow those of the last epoch
+        # The scores of the best weights follow those of the last epoch.
+        epochs = len(events.Scalars("train/loss_epoch"))
         for axis, tag in zip(axes, tags, strict=True):
             values = [e.value for e in events.Scalars(tag)][:epochs]
             axis.plot(np.arange(1, len(values) + 1), values, "-" if m.real else "--", marker=".", label=m.label)
@@ -40,6 +39,7 @@ def draw_windows(
 ) -> None:
     """One column per window: image, silver label, errors of every model. chosen: {window number: title}."""
     windows = gather(real, parts)
+    hits = [np.concatenate([m.probability[p] for p in parts]) >= m.threshold for m in models]
     rows, numbers = ["image", "silver", *(m.label for m in models)], list(chosen)
     figure, axes = plt.subplots(len(rows), len(numbers), figsize=(1.05 * len(numbers) + 0.8, 1.08 * len(rows) + 0.5))
     figure.subplots_adjust(left=0.075, right=0.995, top=0.91, bottom=0.03, wspace=0.04, hspace=0.04)
@@ -50,9 +50,8 @@ def draw_windows(
         grey = plt.get_cmap("gray").with_extremes(bad=ERROR_COLORS["no data"])
         axes[0, i].imshow(image, cmap=grey, vmin=-spread, vmax=spread, interpolation="nearest")
         axes[1, i].imshow(np.where(target == 1, 1.0, 0.0), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        for j, m in enumerate(models):
-            hit = np.concatenate([m.probability[p] for p in parts])[n] >= m.threshold
-            axes[2 + j, i].imshow(error_image(hit, target), interpolation="nearest")
+        for axis, hit in zip(axes[2:, i], hits, strict=True):
+            axis.imshow(error_image(hit[n], target), interpolation="nearest")
         title = f"{real.well_names[windows['well'][n]]}\nrow {windows['row'][n]}\n{chosen[n]}"
         axes[0, i].set_title(title, fontsize=5.5)
     for axis in axes.flat:
@@ -81,13 +80,17 @@ def pick_test(models: Sequence[Scored], real: WellDataModule) -> dict[int, str]:
 
 
 def pick_failures(models: Sequence[Scored], real: WellDataModule) -> dict[int, str]:
-    """Of each real well the window at the 10 % quantile of the mean Dice of the models trained on synthetic wells."""
+    """Of each real well the window at the 10 % quantile of the mean Dice of the models trained on synthetic wells.
+
+    One view of each 72-column well; wells without a label large enough to be scored by itself are left out.
+    """
     windows = gather(real, PARTS)
     dice = np.mean([window_dice(m, windows, PARTS) for m in models if not m.real], axis=0)
-    chosen = {}
+    chosen, groups = {}, set()
     for number in np.unique(windows["well"]):
         mine = [n for n in np.flatnonzero(windows["well"] == number) if np.isfinite(dice[n])]
-        if mine:
+        if mine and real.wells[number].group not in groups:
             n = sorted(mine, key=lambda k: dice[k])[len(mine) // 10]
-            chosen[int(n)] = f"{dice[n]:.2f}"
-    return dict(list(chosen.items())[:14])  # 504 rows of real wells
+            chosen[int(n)] = f"Dice {dice[n]:.2f}"
+            groups.add(real.wells[number].group)
+    return chosen

@@ -36,7 +36,14 @@ def test_everything_wrong_is_listed_in_one_pass_and_training_refuses_it(challeng
     np.save(images[3], np.array([{"a": 1}], dtype=object), allow_pickle=True)
     out = check(challenge)
     assert out.returncode == 2
-    for text in ("file has 3,000", "36x35", "object arrays are not loaded", images[0].name, images[1].name, images[3].name):
+    for text in (
+        "file has 3,000",
+        "36x35",
+        "object arrays are not loaded",
+        images[0].name,
+        images[1].name,
+        images[3].name,
+    ):
         assert text in out.stdout, text
     assert "Traceback" not in out.stdout + out.stderr
     run = command("train", *MODEL, "data=corroseg", f"data.root={challenge}", f"hydra.run.dir={challenge.parent / 'r'}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 
 from wellseg import build
 from wellseg.artifact import Artifact
@@ -85,8 +85,9 @@ def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assem
     if cfg.compile:
         task.network.compile()
     callbacks = {"plateau": StepPlateau()} | build.parts(cfg, "callbacks", choices)
-    if "checkpoint" in callbacks:
-        callbacks["checkpoint"].dirpath = str(folder / "checkpoints")
+    for callback in callbacks.values():
+        if isinstance(callback, ModelCheckpoint):
+            callback.dirpath = str(folder / "checkpoints")
     logger = build.part(cfg, "logger", choices, save_dir=str(folder))
     if logger is None:  # Lightning refuses a monitor that has nowhere to write
         callbacks = {k: c for k, c in callbacks.items() if not isinstance(c, LearningRateMonitor)}
@@ -113,7 +114,7 @@ def build_trainer(
         choices,
         callbacks=list(callbacks.values()),
         logger=logger or False,
-        enable_checkpointing="checkpoint" in callbacks,
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks.values()),
         enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks.values()),
         default_root_dir=str(folder),
         plugins=[AtomicCheckpointIO()],

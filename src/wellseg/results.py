@@ -52,7 +52,7 @@ def finish(cfg: DictConfig, parts: Assembly, folder: Path) -> float:
     """Load the best weights, choose the threshold on validation, test once, and write everything; returns val Dice."""
     trainer, task = parts.trainer, parts.task
     best = folder / "checkpoints" / "best.ckpt"
-    if "checkpoint" in parts.callbacks and best.is_file() and not trainer.fast_dev_run:
+    if "best" in parts.callbacks and best.is_file() and not trainer.fast_dev_run:
         task.load_state_dict(checkpoints.read(best)["state_dict"], strict=True)
     results, curves = score(parts, test=cfg.test)
     if trainer.is_global_zero:

@@ -29,7 +29,9 @@ def run(cfg: "DictConfig") -> float | None:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir).resolve()
     choices = dict(hydra.runtime.choices)
-    with folder_lock(folder) if rank_zero_only.rank == 0 else nullcontext():  # the folder is one run's, of all processes
+    with (
+        folder_lock(folder) if rank_zero_only.rank == 0 else nullcontext()
+    ):  # the folder is one run's, of all processes
         if rank_zero_only.rank == 0:
             remove_leftovers(folder)
             remove_leftovers(folder / "checkpoints")

@@ -27,7 +27,10 @@ class StopOnNonFiniteLoss(pl.Callback):
         self._batch = batch
 
     def on_before_backward(self, trainer: pl.Trainer, task: pl.LightningModule, loss: Tensor) -> None:
-        if torch.isfinite(loss.detach()).all():
+        finite = bool(torch.isfinite(loss.detach()).all())
+        if trainer.world_size > 1:  # all processes stop, or those that go on would wait for the others for ever
+            finite = trainer.strategy.reduce_boolean_decision(finite, all=True)
+        if finite:
             return
         folder = Path(trainer.default_root_dir) / "debug"
         stem = f"step_{trainer.global_step}"

@@ -96,7 +96,7 @@ def save_good_and_bad(
     task: pl.LightningModule, datamodule: pl.LightningDataModule, part: str, path: Path, count: int = 5
 ) -> None:
     """The windows of `part` with the worst and with the best Dice among those that hold a defect, as one PNG."""
-    loader = datamodule.loader(part)
+    loader = datamodule.loader(part, whole=True)
     threshold = task.scores["val"].threshold
     found: list[tuple[float, int]] = []
     for batch in loader:

@@ -204,14 +204,17 @@ class WellDataModule(pl.LightningDataModule, ABC):
                 digest.update(np.ascontiguousarray(well.target).tobytes())
         return digest.hexdigest()
 
-    def loader(self, part: str, *, training: bool = False) -> WindowLoader:
-        """Batches of one part on the trainer's device; shuffled and augmented only when `training`."""
+    def loader(self, part: str, *, training: bool = False, whole: bool = False) -> WindowLoader:
+        """Batches of one part on the trainer's device; shuffled and augmented only when `training`.
+
+        With several processes each gets its share, or all of it where `whole`.
+        """
         store = self.store(part)
         if store is None:
             raise ConfigError(f"data.split={self.split} has no {part} wells", fix="data.split=wells")
         trainer = self.trainer
         device = trainer.strategy.root_device if trainer else torch.device("cpu")
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer and not whole else (0, 1)
         if self.storage == "memory":
             store.to(device)
         sampler = WindowSampler(

@@ -300,6 +300,15 @@ def test_a_multirun_ends_with_a_summary_best_first(tmp_path):
     assert "4 jobs, best validation Dice first" in out.stdout
 
 
+def test_the_default_folder_of_a_sweep_holds_its_jobs_and_its_summary(tmp_path):
+    arguments = [*TINY, "trainer.max_epochs=1", "logger=none", "test=false"]
+    out = command("train", "-m", *arguments, "model.thickness=1,2", cwd=tmp_path)
+    assert out.returncode == 0, out.stderr
+    (folder,) = (tmp_path / "outputs" / "multirun").iterdir()
+    assert {"0", "1", "summary.csv"} <= {p.name for p in folder.iterdir()}
+    assert len((folder / "summary.csv").read_text().splitlines()) == 3
+
+
 def test_a_failing_job_does_not_end_the_sweep(tmp_path):
     out = command(
         "train", "-m", *TINY, "optimizer.lr=1e-3,1e30", "scheduler=none", "logger=none", f"hydra.sweep.dir={tmp_path}",

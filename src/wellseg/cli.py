@@ -85,7 +85,7 @@ def _run(name: str, argv: Sequence[str]) -> int:
     if args.multirun:
         from wellseg.sweep import report
 
-        report(config.load(name, [o for o in overrides if o.startswith("hydra.sweep.dir=")], with_hydra=True))
+        report(config.load(name, [o for o in overrides if o.startswith(_SWEEP_DIR)], with_hydra=True))
     return max((f.exit_code for f in failures), default=OK)
 
 
@@ -109,6 +109,7 @@ def _job(name: str, failures: list[WellsegError]) -> Callable[[Any], Any]:
     return job
 
 
+_SWEEP_DIR = "hydra.sweep.dir="
 _LAUNCHER_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -182,7 +183,7 @@ def _quoted(text: str, quote: str = "'") -> str:
 def prepare(name: str, overrides: Sequence[str], *, multirun: bool) -> list[str]:
     """Compose every configuration that `overrides` stand for, so that mistakes end with exit code 2 before anything runs.
 
-    Returns the overrides with the run's name added when there is none. Raises ConfigError.
+    Returns the overrides with the run's name and, of a sweep, the folder added when there is none. Raises ConfigError.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -206,10 +207,14 @@ def prepare(name: str, overrides: Sequence[str], *, multirun: bool) -> list[str]
         if number < 256:  # later ones are caught by their own job
             cfg = config.load(name, combination, with_hydra=True)
     assert cfg is not None
+    added = []
     if "name" in cfg and cfg.name is None:
         chosen = cfg.hydra.runtime.choices
-        return [*overrides, f"name={chosen.get('experiment') or chosen.get('model')}"]
-    return list(overrides)
+        added.append("name=sweep" if multirun else f"name={chosen.get('experiment') or chosen.get('model')}")
+    if multirun and not any(o.startswith(_SWEEP_DIR) for o in overrides):
+        # Composed again after the jobs, the time in its name would be another one.
+        added.append(quote_path(f"{_SWEEP_DIR}{cfg.hydra.sweep.dir}"))
+    return [*overrides, *added]
 
 
 def help_text(name: str) -> str:

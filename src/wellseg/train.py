@@ -29,10 +29,9 @@ def run(cfg: "DictConfig") -> float | None:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir).resolve()
     choices = dict(hydra.runtime.choices)
-    with (
-        folder_lock(folder) if rank_zero_only.rank == 0 else nullcontext()
-    ):  # the folder is one run's, of all processes
-        if rank_zero_only.rank == 0:
+    first = rank_zero_only.rank == 0  # of the processes of this run, which share the folder
+    with folder_lock(folder) if first else nullcontext():
+        if first:
             remove_leftovers(folder)
             remove_leftovers(folder / "checkpoints")
         checkpoint = newest_good(folder / "checkpoints") if cfg.ckpt_path == "auto" else as_path(cfg.ckpt_path)

@@ -41,7 +41,7 @@ def import_weights(source: Path, target: Path) -> None:
         "normalization": Normalization().as_dict(),
         "threshold": 0.5,
         "classes": ["intact", "defect"],
-        "input": {"window": 36, "width": 36, "layout": "single"},
+        "input": {"window": 36, "widths": [36], "layout": "single", "channels": 1},
         "scores": {},
         "source": source.name,
     }

@@ -1,7 +1,7 @@
 """The model artefact: one safetensors file with weights and everything needed to use them. The only code that reads weights.
 
 The file's metadata hold one key, "wellseg", with JSON: format, architecture {name, arguments}, normalization, classes,
-threshold, input {window, width, layout}, scores, data fingerprint, versions, parent run. An architecture is looked up among
+threshold, input {window, widths, layout, channels}, scores, data fingerprint, versions, parent run. An architecture is looked up among
 the modules of `wellseg.models`; nothing in a file is ever imported, instantiated or interpolated otherwise.
 """
 

@@ -124,7 +124,7 @@ def _metadata(parts: Assembly, results: dict[str, Any], folder: Path) -> dict[st
         "input": {
             "window": data.window,
             "widths": data.store("train").widths,
-            "azimuth_layout": data.azimuth_layout,
+            "layout": data.azimuth_layout,
             "channels": 1,
         },
         "scores": {part: results[part] for part in ("val", "test")},
@@ -180,6 +180,10 @@ def print_results(results: dict[str, Any], files: dict[str, Path]) -> None:
         for well, scores in results["per_well"].get(part, {}).items():
             table.add_row(f"  {well}", *(_score(scores.get(n)) for n in SHOWN), style="dim")
     console.print(table)
+    for part, c in results["confusion"].items():
+        console.print(
+            f"{PARTS[part]} pixels: {c['tp']:,} hit, {c['fn']:,} missed, {c['fp']:,} false, {c['tn']:,} intact and left alone"
+        )
     for name, path in files.items():
         console.print(f"{name}: {path}", soft_wrap=True)
 

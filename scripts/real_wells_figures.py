@@ -42,7 +42,7 @@ def draw_windows(
     hits = [np.concatenate([m.probability[p] for p in parts]) >= m.threshold for m in models]
     rows, numbers = ["image", "silver", *(m.label for m in models)], list(chosen)
     figure, axes = plt.subplots(len(rows), len(numbers), figsize=(1.05 * len(numbers) + 0.8, 1.08 * len(rows) + 0.5))
-    figure.subplots_adjust(left=0.075, right=0.995, top=0.91, bottom=0.03, wspace=0.04, hspace=0.04)
+    figure.subplots_adjust(left=0.075, right=0.995, top=0.93, bottom=0.03, wspace=0.04, hspace=0.04)
     for i, n in enumerate(numbers):
         target, valid = windows["target"][n], windows["valid"][n]
         image = np.where(valid, windows["image"][n], np.nan)

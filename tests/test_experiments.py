@@ -75,6 +75,11 @@ def test_an_experiment_has_the_courses_numbers(name, batch_size, lr, patience, l
     assert cfg.data._target_.endswith("SyntheticDataModule")
 
 
+def test_an_experiment_takes_another_schedule():
+    cfg = config.load("train", ["experiment=exp2001", "scheduler=one_cycle"])
+    assert "patience" not in cfg.scheduler
+
+
 def test_the_courses_loss_is_bce_with_positives_twice_plus_a_third_of_dice():
     cfg = config.load("train", ["experiment=exp2001"])
     assert (cfg.loss.bce_weight, cfg.loss.positive_weight, cfg.loss.dice_weight) == (1.0, 2.0, 0.3)

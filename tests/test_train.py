@@ -95,7 +95,7 @@ def test_tensorboard_holds_scalars_panels_curve_and_hyperparameters(finished):
     tags = events.Tags()
     assert {"train/loss_step", "val/loss", "val/dice_per_image", "lr-Adam"} <= set(tags["scalars"])
     assert {"validation/windows", "validation/precision_recall"} <= set(tags["images"])
-    assert len(events.Images("validation/windows")) == 2
+    assert len(events.Images("validation/windows")) == len(events.Scalars("val/dice_per_image")) == 2
     assert tags["graph"]
     assert "_hparams_/session_start_info" in events.summary_metadata
     assert "final/test/dice_per_image" in tags["scalars"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from wellseg.data.normalize import Normalization, Normalize
@@ -76,7 +77,8 @@ class SegmentationTask(pl.LightningModule):
         logits = self(batch.image, batch.valid)
         if self.loss is not None:
             loss = self.loss(logits, batch.target)
-            self.log(f"{part}/loss", loss, on_epoch=True, batch_size=len(batch.index), sync_dist=True)
+            size = len(batch.index)
+            self.log(f"{part}/loss", loss, on_epoch=True, batch_size=size, sync_dist=True, logger=self._curve(part))
         self.scores[part].update(logits[:, 0].float().sigmoid(), batch.target, batch.index, batch.well)
 
     def on_validation_epoch_start(self) -> None:
@@ -93,7 +95,11 @@ class SegmentationTask(pl.LightningModule):
 
     def _log_scores(self, part: str) -> None:
         for name, value in self.scores[part].compute().items():
-            self.log(f"{part}/{name}", float(value), prog_bar=name == "dice_per_image")
+            self.log(f"{part}/{name}", float(value), prog_bar=name == "dice_per_image", logger=self._curve(part))
+
+    def _curve(self, part: str) -> bool | None:
+        """None, the default, where a score belongs on TensorBoard's curves: not when validation is scored once more."""
+        return None if part == "test" or self.trainer.state.fn == TrainerFn.FITTING else False
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self._optimizer(self.network.parameters())

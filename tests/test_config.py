@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -60,14 +61,16 @@ def test_new_keys_need_a_plus():
 )
 def test_paths_survive_hydras_parser(path):
     quoted = cli.quote_path(f"data.root={path}")
-    assert config.load("train", ["data=corroseg", quoted]).data.root == path
+    assert config.load("train", ["data=corroseg", quoted]).data.root == os.path.abspath(path)
 
 
 def test_home_null_and_sweeps_of_paths():
     assert "~" not in cli.quote_path("data.root=~/x")
     assert cli.quote_path("ckpt_path=null") == "ckpt_path=null"
     assert cli.quote_path("ckpt_path=auto") == "ckpt_path=auto"
-    assert cli.quote_path("data.root=a,b c", sweep=True) == "data.root='a','b c'"
+    assert cli.quote_path("data.root=/a,/b c", sweep=True) == "data.root='/a','/b c'"
+    assert cli.quote_path("data.root=x") == f"data.root='{os.getcwd()}/x'"
+    assert cli.quote_path("hydra.run.dir=x y") == "hydra.run.dir='x y'"
     assert cli.quote_path("model.thickness=4,8", sweep=True) == "model.thickness=4,8"
     assert cli.quote_path("data.root='x y'") == "data.root='x y'"
 

@@ -49,13 +49,20 @@ def test_compiled_training_gives_the_same_scores(tmp_path):
 
 
 def test_averaged_weights_are_those_of_the_artefact(tmp_path):
-    out = command("train", *QUICK, "callbacks=ema", "callbacks.ema.decay=0.5", f"hydra.run.dir={tmp_path}")
+    # Twenty epochs at a rate at which the last epoch is not the best one.
+    arguments = [*TINY, "logger=none", "trainer.max_epochs=20", "optimizer.lr=3e-2", "scheduler=none"]
+    out = command("train", *arguments, "callbacks=ema", "callbacks.ema.decay=0.5", f"hydra.run.dir={tmp_path / 'r'}")
     assert out.returncode == 0, out.stderr
-    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
-    saved = artifact.load(tmp_path / "model.safetensors").network.state_dict()
+    folder = tmp_path / "r"
+    best, last = (torch.load(folder / "checkpoints" / f"{n}.ckpt", weights_only=True) for n in ("best", "last"))
+    assert best["epoch"] < last["epoch"], "the best epoch is the last one: the test shows nothing"
+    saved = artifact.load(folder / "model.safetensors").network.state_dict()
     for key, value in saved.items():
         assert torch.equal(best["state_dict"][f"network.{key}"], value)
     assert any(not torch.equal(best["current_model_state"][f"network.{k}"], v) for k, v in saved.items())
+    out = command("evaluate", f"run={folder}", f"hydra.run.dir={tmp_path / 'e'}")
+    assert out.returncode == 0, out.stderr
+    assert scores(tmp_path / "e")["val"] == pytest.approx(scores(folder)["val"], abs=1e-6)
 
 
 def test_a_set_on_disk_read_by_workers_trains_to_the_same_weights(tmp_path):
@@ -99,6 +106,9 @@ def test_a_device_that_is_not_there_is_said(tmp_path):
         ("optimizer.lr=-1", "Invalid learning rate"),
         ("scheduler.monitor=val/dyce", "scheduler.monitor=val/dyce"),
         ("trainer.limit_val_batches=0", "nothing to validate on"),
+        ("trainer.limit_val_batches=0.01", "limit_val_batches"),
+        ("seed=-1", "seed=-1"),
+        ("data.num_workers=2", "data.storage=disk"),
         ("trainer.precision=12", "conf/trainer/cpu.yaml"),
     ],
 )

@@ -1,6 +1,7 @@
 """Training from the command line: what a run leaves, resuming, signals, faults. Runs are as small as they can be."""
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -34,6 +35,10 @@ def assert_same_state(a, b):
     moments = [c["optimizer_states"][0]["state"] for c in (first, second)]
     for key in moments[0]:
         assert all(torch.equal(moments[0][key][name], moments[1][key][name]) for name in moments[0][key]), key
+
+
+LAST_BATCH = 14
+"""Of an epoch of twelve wells of five windows each, seven to nine of them for training, in batches of two."""
 
 
 @pytest.fixture(scope="module")
@@ -162,11 +167,15 @@ def test_resuming_after_a_kill_is_bit_identical(tmp_path):
 
 
 @pytest.mark.parametrize(
-    # A plateau schedule that reacts to every epoch shows whether one of its steps is lost.
-    ("signum", "schedule"),
-    [(signal.SIGTERM, ["scheduler.patience=0", "scheduler.factor=0.5"]), (signal.SIGUSR1, ["scheduler=one_cycle"])],
+    # A plateau schedule that reacts to every epoch shows whether one of its steps is lost; the eighth batch is the last.
+    ("signum", "batch", "schedule"),
+    [
+        (signal.SIGTERM, 4, ["scheduler.patience=0", "scheduler.factor=0.5"]),
+        (signal.SIGTERM, LAST_BATCH, ["scheduler.patience=0", "scheduler.factor=0.5"]),
+        (signal.SIGUSR1, 4, ["scheduler=one_cycle", "callbacks=ema"]),
+    ],
 )
-def test_a_schedulers_signal_saves_mid_epoch_and_resuming_is_bit_identical(tmp_path, signum, schedule):
+def test_a_schedulers_signal_saves_and_resuming_is_bit_identical(tmp_path, signum, batch, schedule):
     arguments = [
         *TINY,
         *schedule,
@@ -185,7 +194,7 @@ def test_a_schedulers_signal_saves_mid_epoch_and_resuming_is_bit_identical(tmp_p
         "from wellseg.task import SegmentationTask\n"
         "step = SegmentationTask.training_step\n"
         "def signalled(self, batch, batch_idx):\n"
-        f"    if batch_idx == 4 and self.current_epoch == 0: os.kill(os.getpid(), {int(signum)})\n"
+        f"    if batch_idx == {batch} and self.current_epoch == 0: os.kill(os.getpid(), {int(signum)})\n"
         "    return step(self, batch, batch_idx)\n"
         "SegmentationTask.training_step = signalled\n"
         "from wellseg.cli import run_command\n"
@@ -198,7 +207,7 @@ def test_a_schedulers_signal_saves_mid_epoch_and_resuming_is_bit_identical(tmp_p
     )  # fmt: skip
     assert out.returncode == 0, out.stderr + out.stdout
     assert "ckpt_path=" in out.stdout
-    assert torch.load(last, weights_only=True)["global_step"] == 5
+    assert torch.load(last, weights_only=True)["global_step"] == batch + 1
     assert not (stopped / "model.safetensors").exists()
     out = command("train", *arguments, f"hydra.run.dir={stopped}", "ckpt_path=auto")
     assert out.returncode == 0, out.stderr
@@ -242,6 +251,82 @@ def test_a_damaged_checkpoint_is_refused_or_replaced_when_asked(finished, tmp_pa
     assert "best.ckpt" in out.stdout
 
 
+def test_a_run_is_resumed_from_its_folder_alone(tmp_path):
+    """Also after the folder was moved: the best score is remembered."""
+    arguments = [*TINY, "logger=none", "data.fold=1", "optimizer.lr=1e-2"]
+    assert command("train", *arguments, f"hydra.run.dir={tmp_path / 'a'}").returncode == 0
+    best = (tmp_path / "a" / "checkpoints" / "best.ckpt").read_bytes()
+    moved = (tmp_path / "a").rename(tmp_path / "b c")
+    more = ["ckpt_path=auto", "trainer.max_epochs=3", "optimizer.lr=1e-2", "scheduler=none"]
+    out = command("train", f"hydra.run.dir={moved}", *more)
+    assert out.returncode == 0, out.stderr
+    last = torch.load(moved / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["epoch"] == 2
+    before = torch.load(io.BytesIO(best), weights_only=True)
+    key = next(k for k in last["callbacks"] if k.startswith("RunCheckpoint") and "val/dice" in k)
+    scores = [float(c["callbacks"][key]["best_model_score"]) for c in (before, last)]
+    assert ((moved / "checkpoints" / "best.ckpt").read_bytes() != best) == (scores[1] > scores[0])
+    cfg = OmegaConf.load(moved / ".hydra" / "config.yaml")
+    assert (cfg.model.thickness, cfg.data.fold, cfg.trainer.max_epochs) == (2, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [("data.fold=2", "another split"), ("data.level=easy", "other data"), ("model.thickness=3", "do not fit")],
+)
+def test_a_run_is_not_resumed_as_another_one(finished, tmp_path, change, text):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    out = command("train", f"hydra.run.dir={folder}", "ckpt_path=auto", "trainer.max_epochs=3", change)
+    assert out.returncode == 2
+    assert text in out.stderr
+    assert "Traceback" not in out.stderr
+
+
+def test_evaluate_takes_single_overrides_and_keeps_the_rest(finished, tmp_path):
+    folder, _ = finished
+    arguments = ["trainer.limit_test_batches=1", "metrics.threshold=0.9"]
+    out = command("evaluate", f"run={folder}", *arguments, f"hydra.run.dir={tmp_path}", cwd=tmp_path)
+    assert out.returncode == 0, out.stderr
+    after = json.loads((tmp_path / "metrics.json").read_text())
+    before = json.loads((folder / "metrics.json").read_text())
+    assert after["policy"]["threshold"] == 0.9
+    assert sum(after["confusion"]["test"].values()) < sum(before["confusion"]["test"].values())
+    assert after["per_well"]["test"].keys() <= before["per_well"]["test"].keys()
+
+
+def test_evaluate_never_takes_training_wells_for_a_test(finished, tmp_path):
+    folder, _ = finished
+    before = json.loads((folder / "metrics.json").read_text())
+    arguments = [a for a in TINY if a.startswith("data.")]
+    out = command(
+        "evaluate", f"artifact={folder / 'model.safetensors'}", "data=synthetic", *arguments, "data.fold=2",
+        f"hydra.run.dir={tmp_path}", cwd=tmp_path,
+    )  # fmt: skip
+    assert out.returncode == 0, out.stderr
+    after = json.loads((tmp_path / "metrics.json").read_text())
+    assert after["per_well"]["test"].keys() == before["per_well"]["test"].keys()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": {"_target_": "pathlib.Path.touch"}},
+        {"data": {"_target_": "wellseg.data.synthetic.SyntheticDataModule", "augment": {"_target_": "os.system"}}},
+        {"metrics": {"_target_": "wellseg.metrics.segmentation.SegmentationScores", "empty": "${oc.env:HOME}"}},
+    ],
+)
+def test_a_run_folder_chooses_nothing_that_is_called(finished, tmp_path, change):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    path = folder / ".hydra" / "config.yaml"
+    stored = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    OmegaConf.save(OmegaConf.create(stored | change), path)
+    out = command("evaluate", f"run={folder}", f"hydra.run.dir={tmp_path / 'e'}", cwd=tmp_path)
+    assert out.returncode == 2
+    assert "the stored configuration holds" in out.stderr
+
+
 def test_a_checkpoint_with_code_is_not_executed(tmp_path):
     canary = tmp_path / "canary"
 
@@ -257,8 +342,12 @@ def test_a_checkpoint_with_code_is_not_executed(tmp_path):
 
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
+    assert command("train", *TINY, "logger=none", f"hydra.run.dir={tmp_path}").returncode == 0
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.suffix in (".yaml", ".ckpt", ".json")}
+    assert len(before) == 6
     with folder_lock(tmp_path):
-        out = command("train", *TINY, f"hydra.run.dir={tmp_path}")
+        out = command("train", *TINY, "model.thickness=5", f"hydra.run.dir={tmp_path}")
+    assert {p: p.read_bytes() for p in before} == before
     assert out.returncode == 2
     assert "another run is writing to this folder" in out.stderr
     assert str(os.getpid()) in out.stderr
@@ -326,6 +415,7 @@ def test_a_failed_build_names_key_file_and_cause(tmp_path):
     assert "down" in out.stderr
     out = command("train", *TINY, "+optimizer.beta=3", f"hydra.run.dir={tmp_path / 'b'}")
     assert out.returncode == 2
-    assert "optimizer cannot be built" in out.stderr or "optimizer" in out.stderr
+    assert "optimizer cannot be built" in out.stderr
+    assert "beta" in out.stderr
     assert "conf/optimizer/adam.yaml" in out.stderr
     assert "Traceback" not in out.stderr

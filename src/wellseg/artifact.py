@@ -1,8 +1,8 @@
 """The model artefact: one safetensors file with weights and everything needed to use them. The only code that reads weights.
 
 The file's metadata hold one key, "wellseg", with JSON: format, architecture {name, arguments}, normalization, classes,
-threshold, input {window, widths, layout, channels}, scores, data fingerprint, versions, parent run. An architecture is looked up among
-the modules of `wellseg.models`; nothing in a file is ever imported, instantiated or interpolated otherwise.
+threshold, input {window, widths, layout, channels}, scores, data fingerprint and parts, versions, parent run. An architecture
+is looked up among the modules of `wellseg.models`; nothing in a file is ever imported, instantiated or interpolated otherwise.
 """
 
 import hashlib
@@ -22,11 +22,12 @@ from torch import Tensor, nn
 import wellseg.models
 from wellseg.data.normalize import Normalization
 from wellseg.errors import ArtifactError
-from wellseg.files import write_atomically
+from wellseg.files import write_bytes
 
 FORMAT = 1
 _KEY = "wellseg"
-_LARGEST_ARGUMENT = 65_536  # more layers or channels than this is damage or malice; building them would take forever
+# Of all numbers among the arguments: more layers or channels are damage or malice, and building them would take forever.
+_LARGEST_SUM = 65_536
 _REQUIRED = {"architecture": dict, "normalization": dict, "threshold": float, "classes": list, "input": dict}
 
 
@@ -72,7 +73,7 @@ def save(path: str | Path, network: nn.Module, arguments: Mapping[str, Any], met
     record = {"format": FORMAT, "architecture": architecture, "weights_sha256": _digest(state), **metadata}
     _check_metadata(record, str(path))
     text = json.dumps(record, sort_keys=True, allow_nan=False)
-    write_atomically(Path(path), lambda p: safetensors.torch.save_file(state, p, metadata={_KEY: text}))
+    write_bytes(Path(path), safetensors.torch.save(state, metadata={_KEY: text}))
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def load(path: str | Path) -> Artifact:
 def load_into(network: nn.Module, path: str | Path) -> None:
     """Fill `network` with the weights of an artefact; all keys and shapes must fit."""
     _, state = _read(Path(path), weights=True)
-    _compare(network.state_dict(), state, str(path))
+    compare(network.state_dict(), state, str(path))
     network.load_state_dict(state, strict=True)
 
 
@@ -177,8 +178,10 @@ def _build(architecture: Mapping[str, Any], state: Mapping[str, Tensor], where: 
         )
     if not isinstance(arguments, dict):
         raise ArtifactError(f"the arguments of {name} are not a mapping", where=where)
-    if max(_numbers(arguments), default=0) > _LARGEST_ARGUMENT:
-        raise ArtifactError(f"an argument of {name} exceeds {_LARGEST_ARGUMENT}", where=where, why=f"{arguments}"[:500])
+    if sum(_numbers(arguments)) > _LARGEST_SUM:
+        raise ArtifactError(
+            f"the arguments of {name} add up to more than {_LARGEST_SUM}", where=where, why=f"{arguments}"[:500]
+        )
     try:
         # On the meta device nothing is allocated, whatever sizes a damaged or hostile file claims.
         with torch.device("meta"):
@@ -187,7 +190,7 @@ def _build(architecture: Mapping[str, Any], state: Mapping[str, Tensor], where: 
         raise ArtifactError(
             f"{name} cannot be built from the file's arguments", where=where, why=repr(error)
         ) from error
-    _compare(network.state_dict(), state, where)
+    compare(network.state_dict(), state, where)
     network.load_state_dict(dict(state), strict=True, assign=True)
     return network
 
@@ -200,7 +203,8 @@ def _numbers(value: Any) -> Iterator[float]:
             yield from _numbers(item)
 
 
-def _compare(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
+def compare(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
+    """Raise ArtifactError with a table of what differs unless `found` has the keys, shapes, types and finite values wanted."""
     rows = [f"{k}: missing" for k in wanted if k not in found]
     rows += [f"{k}: not part of the network" for k in found if k not in wanted]
     for key in wanted.keys() & found.keys():

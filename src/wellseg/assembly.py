@@ -23,7 +23,7 @@ from wellseg.task import SegmentationTask
 _EXPECTED_WARNINGS = (
     ".*does not have many workers.*",  # windows are gathered from memory on the training device; workers would slow it
     ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run goes on in its folder
-    ".*The dirpath has changed from.*",  # a run folder may have been moved before it is resumed
+    ".*ReduceLROnPlateau conditioned on metric.*",  # wellseg.callbacks.plateau steps it
     ".*number of training batches .* is smaller than the logging interval.*",
     ".*You're resuming from a checkpoint that ended before the epoch ended.*",  # WindowLoader is resumable
     ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # Lightning 2.6 with torch 2.13
@@ -50,14 +50,6 @@ class Assembly:
     callbacks: dict[str, pl.Callback] = field(default_factory=dict)
 
 
-def read_data(cfg: DictConfig, choices: Mapping[str, str]) -> WellDataModule:
-    """The data module, read, checked and split. Raises DataError, ConfigError."""
-    extra = {"augment": build.part(cfg, "augment", choices)} if "augment" in cfg else {}
-    datamodule = build.part(cfg, "data", choices, **extra)
-    datamodule.setup()
-    return datamodule
-
-
 def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assembly:
     """Everything that training needs; all it writes goes below `folder`."""
     if cfg.trainer.get("limit_val_batches") == 0:
@@ -67,8 +59,11 @@ def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assem
             fix="trainer.limit_val_batches=1 is nearly as quick",
         )
     _quiet()
+    if not 0 <= cfg.seed < 2**32:
+        raise ConfigError(f"seed={cfg.seed}", fix="a whole number from 0 to 4,294,967,295")
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    datamodule = read_data(cfg, choices)
+    datamodule = build.part(cfg, "data", choices, augment=build.part(cfg, "augment", choices))
+    datamodule.setup()
     network = build.part(cfg, "model", choices)
     optimizer = build.part(cfg, "optimizer", choices)
     build.attempt(cfg, "optimizer", choices, lambda: optimizer(network.parameters()))
@@ -88,18 +83,24 @@ def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assem
     for callback in callbacks.values():
         if isinstance(callback, ModelCheckpoint):
             callback.dirpath = str(folder / "checkpoints")
+    if "requeue" in callbacks:  # after those that change the weights at the end of a batch (ema)
+        callbacks["requeue"] = callbacks.pop("requeue")
     logger = build.part(cfg, "logger", choices, save_dir=str(folder))
     if logger is None:  # Lightning refuses a monitor that has nowhere to write
         callbacks = {k: c for k, c in callbacks.items() if not isinstance(c, LearningRateMonitor)}
     return Assembly(datamodule, task, build_trainer(cfg, folder, choices, callbacks, logger), callbacks)
 
 
-def assemble_for_scoring(cfg: DictConfig, folder: Path, choices: Mapping[str, str], model: Artifact) -> Assembly:
-    """What scoring a model file needs: its own normalisation and threshold, the configuration's data, metric and trainer."""
+def assemble_for_scoring(
+    cfg: DictConfig, folder: Path, choices: Mapping[str, str], model: Artifact, threshold: float
+) -> Assembly:
+    """What scoring a model file needs: its own normalisation, the configuration's data, metric and trainer."""
     _quiet()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    datamodule = read_data(cfg, choices)
-    scores = build.part(cfg, "metrics", choices, threshold=model.threshold)
+    datamodule = build.part(cfg, "data", choices)
+    datamodule.keep_split(model.metadata.get("data_fingerprint", ""), model.metadata.get("parts", {}))
+    datamodule.setup()
+    scores = build.part(cfg, "metrics", choices, threshold=threshold)
     task = SegmentationTask(model.network, None, None, scores, normalization=model.normalization)
     return Assembly(datamodule, task, build_trainer(cfg, folder, choices, {}, False))
 

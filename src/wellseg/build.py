@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from wellseg import config
 from wellseg.errors import ConfigError, WellsegError
 
 
@@ -33,6 +35,41 @@ def arguments(cfg: DictConfig, key: str) -> dict[str, Any]:
     """The plain arguments of group `key`, without its `_target_`: what an artefact stores of a network."""
     plain = OmegaConf.to_container(cfg[key], resolve=True)
     return {k: v for k, v in plain.items() if not k.startswith("_")}
+
+
+def check_stored(cfg: DictConfig, where: str) -> None:
+    """Raise ConfigError unless a configuration that was read from a file names nothing but what our own conf/ names.
+
+    A run folder may come from anybody: its YAML must not choose what is called or read the environment.
+    """
+    known = set(
+        re.findall(r"_target_: *([\w.]+)", "\n".join(p.read_text("utf-8") for p in config.folder().rglob("*.yaml")))
+    )
+
+    def walk(node: Any, key: str) -> None:
+        if isinstance(node, dict):
+            for k, v in node.items():
+                if k == "_target_" and v is not None and v not in known:
+                    raise _foreign(f"{key}_target_: {v}", where)
+                walk(v, f"{key}{k}.")
+        elif isinstance(node, list):
+            for i, v in enumerate(node):
+                walk(v, f"{key}{i}.")
+        elif isinstance(node, str) and re.search(
+            r"\$\{[^}]*:", node
+        ):  # ${key} refers to a key, ${resolver:...} runs code
+            raise _foreign(f"{key.rstrip('.')}: {node}", where)
+
+    walk(OmegaConf.to_container(cfg, resolve=False), "")
+
+
+def _foreign(what: str, where: str) -> ConfigError:
+    return ConfigError(
+        f"the stored configuration holds {what}",
+        where=where,
+        why="only what wellseg's own configuration names is built from a run folder; nothing was executed",
+        fix="evaluate the model file: artifact=DIR/model.safetensors data=...",
+    )
 
 
 def _instantiate(node: DictConfig, key: str, where: str, objects: Mapping[str, Any]) -> Any:

@@ -1,5 +1,6 @@
 """Checkpoints of one's own run, for resuming: written atomically, read as plain types or not at all."""
 
+import io
 import logging
 import zipfile
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from wellseg.errors import ArtifactError
-from wellseg.files import write_atomically
+from wellseg.files import write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +19,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint files, whole or untouched at any moment, loaded with `weights_only=True`."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        write_atomically(Path(path), lambda p: torch.save(checkpoint, p))
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_bytes(Path(path), buffer.getvalue())
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
@@ -35,7 +38,7 @@ def read(path: Path) -> dict[str, Any]:
         # torch does not compare the checksums of the archive, so a flipped bit would go unnoticed.
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+    except Exception as error:  # a damaged archive makes zipfile raise what it likes
         raise ArtifactError(
             f"{path.name} is not a whole checkpoint", where=str(path), why=str(error), fix=fix
         ) from error

@@ -75,6 +75,8 @@ def _run(name: str, argv: Sequence[str]) -> int:
     parser = get_args_parser()
     args = parser.parse_args(list(argv))
     overrides = [quote_path(o, sweep=args.multirun) for o in args.overrides]
+    if name == "train" and "ckpt_path=auto" in overrides:
+        overrides = with_recorded(overrides)
     if not (args.cfg or args.info or args.hydra_help or args.shell_completion):
         overrides = prepare(name, overrides, multirun=args.multirun)
     flags = [a for a in argv if a not in args.overrides]
@@ -149,6 +151,8 @@ def _as_problem(error: Exception) -> WellsegError:
         return error
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch has its own
         return EnvironmentFault("out of memory", why=str(error), fix="a smaller batch_size")
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's word for settings that do not go together
+        return ConfigError("the trainer refuses these settings", why=str(error))
     if isinstance(error, OSError):
         return EnvironmentFault(error.strerror or str(error), where=str(error.filename or ""), why=repr(error))
     return Bug(
@@ -164,7 +168,10 @@ def _report(error: WellsegError) -> None:
 
 
 def quote_path(override: str, *, sweep: bool = False) -> str:
-    """`key=value` with a path as value, quoted for Hydra's parser, ~ expanded; other overrides come back as they are."""
+    """`key=value` with a path as value, quoted for Hydra's parser; other overrides come back as they are.
+
+    ~ is expanded, and inputs become absolute, so that a run folder can be used from anywhere.
+    """
     key, equals, value = override.partition("=")
     if not equals or key.lstrip("+") not in PATH_KEYS or value in ("", "null", "auto") or "${" in value:
         return override
@@ -172,12 +179,31 @@ def quote_path(override: str, *, sweep: bool = False) -> str:
         return override
     swept = sweep and not key.startswith("hydra.")
     pieces = value.split(",") if swept else [value]
-    return f"{key}={','.join(_quoted(os.path.expanduser(piece)) for piece in pieces)}"
+    pieces = [os.path.expanduser(piece) for piece in pieces]
+    if not key.startswith("hydra."):
+        pieces = [os.path.abspath(piece) for piece in pieces]
+    return f"{key}={','.join(map(_quoted, pieces))}"
 
 
 def _quoted(text: str, quote: str = "'") -> str:
     """`text` in quotes; Hydra reads a backslash as one, except before a quote, where it takes two."""
     return quote + re.sub(rf"(\\*)({quote}|$)", lambda m: 2 * m[1] + (f"\\{quote}" if m[2] else ""), text) + quote
+
+
+def with_recorded(overrides: Sequence[str]) -> list[str]:
+    """The overrides with which the run in hydra.run.dir was begun, then those of `overrides`, which win.
+
+    So that `hydra.run.dir=DIR ckpt_path=auto` goes on with the same model and data.
+    """
+    folder = next((o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("hydra.run.dir=")), "")
+    record = Path(folder) / ".hydra" / "overrides.yaml"
+    if not folder or not record.is_file():
+        return list(overrides)
+    import yaml
+
+    given = {o.partition("=")[0] for o in overrides}
+    recorded = yaml.safe_load(record.read_text(encoding="utf-8")) or []
+    return [o for o in recorded if o.partition("=")[0] not in given] + list(overrides)
 
 
 def prepare(name: str, overrides: Sequence[str], *, multirun: bool) -> list[str]:

@@ -26,22 +26,22 @@ def run(cfg: "DictConfig") -> float:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir).resolve()
     choices = dict(hydra.runtime.choices)
+    asked = [o.lstrip("+").partition("=")[0] for o in hydra.overrides.task]
     if (cfg.run is None) == (cfg.artifact is None):
         raise ConfigError("evaluate takes run=DIR or artifact=FILE, one of them", fix="run= a run folder of train")
     if cfg.run is not None:
-        run_dir = as_path(cfg.run)
-        path = run_dir / "model.safetensors"
-        asked = {o.lstrip("+").partition("=")[0].split(".")[0] for o in hydra.overrides.task}
-        cfg, choices = _of_run(run_dir, cfg, choices, asked)
+        path = as_path(cfg.run) / "model.safetensors"
+        cfg, choices = _of_run(as_path(cfg.run), cfg, choices, asked)
     else:
         path = as_path(cfg.artifact)
-        if cfg.get("data") is None:
+        if not any(key.split(".")[0] == "data" for key in asked):
             raise ConfigError(
                 "artifact= needs data to be scored on", fix="add data=corroseg data.root=DIR, or another set"
             )
     model = artifact.load(path)
-    parts = assemble_for_scoring(cfg, folder, choices, model)
-    results, curves = score(parts, threshold=model.threshold)
+    threshold = cfg.metrics.threshold if "metrics.threshold" in asked else model.threshold
+    parts = assemble_for_scoring(cfg, folder, choices, model, threshold)
+    results, curves = score(parts, threshold=threshold)
     if parts.trainer.is_global_zero:
         write_json(folder / "metrics.json", results)
         draw_figures(parts, results, curves, folder / "figures")
@@ -50,22 +50,31 @@ def run(cfg: "DictConfig") -> float:
 
 
 def _of_run(
-    run_dir: "Path", cfg: "DictConfig", choices: dict[str, str], asked: set[str]
+    run_dir: "Path", cfg: "DictConfig", choices: dict[str, str], asked: list[str]
 ) -> tuple["DictConfig", dict[str, str]]:
-    """The configuration of a run, but for the groups `asked` for on this command line."""
+    """The configuration of a run with what was `asked` for on this command line, group by group and key by key."""
     from omegaconf import OmegaConf, open_dict
 
+    from wellseg.build import check_stored
     from wellseg.errors import ConfigError
 
     record = run_dir / ".hydra"
     if not (record / "config.yaml").is_file():
         raise ConfigError("not a run folder", where=str(run_dir), why="it has no .hydra/config.yaml", fix="check run=")
     stored = OmegaConf.load(record / "config.yaml")
-    stored_choices = dict(OmegaConf.load(record / "hydra.yaml").hydra.runtime.choices)
+    check_stored(stored, str(record / "config.yaml"))
+    stored_hydra = OmegaConf.to_container(OmegaConf.load(record / "hydra.yaml"), resolve=False)
+    stored_choices = dict(stored_hydra["hydra"]["runtime"]["choices"])
     with open_dict(stored):
-        for group in asked & {"data", "metrics", "trainer"}:
-            stored[group] = cfg[group]
-            stored_choices[group] = choices[group]
+        for key in asked:
+            if key in ("data", "metrics", "trainer"):
+                stored[key] = cfg[key]
+                stored_choices[key] = choices[key]
+        for key in asked:
+            if key not in ("run", "artifact", "data", "metrics", "trainer") and not key.startswith("hydra"):
+                OmegaConf.update(stored, key, OmegaConf.select(cfg, key), force_add=True)
+        if "fake" in stored.data:
+            stored.data.fake = False  # a set that has gone must be missed, not made up
     return stored, stored_choices
 
 

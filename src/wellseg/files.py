@@ -13,10 +13,19 @@ from typing import Any
 from wellseg.errors import EnvironmentFault, TrainingError
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
+    """`write_atomically` for what is already in memory.
+
+    Writers of libraries hide the system's error behind their own: let them write to memory, and that to the disk.
+    """
+    write_atomically(path, lambda p: p.write_bytes(content), size=len(content))
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any], *, size: int | None = None) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place; `path` is whole or untouched at any moment.
 
-    Raises EnvironmentFault when the disk is full; the temporary file is removed whatever happens, short of a kill.
+    size: bytes that will be written, where known. Raises EnvironmentFault when the disk is full; the temporary file is
+    removed whatever happens, short of a kill.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -28,15 +37,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             os.fsync(f.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except Exception as error:
-        # torch and safetensors wrap the system's error in their own, with only its text left.
-        texts = ("No space left", "file write failed", "PytorchStreamWriter failed")
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(t in str(error) for t in texts):
-            written, free = temporary.stat().st_size, os.statvfs(path.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            needed = f"{size:,}" if size is not None else f"more than {temporary.stat().st_size:,}"
+            temporary.unlink()  # before the count of what is free
+            free = os.statvfs(path.parent)
             raise EnvironmentFault(
                 f"cannot write {path.name}: the disk is full",
                 where=str(path),
-                why=f"{free.f_bavail * free.f_frsize:,} bytes are free, more than {written:,} are needed",
+                why=f"{free.f_bavail * free.f_frsize:,} bytes are free, {needed} are needed",
                 fix="free some space and run again; the file that was there before is untouched",
             ) from error
         raise

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +18,7 @@ from torch import Tensor
 from wellseg import artifact, build, checkpoints, figures
 from wellseg.assembly import Assembly
 from wellseg.callbacks.panels import save_good_and_bad
-from wellseg.files import write_json
+from wellseg.files import write_bytes, write_json
 from wellseg.models.summary import describe
 
 log = logging.getLogger(__name__)
@@ -48,12 +49,29 @@ def _plain(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def record(cfg: DictConfig, hydra: DictConfig, folder: Path) -> None:
+    """Write config.yaml, overrides.yaml and hydra.yaml into `folder`.
+
+    Hydra would write them before the run knows whether the folder is another run's.
+    """
+    for name, node in (
+        ("config", cfg),
+        ("overrides", hydra.overrides.task),
+        ("hydra", OmegaConf.create({"hydra": OmegaConf.to_container(hydra, resolve=False)})),
+    ):
+        write_bytes(folder / f"{name}.yaml", OmegaConf.to_yaml(node).encode())
+
+
 def finish(cfg: DictConfig, parts: Assembly, folder: Path) -> float:
     """Load the best weights, choose the threshold on validation, test once, and write everything; returns val Dice."""
     trainer, task = parts.trainer, parts.task
-    best = folder / "checkpoints" / "best.ckpt"
-    if "best" in parts.callbacks and best.is_file() and not trainer.fast_dev_run:
-        task.load_state_dict(checkpoints.read(best)["state_dict"], strict=True)
+    best = parts.callbacks["best"].best_model_path if "best" in parts.callbacks else ""
+    if best and not trainer.fast_dev_run:
+        task.load_state_dict(checkpoints.read(Path(best))["state_dict"], strict=True)
+    elif not trainer.fast_dev_run:
+        log.warning("no epoch was validated: the last weights are taken for the best")
+    # Scored are the weights that were just loaded, not the average that this callback would put in their place.
+    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, WeightAveraging)]
     results, curves = score(parts, test=cfg.test)
     if trainer.is_global_zero:
         history = parts.callbacks["history"].rows if "history" in parts.callbacks else []
@@ -130,6 +148,7 @@ def _metadata(parts: Assembly, results: dict[str, Any], folder: Path) -> dict[st
         "scores": {part: results[part] for part in ("val", "test")},
         "policy": results["policy"],
         "data_fingerprint": data.fingerprint(),
+        "parts": data.parts,
         "versions": {
             **{name: version(name) for name in ("wellseg", "pytorch-lightning", "numpy")},
             "torch": str(torch.__version__),

@@ -19,7 +19,8 @@ def plateau(
     """Multiply the rate by `factor` once `monitor` has not improved for more than `patience` epochs."""
     del total_steps
     scheduler = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience, min_lr=min_lr)
-    return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
+    # wellseg.callbacks.plateau steps it; Lightning need not insist on the score in epochs without validation.
+    return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor, "strict": False}
 
 
 def cosine(

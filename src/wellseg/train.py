@@ -19,12 +19,13 @@ def run(cfg: "DictConfig") -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from pytorch_lightning.utilities import rank_zero_only
 
+    from wellseg.artifact import compare
     from wellseg.assembly import assemble, fail_together
     from wellseg.callbacks.requeue import SavedForRequeue
-    from wellseg.checkpoints import newest_good
+    from wellseg.checkpoints import newest_good, read
     from wellseg.cli import as_path
     from wellseg.files import folder_lock, remove_leftovers
-    from wellseg.results import finish, print_summary
+    from wellseg.results import finish, print_summary, record
 
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir).resolve()
@@ -34,14 +35,17 @@ def run(cfg: "DictConfig") -> float | None:
         if first:
             remove_leftovers(folder)
             remove_leftovers(folder / "checkpoints")
+            record(cfg, hydra, folder / ".hydra")
         checkpoint = newest_good(folder / "checkpoints") if cfg.ckpt_path == "auto" else as_path(cfg.ckpt_path)
         parts = assemble(cfg, folder, choices)
+        if checkpoint is not None:
+            compare(parts.task.state_dict(), read(checkpoint)["state_dict"], str(checkpoint))
         print_summary(parts)
         with fail_together(parts.trainer):
             try:
                 parts.trainer.fit(parts.task, datamodule=parts.datamodule, ckpt_path=checkpoint, weights_only=True)
-            except SavedForRequeue as saved:
-                log.info("stopped as asked; go on with hydra.run.dir='%s' ckpt_path=%s", folder, saved.path)
+            except SavedForRequeue:
+                log.info("stopped as asked; go on with hydra.run.dir='%s' ckpt_path=auto", folder)
                 return None
             except SystemExit as error:  # Lightning turns Ctrl-C into exit code 1
                 raise KeyboardInterrupt from error

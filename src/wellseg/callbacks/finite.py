@@ -7,10 +7,11 @@ from typing import Any
 import pytorch_lightning as pl
 import safetensors.torch
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from wellseg.errors import TrainingError
-from wellseg.files import write_atomically, write_json
+from wellseg.files import write_bytes, write_json
 from wellseg.types import Batch
 
 
@@ -32,27 +33,35 @@ class StopOnNonFiniteLoss(pl.Callback):
             finite = trainer.strategy.reduce_boolean_decision(finite, all=True)
         if finite:
             return
+        # The gradient of the failing loss itself: NaN where the forward pass failed, infinite where it overflowed.
+        loss.backward(retain_graph=True)
+        self._stop(trainer, task, f"the loss is {float(loss.detach())}", float(loss.detach()))
+
+    def on_validation_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        # The last step of an epoch can spoil the weights although its loss was finite.
+        if trainer.state.fn == TrainerFn.FITTING and not all(torch.isfinite(p).all() for p in task.parameters()):
+            self._stop(trainer, task, "the weights are not finite", float("nan"))
+
+    def _stop(self, trainer: pl.Trainer, task: pl.LightningModule, what: str, loss: float) -> None:
         folder = Path(trainer.default_root_dir) / "debug"
-        stem = f"step_{trainer.global_step}"
+        stem = f"step_{trainer.global_step}" + (f"_process_{trainer.global_rank}" if trainer.world_size > 1 else "")
         write_json(folder / f"{stem}.json", self._bundle(trainer, task, loss))
         tensors = {k: v.detach().cpu().contiguous() for k, v in self._batch._asdict().items()}
-        write_atomically(folder / f"{stem}.safetensors", lambda p: safetensors.torch.save_file(tensors, p))
+        write_bytes(folder / f"{stem}.safetensors", safetensors.torch.save(tensors))
         raise TrainingError(
-            f"the loss is {float(loss.detach())} at step {trainer.global_step}",
+            f"{what} at step {trainer.global_step}",
             where=f"epoch {trainer.current_epoch}; the batch is in {folder / stem}.*",
             why="the weights or the gradients have overflowed, or the loss is not defined on this batch",
             fix="a lower optimizer.lr, trainer.gradient_clip_val=1, or trainer.precision=32-true; best.ckpt is kept",
         )
 
-    def _bundle(self, trainer: pl.Trainer, task: pl.LightningModule, loss: Tensor) -> dict[str, Any]:
-        # The gradient of the failing loss itself: NaN where the forward pass failed, infinite where it overflowed.
-        loss.backward(retain_graph=True)
+    def _bundle(self, trainer: pl.Trainer, task: pl.LightningModule, loss: float) -> dict[str, Any]:
         gradients = [p.grad.detach().float().norm() for p in task.parameters() if p.grad is not None]
         weights = [p.detach().float().norm() for p in task.parameters()]
         return {
             "step": trainer.global_step,
             "epoch": trainer.current_epoch,
-            "loss": str(float(loss.detach())),
+            "loss": str(loss),
             "windows": self._batch.index.tolist(),
             "wells": self._batch.well.tolist(),
             "learning_rates": [g["lr"] for o in trainer.optimizers for g in o.param_groups],

@@ -22,10 +22,14 @@ class SavedForRequeue(Exception):
 
 
 class SaveOnSignal(pl.Callback):
-    """On the first signal: last.ckpt at the end of the batch, then SavedForRequeue (exit code 0: nothing went wrong)."""
+    """On the first signal: last.ckpt at the end of the batch, then SavedForRequeue (exit code 0: nothing went wrong).
+
+    After the last batch of an epoch it waits for the validation, whose scores steer schedules and the choice of the best.
+    """
 
     def __init__(self) -> None:
         self._received: int | None = None
+        self._validated_step = -1
         self._previous: dict[int, Any] = {}
 
     def setup(self, trainer: pl.Trainer, task: pl.LightningModule, stage: str) -> None:
@@ -45,11 +49,24 @@ class SaveOnSignal(pl.Callback):
         stop = self._received is not None
         if trainer.world_size > 1:
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
-        if not stop:
-            return
+        if stop:
+            self._received = self._received or signal.SIGTERM  # another process may have been the one that was told
+            if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+                self._stop(trainer, save=True)
+
+    def on_validation_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        self._validated_step = trainer.global_step
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        if self._received is not None:
+            # The end of validation has written last.ckpt, if there was one.
+            self._stop(trainer, save=self._validated_step != trainer.global_step)
+
+    def _stop(self, trainer: pl.Trainer, *, save: bool) -> None:
         path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-        trainer.save_checkpoint(path)
-        log.info("received %s: saved %s", signal.Signals(self._received or signal.SIGTERM).name, path)
+        if save:
+            trainer.save_checkpoint(path)
+        log.info("received %s: saved %s", signal.Signals(self._received).name, path)
         raise SavedForRequeue(path)
 
     def teardown(self, trainer: pl.Trainer, task: pl.LightningModule, stage: str) -> None:

@@ -8,6 +8,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -17,7 +18,7 @@ from wellseg.data.inspect import check_wells, find_leaks
 from wellseg.data.loader import WindowLoader
 from wellseg.data.normalize import METHODS, Normalization, fit_normalization
 from wellseg.data.problems import Problem, raise_errors
-from wellseg.data.sampler import WindowSampler
+from wellseg.data.sampler import WindowSampler, epoch_batches
 from wellseg.data.split import PARTS, split_original, split_shuffle, split_wells
 from wellseg.data.well import Well
 from wellseg.data.windows import WindowStore
@@ -34,7 +35,8 @@ class WellDataModule(pl.LightningDataModule, ABC):
 
     root            folder of the data set; None where it needs none
     window, stride  height of a window and distance of two training windows, in rows; stride None is `window`.
-                    Validation and test windows never overlap, so that every row is scored once
+                    Validation and test windows do not overlap, so that every row is scored once (split="shuffle", which
+                    deals windows, takes all at this stride)
     split           "wells" (folds of whole wells), "original" (as the data set says), "shuffle" (windows at random: leaky)
     num_folds, fold see wellseg.data.split.split_wells
     azimuth_layout  what becomes of wells recorded as two half-width patches: "auto" restores them and trains on 36-column
@@ -85,6 +87,12 @@ class WellDataModule(pl.LightningDataModule, ABC):
         for key, value in (("window", window), ("stride", stride or 1), ("batch_size", batch_size)):
             if value < 1:
                 raise ConfigError(f"data.{key}={value}", fix="a whole number of at least 1")
+        if num_workers and storage == "memory":
+            raise ConfigError(
+                f"data.num_workers={num_workers} with data.storage=memory",
+                why="windows in memory are gathered on the training device, where workers would only be in the way",
+                fix="data.storage=disk",
+            )
         self.root, self.fake = None if root is None else Path(root).expanduser(), fake
         self.window, self.stride = window, stride or window
         self.split, self.num_folds, self.fold = split, num_folds, fold
@@ -98,6 +106,7 @@ class WellDataModule(pl.LightningDataModule, ABC):
         self.parts: dict[str, str] = {}
         self.normalization = Normalization()
         self._stores: dict[str, WindowStore] = {}
+        self._known_split: tuple[str, dict[str, str]] | None = None
         self._folder: Path | None = None
 
     @abstractmethod
@@ -133,17 +142,51 @@ class WellDataModule(pl.LightningDataModule, ABC):
         self.parts = {}
         if labelled and self.split != "shuffle":
             try:
-                parts = split_original(labelled) if self.split == "original" else self._deal(labelled)
+                parts = self._deal(labelled)
             except ConfigError as error:  # one finding among the others: it must not hide them
                 problems.append(Problem("error", error.what, error.where, error.why, error.fix))
                 parts = ["" for _ in labelled]
             self.parts = dict(zip([w.name for w in labelled], parts, strict=True))
             problems += find_leaks(self._wells_of("train"), self._wells_of("validation") + self._wells_of("test"))
+            problems += find_leaks(self._wells_of("validation"), self._wells_of("test"))
         self.problems = problems
         return problems
 
     def _deal(self, labelled: Sequence[Well]) -> list[str]:
+        if self._known_split and self._known_split[0] == self.fingerprint():
+            known = self._known_split[1]
+            if set(known) == {w.name for w in labelled}:
+                log.info(
+                    "these are the wells of the model's own run: its split is taken, so that no training well is scored"
+                )
+                return [known[w.name] for w in labelled]
+        if self.split == "original":
+            return split_original(labelled)
         return split_wells(labelled, self.num_folds, self.fold)
+
+    def keep_split(self, fingerprint: str, parts: Mapping[str, str]) -> None:
+        """Split as `parts` (part by well name) says where the data turn out to be those of `fingerprint`.
+
+        For scoring a model: with another fold, wells that it was trained on would be taken for a test.
+        """
+        self._known_split = (fingerprint, dict(parts))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint says of the data (Lightning's hook)."""
+        return {"fingerprint": self.fingerprint(), "parts": dict(self.parts)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to resume on other data or another split: wells that were trained on would become a test."""
+        for key, value, mine in (
+            ("other data", state_dict["fingerprint"], self.fingerprint()),
+            ("another split", state_dict["parts"], self.parts),
+        ):
+            if value != mine:
+                raise ConfigError(
+                    f"the checkpoint comes from {key}",
+                    why="a resumed run goes on with the wells and the split that it began with",
+                    fix="give the data.* settings of that run (its .hydra/overrides.yaml), or train anew without ckpt_path",
+                )
 
     def _wells_of(self, part: str) -> list[Well]:
         return [w for w in self.wells if self.parts.get(w.name) == part]
@@ -170,8 +213,9 @@ class WellDataModule(pl.LightningDataModule, ABC):
             store = self._store(labelled, "all", self.stride)
             numbers = split_shuffle(len(store), self.seed)
             self._stores = {part: store.subset(n) for part, n in zip(PARTS, numbers, strict=True)}
-            train_values = [store.gather(numbers[0][i : i + 256]) for i in range(0, len(numbers[0]), 256)]
-            values = [b.image[:, 0][b.valid].numpy() for b in train_values]
+            train = self._stores["train"]  # its batches hold one width each
+            batches = epoch_batches(train.group_of, 256, seed=0, epoch=0, shuffle=False)
+            values = [b.image[:, 0][b.valid].numpy() for b in map(train.gather, batches)]
         else:
             stores = {p: self._store(self._wells_of(p), p, self.stride if p == "train" else self.window) for p in PARTS}
             self._stores = {p: s for p, s in stores.items() if len(s)}
@@ -220,6 +264,11 @@ class WellDataModule(pl.LightningDataModule, ABC):
         sampler = WindowSampler(
             store.group_of, self.batch_size, seed=self.seed, shuffle=training, rank=rank, world_size=world_size
         )
+        if not len(sampler):
+            raise ConfigError(
+                f"{len(store)} {part} windows cannot be dealt to {world_size} processes",
+                fix="fewer trainer.devices, a smaller data.stride, or more wells",
+            )
         return WindowLoader(
             store,
             sampler,

@@ -1,0 +1,23 @@
+"""Checkpoint files of a run folder that may be moved between two of its sessions."""
+
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """ModelCheckpoint that knows its files again under the folder's new name.
+
+    Lightning forgets the best score when the path has changed, and the next epoch would replace a better best.ckpt.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state = {**state_dict, "dirpath": self.dirpath}
+        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[key] = self._here(state[key])
+        state["best_k_models"] = {self._here(path): score for path, score in state["best_k_models"].items()}
+        super().load_state_dict(state)
+
+    def _here(self, path: str) -> str:
+        return str(Path(self.dirpath) / Path(path).name) if path else path

@@ -55,6 +55,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         import_weights(arguments.source, arguments.target)
+        print(f"wrote {arguments.target}")
     except WellsegError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -36,6 +36,10 @@ def test_help_needs_neither_torch_nor_hydra(command):
         ("data.windows=x", "there is no key 'data.windows'", "data.window"),
         ("experiment=exp9", "there is no experiment=exp9", "exp"),
         ("a=(", "cannot be parsed", "key=value"),
+        ("+foo=1", "there is no key 'foo'", "--help"),
+        ("seed=abc", "seed=abc is not a number", "0"),
+        ("trainer.max_epochs=many", "trainer.max_epochs=many is not a number", "16"),
+        ("compile=maybe", "compile=maybe is not true or false", "False"),
     ],
 )
 def test_a_misspelling_gets_the_nearest_valid_names(override, what, fix):

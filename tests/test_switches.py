@@ -43,7 +43,7 @@ def test_a_switch_trains_and_leaves_a_whole_run(tmp_path, switch):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
 def test_compiled_training_gives_the_same_scores(tmp_path):
     for name, switch in (("a", "compile=false"), ("b", "compile=true")):
-        out = command("train", *QUICK, switch, f"hydra.run.dir={tmp_path / name}")
+        out = command("train", *QUICK, switch, "logger=tensorboard", f"hydra.run.dir={tmp_path / name}")
         assert out.returncode == 0, out.stderr
     assert scores(tmp_path / "a")["val"] == pytest.approx(scores(tmp_path / "b")["val"], abs=0.02)
 

@@ -251,6 +251,33 @@ def test_a_damaged_checkpoint_is_refused_or_replaced_when_asked(finished, tmp_pa
     assert "best.ckpt" in out.stdout
 
 
+def test_a_folder_that_holds_a_run_is_not_overwritten(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".log"}
+    for arguments in (["model.thickness=3"], ["model.down=sideways", "ckpt_path=auto"]):
+        out = command("train", *TINY, *arguments, f"hydra.run.dir={folder}")
+        assert out.returncode == 2
+        assert {p: p.read_bytes() for p in before} == before
+    assert "sideways" in out.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_the_machines_fault(tmp_path):
+    (tmp_path / "file").touch()
+    out = command("train", *TINY, f"hydra.run.dir={tmp_path / 'file' / 'run'}")
+    assert out.returncode == 4
+    assert "the run folder cannot be written" in out.stderr
+    assert "Traceback" not in out.stderr
+
+
+def test_the_runs_log_holds_what_was_on_the_screen(finished):
+    folder, printed = finished
+    text = (folder / "train.log").read_text()
+    for words in ("epoch 2/2", "model: UNetFlex", "dice_per_image", "pixels:", "model.safetensors"):
+        assert words in text, words
+        assert words in printed, words
+
+
 def test_a_run_is_resumed_from_its_folder_alone(tmp_path):
     """Also after the folder was moved: the best score is remembered."""
     arguments = [*TINY, "logger=none", "data.fold=1", "optimizer.lr=1e-2"]

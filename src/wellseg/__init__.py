@@ -6,6 +6,14 @@ if TYPE_CHECKING:
     from wellseg.deploy.predictor import Predictor
 
 
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("wellseg")
+    raise AttributeError(f"module 'wellseg' has no attribute {name!r}")
+
+
 def load(path: str) -> "Predictor":
     """A predictor for a model artefact; see wellseg.deploy.predictor.Predictor. Raises ArtifactError."""
     from wellseg.deploy.predictor import Predictor

@@ -101,7 +101,7 @@ def _explained(error: BaseException, node: DictConfig, key: str, where: str) -> 
         f"{key} cannot be built",
         where=f"{where}: {node.get('_target_')}",
         why=f"{type(cause).__name__}: {cause}",
-        fix="given were " + ", ".join(f"{key}.{k}={v}" for k, v in given.items()),
+        fix=f"check the values of {key}.*; given were " + ", ".join(f"{k}={v}" for k, v in given.items()),
     )
 
 

@@ -1,9 +1,11 @@
 """The shell around every command: arguments, help, error contract, exit codes. Nothing heavy is imported until it is needed."""
 
 import importlib
+import logging
 import os
 import re
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -79,6 +81,7 @@ def _run(name: str, argv: Sequence[str]) -> int:
         overrides = with_recorded(overrides)
     if not (args.cfg or args.info or args.hydra_help or args.shell_completion):
         overrides = prepare(name, overrides, multirun=args.multirun)
+        _check_folder(name, overrides)
     flags = [a for a in argv if a not in args.overrides]
     sys.argv = [sys.argv[0], *flags, *overrides]
     failures: list[WellsegError] = []
@@ -89,6 +92,25 @@ def _run(name: str, argv: Sequence[str]) -> int:
 
         report(config.load(name, [o for o in overrides if o.startswith(_SWEEP_DIR)], with_hydra=True))
     return max((f.exit_code for f in failures), default=OK)
+
+
+def _check_folder(name: str, overrides: Sequence[str]) -> None:
+    """Raise EnvironmentFault unless the folder that Hydra is going to write to can be made and written to."""
+    if name == "check" or "LOCAL_RANK" in os.environ:
+        return
+    given = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith(("hydra.run.dir=", _SWEEP_DIR))]
+    for folder in given or ["outputs"]:
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise EnvironmentFault(
+                "the run folder cannot be written",
+                where=folder,
+                why=error.strerror or str(error),
+                fix="another hydra.run.dir",
+            ) from error
 
 
 def _job(name: str, failures: list[WellsegError]) -> Callable[[Any], Any]:
@@ -164,7 +186,11 @@ def _as_problem(error: Exception) -> WellsegError:
 def _report(error: WellsegError) -> None:
     rank = int(os.environ.get("LOCAL_RANK", 0))
     # A further process may be the only one that fails, and Lightning then kills the first without a word.
-    print(f"error in process {rank}: {error}" if rank else f"error: {error}", file=sys.stderr)
+    text = f"error in process {rank}: {error}" if rank else f"error: {error}"
+    print(text, file=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(logging.LogRecord("wellseg", logging.ERROR, "", 0, text, None, None))
 
 
 def quote_path(override: str, *, sweep: bool = False) -> str:

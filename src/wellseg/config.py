@@ -86,6 +86,7 @@ def load(name: str, overrides: Sequence[str] = (), *, with_hydra: bool = False) 
             known = list(flat_keys(OmegaConf.to_container(base, resolve=False)))
             for override in parsed:
                 _check_key(override, known)
+                _check_type(override, OmegaConf.select(base, override.key_or_group))
             return compose(name, overrides=list(overrides), return_hydra_config=with_hydra)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(
@@ -110,15 +111,29 @@ def _check_choice(group: str, value: Any) -> None:
             )
 
 
+_WORDS_ALLOWED = ("trainer.devices", "trainer.num_nodes")  # "auto"
+
+
+def _check_type(override: Any, default: Any) -> None:
+    """Raise ConfigError for a word where the default is a number or a switch."""
+    value = None if override.is_delete() else override.value()
+    text = getattr(value, "text", value)  # a quoted string
+    if not isinstance(text, str) or "${" in text or override.key_or_group in _WORDS_ALLOWED:
+        return
+    if isinstance(default, bool | int | float):
+        kind = "true or false" if isinstance(default, bool) else "a number"
+        raise ConfigError(f"{override.key_or_group}={text} is not {kind}", fix=f"for example {default}")
+
+
 def _check_key(override: Any, known: Sequence[str]) -> None:
     key = override.key_or_group.split("@")[0]
-    if override.is_add() or override.is_force_add() or key in groups() or key in known:
+    if key in groups() or key in known or ((override.is_add() or override.is_force_add()) and "." in key):
         return
     if key.split(".")[0].split("/")[0] == "hydra":
         return
     head, _, _ = key.rpartition(".")
     siblings = [k for k in known if k.rpartition(".")[0] == head] if head in known else []
-    candidates = siblings or [*groups(), *(k for k in known if k.count(".") <= 1)]
+    candidates = siblings or list(dict.fromkeys([*groups(), *(k for k in known if k.count(".") <= 1)]))
     close = nearest(key, candidates) or nearest(key, known)
     raise ConfigError(
         f"there is no key {key!r}",

@@ -41,10 +41,10 @@ def run(cfg: "DictConfig") -> float:
     model = artifact.load(path)
     threshold = cfg.metrics.threshold if "metrics.threshold" in asked else model.threshold
     parts = assemble_for_scoring(cfg, folder, choices, model, threshold)
-    results, curves = score(parts, threshold=threshold)
+    results, details = score(parts, threshold=threshold)
     if parts.trainer.is_global_zero:
         write_json(folder / "metrics.json", results)
-        draw_figures(parts, results, curves, folder / "figures")
+        draw_figures(parts, results, details, folder / "figures")
         print_results(results, {"scores": folder / "metrics.json", "figures": folder / "figures"})
     return results["val"]["dice_per_image"]
 

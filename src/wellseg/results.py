@@ -1,8 +1,10 @@
 """What a finished run leaves: the best weights with their threshold, scores, figures, the model file and a table."""
 
+import io
 import logging
 import platform
 import sys
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,14 +36,15 @@ def print_summary(parts: Assembly) -> None:
     facts = describe(parts.task.network)
     data = parts.datamodule
     windows = {p: len(s) for p in ("train", "validation", "test") if (s := data.store(p)) is not None}
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(
-        f"model: {type(parts.task.network).__name__}, " + ", ".join(f"{k} {_plain(v)}" for k, v in facts.items())
+    log.info(
+        "model: %s, %s", type(parts.task.network).__name__, ", ".join(f"{k} {_plain(v)}" for k, v in facts.items())
     )
-    console.print(
-        f"data:  {len(data.wells)} wells, windows of {data.window} rows: "
-        + ", ".join(f"{n:,} {part}" for part, n in windows.items())
-        + (" (LEAKY split)" if data.leaky else "")
+    log.info(
+        "data:  %d wells, windows of %d rows: %s%s",
+        len(data.wells),
+        data.window,
+        ", ".join(f"{n:,} {part}" for part, n in windows.items()),
+        " (LEAKY split)" if data.leaky else "",
     )
 
 
@@ -72,7 +75,7 @@ def finish(cfg: DictConfig, parts: Assembly, folder: Path) -> float:
         log.warning("no epoch was validated: the last weights are taken for the best")
     # Scored are the weights that were just loaded, not the average that this callback would put in their place.
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, WeightAveraging)]
-    results, curves = score(parts, test=cfg.test)
+    results, details = score(parts, test=cfg.test)
     if trainer.is_global_zero:
         history = parts.callbacks["history"].rows if "history" in parts.callbacks else []
         metadata = _metadata(parts, results, folder)
@@ -81,18 +84,22 @@ def finish(cfg: DictConfig, parts: Assembly, folder: Path) -> float:
         write_json(folder / "metrics.json", results)
         if history:
             figures.save(figures.curves(history), folder / "figures" / "curves.png")
-        draw_figures(parts, results, curves, folder / "figures")
+        draw_figures(parts, results, details, folder / "figures")
         _log_hyperparameters(cfg, parts, results)
         print_results(results, {"model": folder / "model.safetensors", "scores": folder / "metrics.json"})
     return results["val"]["dice_per_image"]
 
 
-Curves = dict[str, dict[str, Tensor]]
-"""SegmentationScores.curve() by part ("val", "test")."""
+@dataclass(frozen=True)
+class Details:
+    """What stands behind the scores, by part ("val", "test"): SegmentationScores.curve() and per_image()."""
+
+    curves: dict[str, dict[str, Tensor]]
+    images: dict[str, dict[str, Tensor]]
 
 
-def score(parts: Assembly, *, test: bool = True, threshold: float | None = None) -> tuple[dict[str, Any], Curves]:
-    """Scores of validation and test as metrics.json holds them, and the curves behind them; on every process.
+def score(parts: Assembly, *, test: bool = True, threshold: float | None = None) -> tuple[dict[str, Any], Details]:
+    """Scores of validation and test as metrics.json holds them, and what is behind them; on every process.
 
     threshold: one of the metric's grid; None takes the one with the best Dice per image on validation. The test part plays
     no role in the choice.
@@ -124,7 +131,7 @@ def score(parts: Assembly, *, test: bool = True, threshold: float | None = None)
             "window": data.window,
         },
     }
-    return results, {part: metric.curve() for part, metric in metrics.items()}
+    return results, Details({p: m.curve() for p, m in metrics.items()}, {p: m.per_image() for p, m in metrics.items()})
 
 
 def _floats(scores: dict[str, Any]) -> dict[str, float | None]:
@@ -158,15 +165,16 @@ def _metadata(parts: Assembly, results: dict[str, Any], folder: Path) -> dict[st
     }
 
 
-def draw_figures(parts: Assembly, results: dict[str, Any], curves: Curves, folder: Path) -> None:
+def draw_figures(parts: Assembly, results: dict[str, Any], details: Details, folder: Path) -> None:
     """Bars per well, precision against recall, confusion, good and bad windows, for every part that was scored."""
     threshold = results["policy"]["threshold"]
     for part, wells in results["per_well"].items():
         known = {w: s for w, s in wells.items() if s["dice_pooled"] is not None and s["iou_pooled"] is not None}
         figures.save(figures.per_well_bars(known), folder / f"per_well_{part}.png")
-        figures.save(figures.precision_recall(curves[part], threshold), folder / f"precision_recall_{part}.png")
+        figures.save(figures.precision_recall(details.curves[part], threshold), folder / f"precision_recall_{part}.png")
         figures.save(figures.confusion(results["confusion"][part]), folder / f"confusion_{part}.png")
-        save_good_and_bad(parts.task, parts.datamodule, PARTS[part], folder / f"panels_{part}.png")
+        store, names = parts.datamodule.store(PARTS[part]), parts.datamodule.well_names
+        save_good_and_bad(parts.task, store, names, details.images[part], folder / f"panels_{part}.png")
 
 
 def _log_hyperparameters(cfg: DictConfig, parts: Assembly, results: dict[str, Any]) -> None:
@@ -187,7 +195,6 @@ def _log_hyperparameters(cfg: DictConfig, parts: Assembly, results: dict[str, An
 
 def print_results(results: dict[str, Any], files: dict[str, Path]) -> None:
     """The final table, scores per well, and where things lie."""
-    console = wide_console()
     policy = results["policy"]
     leaky = ", LEAKY split" if policy["leaky"] else ""
     table = Table(title=f"scores at threshold {policy['threshold']:.2f}, empty masks: {policy['empty']}{leaky}")
@@ -198,18 +205,20 @@ def print_results(results: dict[str, Any], files: dict[str, Path]) -> None:
             table.add_row(PARTS[part], *(_score(results[part][n]) for n in SHOWN))
         for well, scores in results["per_well"].get(part, {}).items():
             table.add_row(f"  {well}", *(_score(scores.get(n)) for n in SHOWN), style="dim")
-    console.print(table)
+    log.info("%s", _text(table))
     for part, c in results["confusion"].items():
-        console.print(
+        log.info(
             f"{PARTS[part]} pixels: {c['tp']:,} hit, {c['fn']:,} missed, {c['fp']:,} false, {c['tn']:,} intact and left alone"
         )
     for name, path in files.items():
-        console.print(f"{name}: {path}", soft_wrap=True)
+        log.info("%s: %s", name, path)
 
 
-def wide_console() -> Console:
-    """The terminal as it is; in a log or a pipe, which have no width, enough room for a table."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+def _text(table: Table) -> str:
+    """A table as text, for the screen and for the run's log; as wide as the terminal, or wide enough where there is none."""
+    console = Console(file=io.StringIO(), highlight=False, width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    return console.file.getvalue().rstrip()
 
 
 def _score(value: float | None) -> str:

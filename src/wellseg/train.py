@@ -24,6 +24,7 @@ def run(cfg: "DictConfig") -> float | None:
     from wellseg.callbacks.requeue import SavedForRequeue
     from wellseg.checkpoints import newest_good, read
     from wellseg.cli import as_path
+    from wellseg.errors import TrainingError
     from wellseg.files import folder_lock, remove_leftovers
     from wellseg.results import finish, print_summary, record
 
@@ -35,11 +36,22 @@ def run(cfg: "DictConfig") -> float | None:
         if first:
             remove_leftovers(folder)
             remove_leftovers(folder / "checkpoints")
-            record(cfg, hydra, folder / ".hydra")
+            begun = (folder / ".hydra").is_dir()
+            if begun and cfg.ckpt_path is None and (folder / "checkpoints").is_dir():
+                raise TrainingError(
+                    "this folder holds a run already",
+                    where=str(folder),
+                    why="a new one would overwrite its model and scores",
+                    fix="ckpt_path=auto goes on with it; or choose another hydra.run.dir",
+                )
+            if not begun:
+                record(cfg, hydra, folder / ".hydra")
         checkpoint = newest_good(folder / "checkpoints") if cfg.ckpt_path == "auto" else as_path(cfg.ckpt_path)
         parts = assemble(cfg, folder, choices)
         if checkpoint is not None:
             compare(parts.task.state_dict(), read(checkpoint)["state_dict"], str(checkpoint))
+        if first and begun:  # only now: what cannot be built must not replace the record of what was
+            record(cfg, hydra, folder / ".hydra")
         print_summary(parts)
         with fail_together(parts.trainer):
             try:
@@ -49,6 +61,8 @@ def run(cfg: "DictConfig") -> float | None:
                 return None
             except SystemExit as error:  # Lightning turns Ctrl-C into exit code 1
                 raise KeyboardInterrupt from error
+            if parts.trainer.global_step == 0:
+                log.warning("nothing was trained: the model file will hold the initial weights")
             return finish(cfg, parts, folder)
 
 

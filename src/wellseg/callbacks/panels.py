@@ -8,10 +8,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from wellseg import figures
-from wellseg.types import IGNORE, Batch
+from wellseg.data.windows import WindowStore
+from wellseg.types import Batch
 
 
 class Panels(pl.Callback):
@@ -30,6 +32,8 @@ class Panels(pl.Callback):
         if writer is None:
             return
         self._batch, self._titles = example_windows(trainer.datamodule, "validation", self.num_windows)
+        if task.network._compiled_call_impl is not None:
+            return  # the tracer that draws the graph does not take a compiled network
         example = task.normalize(self._batch.image[:1], self._batch.valid[:1])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer warns of every shape that the network reads
@@ -93,23 +97,31 @@ def draw(task: pl.LightningModule, batch: Batch, threshold: float, titles: list[
 
 
 def save_good_and_bad(
-    task: pl.LightningModule, datamodule: pl.LightningDataModule, part: str, path: Path, count: int = 5
+    task: pl.LightningModule,
+    store: WindowStore,
+    names: list[str],
+    images: dict[str, Tensor],
+    path: Path,
+    count: int = 5,
 ) -> None:
-    """The windows of `part` with the worst and with the best Dice among those that hold a defect, as one PNG."""
-    loader = datamodule.loader(part, whole=True)
-    threshold = task.scores["val"].threshold
-    found: list[tuple[float, int]] = []
-    for batch in loader:
-        defect = (batch.target == 1).cpu().numpy()
-        hit = (predict(task, batch) >= threshold) & (batch.target != IGNORE).cpu().numpy()
-        both, total = (hit & defect).sum((1, 2)), hit.sum((1, 2)) + defect.sum((1, 2))
-        found += [(2 * both[i] / total[i], int(batch.index[i])) for i in np.flatnonzero(defect.any((1, 2)))]
-    if not found:
+    """The windows with the worst and with the best Dice among those that hold a defect, as one PNG.
+
+    names: of the wells, by number; images: SegmentationScores.per_image() of the windows of `store`.
+    """
+    order = images["dice"].argsort(stable=True)
+    ranked = list(zip(images["index"][order].tolist(), images["dice"][order].tolist(), strict=True))
+    group = store.group_of[ranked[0][0]] if ranked else 0
+    chosen: dict[int, float] = {}
+    for pairs in (ranked, reversed(ranked)):
+        wanted = len(chosen) + count
+        for number, dice in pairs:
+            if len(chosen) == wanted:
+                break
+            window = np.array([number])
+            if store.group_of[number] == group and bool((store.gather(window).target == 1).any()):
+                chosen[number] = dice
+    if not chosen:
         return
-    found.sort()
-    numbers = np.array(list(dict.fromkeys(n for _, n in [*found[:count], *found[-count:]])))
-    store, names = datamodule.store(part), datamodule.well_names
-    numbers = numbers[store.group_of[numbers] == store.group_of[numbers[0]]]
-    dice = {n: d for d, n in found}
-    titles = [f"{names[store.well_of[n]]} row {store.row_of[n]}\nDice {dice[n]:.2f}" for n in numbers]
-    figures.save(draw(task, store.gather(numbers), threshold, titles), path)
+    numbers = sorted(chosen, key=chosen.__getitem__)
+    titles = [f"{names[store.well_of[n]]} row {store.row_of[n]}\nDice {chosen[n]:.2f}" for n in numbers]
+    figures.save(draw(task, store.gather(np.array(numbers)), task.scores["val"].threshold, titles), path)

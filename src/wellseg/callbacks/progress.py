@@ -1,11 +1,14 @@
 """Progress on the screen: a bar with the time left on a terminal, a line for each epoch elsewhere."""
 
+import logging
 import sys
 import time
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
+
+log = logging.getLogger(__name__)
 
 
 def progress_bar() -> pl.Callback:
@@ -32,7 +35,7 @@ class EpochLines(pl.Callback):
         names = ("train/loss_epoch", "val/loss", "val/dice_per_image")
         shown = [f"{n.removesuffix('_epoch')} {float(v):.4f}" for n in names if (v := _metric(trainer, n)) is not None]
         left = f", {seconds * (total - done):.0f} s left" if total else ""
-        print(f"epoch {done}/{total or '?'}  {'  '.join(shown)}  {seconds:.1f} s an epoch{left}", flush=True)
+        log.info("epoch %d/%s  %s  %.1f s an epoch%s", done, total or "?", "  ".join(shown), seconds, left)
 
 
 def _metric(trainer: pl.Trainer, name: str) -> Any:

@@ -84,7 +84,7 @@ class WellDataModule(pl.LightningDataModule, ABC):
         ):
             if value not in choices:
                 raise ConfigError(f"data.{key}={value}", fix=f"one of {', '.join(choices)}")
-        for key, value in (("window", window), ("stride", stride or 1), ("batch_size", batch_size)):
+        for key, value in (("window", window), ("stride", 1 if stride is None else stride), ("batch_size", batch_size)):
             if value < 1:
                 raise ConfigError(f"data.{key}={value}", fix="a whole number of at least 1")
         if num_workers and storage == "memory":
@@ -197,6 +197,9 @@ class WellDataModule(pl.LightningDataModule, ABC):
             return
         problems = self.check()
         raise_errors(problems)
+        longest = max((w.num_rows for w in self.wells), default=0)
+        if self.window > longest:
+            log.warning("warning: windows of %d rows are mostly empty: the longest well has %d", self.window, longest)
         for problem in problems:
             if problem.severity == "warning":
                 log.warning("warning: %s", problem.what)
@@ -248,17 +251,14 @@ class WellDataModule(pl.LightningDataModule, ABC):
                 digest.update(np.ascontiguousarray(well.target).tobytes())
         return digest.hexdigest()
 
-    def loader(self, part: str, *, training: bool = False, whole: bool = False) -> WindowLoader:
-        """Batches of one part on the trainer's device; shuffled and augmented only when `training`.
-
-        With several processes each gets its share, or all of it where `whole`.
-        """
+    def loader(self, part: str, *, training: bool = False) -> WindowLoader:
+        """Batches of one part on the trainer's device; shuffled and augmented only when `training`."""
         store = self.store(part)
         if store is None:
             raise ConfigError(f"data.split={self.split} has no {part} wells", fix="data.split=wells")
         trainer = self.trainer
         device = trainer.strategy.root_device if trainer else torch.device("cpu")
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer and not whole else (0, 1)
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         if self.storage == "memory":
             store.to(device)
         sampler = WindowSampler(

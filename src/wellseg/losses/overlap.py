@@ -12,7 +12,7 @@ Why squared. About a fifth of the windows have an empty label. There (a = 1) the
 on a shared bias, N p e / (N p + e)^2 for N pixels, is about N / e times a labelled window's once all p are
 small (e = 1, N = 1296: a thousand times). "Nothing anywhere" is then a minimum that training can fall into and not
 leave. With k = 2 the push of a negative pixel fades as p^2 and the pull of a positive one only as p, so the same state
-is left again; in our trials it also scored higher after the same number of steps. e > 0 (`smooth`) keeps an empty label
+is left again. e > 0 (`smooth`) keeps an empty label
 with an empty prediction at loss 0 without 0/0; it is in pixels, so keep it far below the size of a label.
 
 An image without a scored pixel takes no part in the mean. The error form (left) is used for its accuracy: it is never

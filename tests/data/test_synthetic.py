@@ -108,16 +108,18 @@ def test_dropouts_never_take_more_than_a_quarter_of_the_rows():
     assert 50 < whole.sum() <= 100
 
 
-def test_the_label_is_the_loss_beyond_the_stated_fraction():
+@pytest.mark.parametrize("fraction", [0.25, 0.4])
+def test_the_label_is_the_loss_beyond_the_stated_fraction(fraction):
     rng = np.random.default_rng(3)
-    loss, label = groove_of(casing.draw_style(rng), rng, 500, 360, min_depth=0.06)
+    style = replace(casing.draw_style(rng), label_fraction=fraction)
+    loss, label = groove_of(style, rng, 500, 360, min_depth=0.06)
     # On a grid ten times finer, the largest value of a row is within a fraction of a per cent of the groove's depth.
     row_depth = loss.max(axis=1, keepdims=True)
-    clear = np.abs(loss / np.maximum(row_depth, 1e-9) - groove.LABEL_FRACTION) > 0.02
+    clear = np.abs(loss / np.maximum(row_depth, 1e-9) - style.label_fraction) > 0.02
     deep, shallow = row_depth[:, 0] > 0.0605, row_depth[:, 0] < 0.0595
     assert deep.sum() > 50
     assert shallow.sum() > 5
-    expected = loss >= groove.LABEL_FRACTION * row_depth
+    expected = loss >= style.label_fraction * row_depth
     np.testing.assert_array_equal(label[deep][clear[deep]], expected[deep][clear[deep]])
     assert not label[shallow].any()
 
@@ -134,6 +136,41 @@ def test_grooves_are_one_to_four_columns_of_36_wide(num_columns):
     assert widths.max() <= 4.5  # 9 columns of 72: 4.0 columns touch so many centres
     assert 2.3 < widths.mean() < 3.3  # silver labels: 2.7 (benchmarks/realism.md)
     assert {2, 3, 4} <= set(np.unique(widths))
+
+
+@pytest.mark.parametrize("num_columns", [36, 72])
+def test_varied_styles_differ_as_the_real_wells_do(num_columns):
+    styles = [casing.draw_style(np.random.default_rng(seed)) for seed in range(200)]
+    varied = [casing.vary_style(np.random.default_rng(1000 + i), s, num_columns) for i, s in enumerate(styles)]
+    width, fraction = np.array([(s.groove_width, s.label_fraction) for s in varied]).T
+    assert width.min() >= 1.4
+    assert width[width > 2.95].size == 0 if num_columns == 72 else 60 < np.sum(width > 2.95) < 140
+    assert fraction[width > 2.95].max(initial=0) <= 0.3 <= fraction[width < 2.95].min()
+    striped = [s for s in varied if s.lattice_share > 0.54 and len(s.lattice_orders) == 3]
+    assert 15 < len(striped) < 60
+    assert all(len(set(np.sign(s.lattice_frequencies))) == 1 for s in striped)
+    # The texture keeps its strength: what the lattice gains, the other parts lose.
+    shares = np.array([(s.streak_share + s.wobble_share + s.lattice_share) for s in styles])
+    total = np.array([(s.streak_share + s.wobble_share + s.lattice_share) for s in varied])
+    assert total.max() <= 1 + 1e-6
+    assert (total - shares).min() > -0.02
+    assert all(
+        b.second_presence < 0.04 and b.groove_presence <= a.groove_presence for a, b in zip(styles, varied, strict=True)
+    )
+
+
+def test_only_hard_has_varied_styles():
+    assert [name for name in NAMES if LEVELS[name].varied] == ["hard"]
+
+
+def test_wide_labels_and_second_grooves_at_hard():
+    """Silver labels: 9 % of the runs are wider than four columns, 0.3 % of the rows hold two."""
+    masks = [well.target == 1 for well in make_wells("hard", count=30, num_rows=1080)]
+    widths = np.concatenate([run_widths(mask) for mask in masks])
+    assert 0.02 < np.mean(widths > 4) < 0.16
+    rows = np.concatenate([(mask & ~np.roll(mask, 1, axis=1)).sum(axis=1) for mask in masks])
+    assert np.mean(rows > 1) < 0.02
+    assert 0.18 < np.mean(rows == 0) < 0.45  # 0.20 over all rows, 0.38 in the median view
 
 
 def test_a_groove_keeps_its_pixels_in_every_row_where_it_is_deep_enough():

@@ -5,7 +5,7 @@ azimuth are columns of a 36-column image ("column" = 10 degrees), whatever W is,
 seen finer. Values are fractions of the wall, negative where metal is lost. All arrays are float32 unless said.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,6 +45,8 @@ class Style:
     groove_presence     share of the rows that the main groove runs through (0: none in this well)
     groove_run          median length of an uninterrupted groove
     groove_depth, groove_width, groove_power    depth; width of the labelled part; exponent of the profile
+    groove_widest       limit of that width in any row
+    label_fraction      a pixel is labelled where its loss is at least this fraction of the groove's depth in that row
     second_presence     share of the rows that a second groove runs through
     turn_rate           typical rotation of the tool, columns per row
     dropout_rate        null rows per row; null_pixel_rate: null pixels per pixel
@@ -80,6 +82,8 @@ class Style:
     groove_depth: float
     groove_width: float
     groove_power: float
+    groove_widest: float
+    label_fraction: float
     second_presence: float
     turn_rate: float
     dropout_rate: float
@@ -129,10 +133,51 @@ def draw_style(rng: np.random.Generator) -> Style:
         groove_depth=log_normal(0.027, 0.5, 0.014, 0.08),
         groove_width=float(rng.uniform(1.7, 3.9)),
         groove_power=float(rng.uniform(1.6, 2.6)),
+        groove_widest=4.0,
+        label_fraction=0.4,
         second_presence=float(rng.uniform(0.05, 0.3)) if rng.random() < 0.4 else 0.0,
         turn_rate=log_normal(0.004, 1.0, 0.0005, 0.04),
         dropout_rate=log_normal(0.001, 1.3, 0.0001, 0.02),
         null_pixel_rate=log_normal(0.00003, 1.0, 0.0, 0.0005),
+    )
+
+
+def vary_style(rng: np.random.Generator, style: Style, num_columns: int) -> Style:
+    """`style` with the label's edge and width, the share of grooved rows and the lattice of one real well or another.
+
+    Measured on the silver labels (benchmarks/real_wells.md): half the wells, and all that are logged with 72 columns,
+    have narrow grooves labelled near their bottom, the others wide ones labelled far up the flank. Every sixth well has
+    a helix of one hand that outweighs all other texture. The same numbers are drawn whatever `num_columns` is.
+    """
+    narrow, width, fraction, power = rng.random(4)
+    sparse, presence, striped, share = rng.random(4)
+    order, frequency = int(rng.integers(2, 5)), float(rng.choice([-1.0, 1.0]) * rng.uniform(0.02, 0.06))
+    if narrow < 0.5 or num_columns == 2 * COLUMNS_PER_TURN:
+        width, fraction = 1.4 + 1.5 * width, 0.3 + 0.2 * fraction
+    else:
+        width, fraction = 3.1 + 1.2 * width, 0.15 + 0.15 * fraction
+    varied = replace(
+        style,
+        groove_width=width,
+        groove_power=1.8 + power,
+        groove_widest=6.0,
+        label_fraction=fraction,
+        groove_presence=min(style.groove_presence, 0.03 + 0.27 * presence) if sparse < 0.1 else style.groove_presence,
+        second_presence=0.12 * style.second_presence,
+    )
+    if striped >= 1 / 6:
+        return varied
+    # One order and its double at twice the frequency: stripes that are parallel, not the bumps of crossing helices.
+    share = 0.55 + 0.2 * share
+    rest = (1 - share) / max(1 - style.lattice_share, 1e-6)
+    return replace(
+        varied,
+        lattice_share=share,
+        streak_share=rest * style.streak_share,
+        wobble_share=rest * style.wobble_share,
+        row_share=rest * style.row_share,
+        lattice_orders=np.array([order, order, 2 * order]),
+        lattice_frequencies=np.array([frequency, 1.1 * frequency, 2 * frequency]),
     )
 
 

@@ -4,11 +4,8 @@ import numpy as np
 
 from wellseg.data.casing import COLUMNS_PER_TURN, Style, smooth_series
 
-LABEL_FRACTION = 0.4
-"""A pixel of a groove is labelled where its loss is at least this fraction of the groove's depth in that row."""
-
-NARROWEST, WIDEST = 1.0, 4.0
-"""Limits of a groove's labelled width, in columns of 36."""
+NARROWEST = 1.0
+"""Least labelled width of a groove, in columns of 36; the largest is the style's."""
 
 
 def draw_sections(rng: np.random.Generator, num_rows: int, presence: float, run: float) -> np.ndarray:
@@ -48,10 +45,10 @@ def draw_groove(
 ) -> tuple[np.ndarray, np.ndarray]:
     """One axial groove: its wall loss (H, W), >= 0, and its exact label (H, W) bool.
 
-    The loss falls off from the centre as depth * LABEL_FRACTION ** ((2 |azimuth - centre| / width) ** power). A pixel
-    is labelled where the loss is at least LABEL_FRACTION of the row's depth and that depth is at least `min_depth`:
-    a groove that fades below it stays in the image and leaves the label. `crisp` makes the bottom flat, the edges
-    vertical and the depth constant, so that a pixel's own value decides.
+    The loss falls off from the centre as depth * fraction ** ((2 |azimuth - centre| / width) ** power), fraction being
+    the style's `label_fraction`. A pixel is labelled where the loss is at least that fraction of the row's depth and
+    that depth is at least `min_depth`: a groove that fades below it stays in the image and leaves the label. `crisp`
+    makes the bottom flat, the edges vertical and the depth constant, so that a pixel's own value decides.
     """
     num_rows = len(joint)
     steps = smooth_series(rng, num_rows, 60.0) * 0.006 + smooth_series(rng, num_rows, 400.0) * 0.003
@@ -60,7 +57,7 @@ def draw_groove(
     width = style.groove_width * np.exp(
         0.16 * smooth_series(rng, num_rows, 120.0) + 0.05 * smooth_series(rng, num_rows, 15.0)
     )
-    width = np.clip(width, NARROWEST, WIDEST)
+    width = np.clip(width, NARROWEST, style.groove_widest)
     joint_depth = np.exp(0.25 * rng.standard_normal(int(joint[-1]) + 1))[joint]
     varying = joint_depth * np.exp(
         0.35 * smooth_series(rng, num_rows, 150.0) + 0.12 * smooth_series(rng, num_rows, 6.0)
@@ -72,5 +69,6 @@ def draw_groove(
     reach = np.abs(offset).astype(np.float32) * (2 / width).astype(np.float32)[:, None]
     inside = reach <= 1
     label = inside & ((row_depth > 0) & (row_depth >= min_depth))[:, None]
-    shape = label if crisp else np.exp(np.float32(np.log(LABEL_FRACTION)) * reach ** np.float32(style.groove_power))
+    steepness = np.float32(np.log(style.label_fraction))
+    shape = label if crisp else np.exp(steepness * reach ** np.float32(style.groove_power))
     return shape * row_depth.astype(np.float32)[:, None], label

@@ -31,6 +31,7 @@ class Level:
     clutter     amount of collars, spikes, dashes and blotches
     nulls       amount of missing data
     crisp       grooves with vertical edges and one depth: a pixel's own value decides its label; every well may have two
+    varied      label edges and widths, empty rows and strong lattices as they differ between real wells (`vary_style`)
     """
 
     groove: float
@@ -40,13 +41,14 @@ class Level:
     clutter: float
     nulls: float
     crisp: bool = False
+    varied: bool = False
 
 
 LEVELS = {
     "trivial": Level(groove=0.12, own_depth=0.0, min_depth=0.0, texture=0.4, clutter=0.0, nulls=0.0, crisp=True),
     "easy": Level(groove=0.08, own_depth=0.5, min_depth=0.02, texture=0.6, clutter=0.5, nulls=1.0),
     "medium": Level(groove=0.045, own_depth=0.8, min_depth=0.012, texture=0.85, clutter=0.8, nulls=1.0),
-    "hard": Level(groove=0.03, own_depth=1.0, min_depth=0.009, texture=1.0, clutter=1.0, nulls=1.0),
+    "hard": Level(groove=0.036, own_depth=1.0, min_depth=0.011, texture=1.0, clutter=1.0, nulls=1.0, varied=True),
 }
 """The levels by name; "hard" is as near to the real wells as the generator comes."""
 
@@ -75,6 +77,8 @@ def generate_well(
     # A stream of its own for each part, so that the levels differ in strength only, not in where things are.
     streams = np.random.default_rng(rng).spawn(9)
     style = casing.draw_style(streams[0])
+    if difficulty.varied:
+        style = casing.vary_style(streams[0].spawn(1)[0], style, num_columns)
     collars, joint = casing.draw_collars(streams[1], num_rows, style.joint_rows)
     rotation = casing.draw_rotation(streams[2], num_rows, style.turn_rate)
     pipe = casing.texture(streams[3], style, joint, rotation, num_columns)

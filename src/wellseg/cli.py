@@ -98,7 +98,7 @@ def _check_folder(name: str, overrides: Sequence[str]) -> None:
     """Raise EnvironmentFault unless the folder that Hydra is going to write to can be made and written to."""
     if name == "check" or "LOCAL_RANK" in os.environ:
         return
-    given = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith(("hydra.run.dir=", _SWEEP_DIR))]
+    given = [_unquoted(o) for o in overrides if o.startswith((_RUN_DIR, _SWEEP_DIR))]
     for folder in given or ["outputs"]:
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ def _job(name: str, failures: list[WellsegError]) -> Callable[[Any], Any]:
     return job
 
 
-_SWEEP_DIR = "hydra.sweep.dir="
+_RUN_DIR, _SWEEP_DIR = "hydra.run.dir=", "hydra.sweep.dir="
 _LAUNCHER_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -221,7 +221,7 @@ def with_recorded(overrides: Sequence[str]) -> list[str]:
 
     So that `hydra.run.dir=DIR ckpt_path=auto` goes on with the same model and data.
     """
-    folder = next((o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("hydra.run.dir=")), "")
+    folder = next((_unquoted(o) for o in overrides if o.startswith(_RUN_DIR)), "")
     record = Path(folder) / ".hydra" / "overrides.yaml"
     if not folder or not record.is_file():
         return list(overrides)
@@ -230,6 +230,13 @@ def with_recorded(overrides: Sequence[str]) -> list[str]:
     given = {o.partition("=")[0] for o in overrides}
     recorded = yaml.safe_load(record.read_text(encoding="utf-8")) or []
     return [o for o in recorded if o.partition("=")[0] not in given] + list(overrides)
+
+
+def _unquoted(override: str) -> str:
+    """The value of one override as Hydra reads it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return str(OverridesParser.create().parse_override(override).value())
 
 
 def prepare(name: str, overrides: Sequence[str], *, multirun: bool) -> list[str]:

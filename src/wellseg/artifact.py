@@ -89,13 +89,6 @@ def load(path: str | Path) -> Artifact:
     return Artifact(network.eval(), metadata)
 
 
-def load_into(network: nn.Module, path: str | Path) -> None:
-    """Fill `network` with the weights of an artefact; all keys and shapes must fit."""
-    _, state = _read(Path(path), weights=True)
-    compare(network.state_dict(), state, str(path))
-    network.load_state_dict(state, strict=True)
-
-
 def _read(path: Path, *, weights: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
         raise ArtifactError("no such model file", where=str(path), fix="check artifact=...")

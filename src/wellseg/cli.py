@@ -99,7 +99,7 @@ def _check_folder(name: str, overrides: Sequence[str]) -> None:
     if name == "check" or "LOCAL_RANK" in os.environ:
         return
     given = [_unquoted(o) for o in overrides if o.startswith((_RUN_DIR, _SWEEP_DIR))]
-    for folder in given or ["outputs"]:
+    for folder in (f for f in given or ["outputs"] if "${" not in f):  # Hydra fills those in later
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):

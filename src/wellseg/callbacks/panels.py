@@ -46,8 +46,10 @@ class Panels(pl.Callback):
             or trainer.current_epoch % self.every_n_epochs
         ):
             return
-        curve = task.scores["val"].curve()  # gathers over all processes
         writer = _writer(trainer)
+        if trainer.world_size == 1 and writer is None:
+            return
+        curve = task.scores["val"].curve()  # gathers over all processes
         if writer is None or self._batch is None:
             return
         threshold = task.scores["val"].threshold

@@ -1,6 +1,6 @@
 """Convolution stages and resampling layers that the networks are made of (axes: see wellseg.types)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import torch
@@ -175,3 +175,24 @@ def whole_numbers(values: Sequence[int], name: str) -> list[int]:
     if not isinstance(values, Sequence) or not all(isinstance(v, int) and v >= 1 for v in values):
         raise ConfigError(f"{name} must be a list of whole numbers >= 1, got {values}", fix=f"e.g. {name}=[2,1,1]")
     return list(values)
+
+
+def u_shape(
+    x: Tensor,
+    encoders: Iterable[nn.Module],
+    downs: Iterable[nn.Module],
+    bottleneck: nn.Module,
+    ups: Iterable[nn.Module],
+    decoders: Iterable[nn.Module],
+) -> Tensor:
+    """x (B, C, H, W) down through encoders, across the bottleneck and up again, each decoder on [up-sampled, skip]."""
+    skips = []
+    for encoder, down in zip(encoders, downs, strict=True):
+        x = encoder(x)
+        skips.append(x)
+        x = down(x)
+    x = bottleneck(x)
+    for up, decoder in zip(ups, decoders, strict=True):
+        skip = skips.pop()
+        x = decoder(torch.cat([up(x, skip.shape[-2:]), skip], 1))
+    return x

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from wellseg.models import cylinder
-from wellseg.models.layers import ConvBlock, Down, Up, whole_number
+from wellseg.models.layers import ConvBlock, Down, Up, u_shape, whole_number
 
 
 class UNetClassic(nn.Module):
@@ -73,16 +73,7 @@ class UNetClassic(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, step, H, W)."""
-        skips = []
-        for encoder, down in zip(self.encoders, self.downs, strict=True):
-            x = encoder(x)
-            skips.append(x)
-            x = down(x)
-        x = self.bottleneck(x)
-        for up, decoder in zip(self.ups, self.decoders, strict=True):
-            skip = skips.pop()
-            x = decoder(torch.cat([up(x, skip.shape[-2:]), skip], 1))
-        return x
+        return u_shape(x, self.encoders, self.downs, self.bottleneck, self.ups, self.decoders)
 
 
 ARCHITECTURE = UNetClassic

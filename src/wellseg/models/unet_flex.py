@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from wellseg.errors import ConfigError
 from wellseg.models import cylinder
-from wellseg.models.layers import Down, Up, conv_stage, logits_stage, whole_number, whole_numbers
+from wellseg.models.layers import Down, Up, conv_stage, logits_stage, u_shape, whole_number, whole_numbers
 
 
 class UNetFlex(nn.Module):
@@ -110,16 +109,7 @@ class UNetFlex(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, thickness, H, W): what the refinement stage reads."""
-        skips = []
-        for encoder, down in zip(self.encoders, self.downs, strict=True):
-            x = encoder(x)
-            skips.append(x)
-            x = down(x)
-        x = self.bottleneck(x)
-        for up, decoder in zip(self.ups, self.decoders, strict=True):
-            skip = skips.pop()
-            x = decoder(torch.cat([up(x, skip.shape[-2:]), skip], 1))
-        return x
+        return u_shape(x, self.encoders, self.downs, self.bottleneck, self.ups, self.decoders)
 
 
 ARCHITECTURE = UNetFlex

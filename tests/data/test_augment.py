@@ -66,9 +66,25 @@ def test_yaml_holds_every_argument_and_no_other(name):
 
 def test_choices_switch_on_what_their_names_say():
     operations = {name for name, p in inspect.signature(Augment).parameters.items() if p.default == 0.0}
-    assert len(operations) == 10
+    assert len(operations) == 11
     on = {name: {o for o in operations if getattr(choice(name), o) > 0} for name in CHOICES}
-    assert on == {"none": set(), "roll_flip": {"roll", "flip_azimuth", "flip_depth"}, "strong": operations}
+    roll_flip = {"roll", "flip_azimuth", "flip_depth"}
+    assert on == {
+        "none": set(),
+        "roll_flip": roll_flip,
+        "roll_flip_start": {*roll_flip, "start"},
+        "strong": operations,
+    }
+
+
+def test_windows_start_up_to_half_their_height_elsewhere():
+    shifts = Augment(start=1.0).draw_start(20_000, 36, seeded(0))
+    values, counts = np.unique(shifts, return_counts=True)
+    assert values.tolist() == list(range(-18, 19))
+    assert counts.min() > 0.7 * counts.mean()
+    some = Augment(start=0.25).draw_start(20_000, 36, seeded(0))
+    assert 0.22 < (some != 0).mean() < 0.27
+    assert not Augment().draw_start(100, 36, seeded(0)).any()
 
 
 @pytest.mark.parametrize(

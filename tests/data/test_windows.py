@@ -77,3 +77,17 @@ def test_subset_renumbers_and_disk_agrees_with_memory(tmp_path):
 def test_impossible_sizes_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
         window_starts(10, 0, 1)
+
+
+def test_windows_are_cut_elsewhere_but_never_beyond_their_well():
+    wells = [make_well("a", 100, seed=1), make_well("b", 80, seed=2)]
+    store = WindowStore(wells, [0, 1], 36, 36)
+    numbers = np.array([0, 1, 2, 3, 5])
+    batch = store.gather(numbers, np.array([-5, 7, 30, -40, 18]))
+    for i, (well, row) in enumerate([(0, 0), (0, 43), (0, 72), (1, 0), (1, 72)]):
+        rows = wells[well].values[row : row + 36]
+        found = batch.image[i, 0].numpy()
+        np.testing.assert_array_equal(found[: len(rows)], np.nan_to_num(rows, nan=0))
+        assert not found[len(rows) :].any()
+    np.testing.assert_array_equal(batch.index, numbers)
+    np.testing.assert_array_equal(batch.well, [0, 0, 0, 1, 1])

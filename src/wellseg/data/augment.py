@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,6 +49,8 @@ class Draw(NamedTuple):
 class Augment:
     """Random changes of a batch of windows, each with its own probability and range; probability 0 turns it off.
 
+    start                             probability that a window is cut elsewhere, up to half its height further up or down;
+                                      the loader asks for it (`draw_start`) before it cuts
     roll, flip_azimuth, flip_depth    probabilities; a roll is by 0 ... W - 1 columns, all equally likely
     rescale, rescale_factor           probability; range of the stretch along depth, drawn log-uniformly
     shear, shear_slope                probability; largest slope in columns per row, drawn in +-shear_slope
@@ -67,6 +70,7 @@ class Augment:
     def __init__(
         self,
         *,
+        start: float = 0.0,
         roll: float = 0.0,
         flip_azimuth: float = 0.0,
         flip_depth: float = 0.0,
@@ -87,6 +91,7 @@ class Augment:
         noise: float = 0.0,
         noise_sigma: Sequence[float] = (0.05, 0.5),
     ) -> None:
+        self.start = _probability("start", start)
         self.roll = _probability("roll", roll)
         self.flip_azimuth = _probability("flip_azimuth", flip_azimuth)
         self.flip_depth = _probability("flip_depth", flip_depth)
@@ -112,6 +117,12 @@ class Augment:
                 where="augment.blur and augment.sharpen",
                 fix="lower one of the two probabilities",
             )
+
+    def draw_start(self, batch: int, window: int, generator: torch.Generator) -> np.ndarray:
+        """Rows (batch,) int64 by which each window of `window` rows is cut further down; negative is further up."""
+        chance, amount = torch.rand(2, batch, generator=generator, dtype=torch.float64)
+        rows = (amount * (window + 1)).long() - window // 2
+        return torch.where(chance < self.start, rows, 0).numpy()
 
     def draw(self, batch: int, columns: int, generator: torch.Generator) -> Draw:
         """Numbers for `batch` samples of `columns` columns, from a CPU generator.

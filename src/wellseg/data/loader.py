@@ -10,6 +10,8 @@ from wellseg.data.sampler import WindowSampler, step_generator
 from wellseg.data.windows import WindowStore
 from wellseg.types import Batch
 
+_Windows = tuple[np.ndarray, np.ndarray | None]  # numbers and shifts, as WindowStore.gather takes them
+
 
 class WindowLoader:
     """An iterable of `Batch` on `device`.
@@ -45,8 +47,8 @@ class WindowLoader:
     def __iter__(self) -> Iterator[Batch]:
         # The first pass starts when Lightning asks for the first batch, which is after it has set the epoch.
         steps = list(self.sampler)
-        numbers = [n for _, n in steps]
-        for (step, _), batch in zip(steps, self._gathered(numbers), strict=True):
+        windows = [(numbers, self._shift(step, numbers)) for step, numbers in steps]
+        for (step, _), batch in zip(steps, self._gathered(windows), strict=True):
             self._handed_out = step + 1
             batch = Batch(*(t.to(self.device, non_blocking=True) for t in batch))
             if self.augment is not None:
@@ -57,12 +59,19 @@ class WindowLoader:
                 batch = batch._replace(image=image, valid=valid, target=target)
             yield batch
 
-    def _gathered(self, numbers: list[np.ndarray]) -> Iterator[Batch]:
+    def _shift(self, step: int, numbers: np.ndarray) -> np.ndarray | None:
+        """Rows by which `augment` wants the windows of a step to be cut elsewhere; None leaves them where they are."""
+        if not getattr(self.augment, "start", 0.0):
+            return None
+        generator = step_generator(self._seed, self.sampler.epoch, step, self._rank, 1)
+        return self.augment.draw_start(len(numbers), self.store.window, generator)
+
+    def _gathered(self, windows: list[_Windows]) -> Iterator[Batch]:
         if self._num_workers == 0:
-            return map(self.store.gather, numbers)
+            return (self.store.gather(*w) for w in windows)
         return iter(
             DataLoader(
-                _Gather(self.store, numbers),
+                _Gather(self.store, windows),
                 batch_size=None,
                 num_workers=self._num_workers,
                 pin_memory=self.device.type == "cuda",
@@ -78,11 +87,11 @@ class WindowLoader:
 
 
 class _Gather(Dataset):
-    def __init__(self, store: WindowStore, numbers: list[np.ndarray]) -> None:
-        self._store, self._numbers = store, numbers
+    def __init__(self, store: WindowStore, windows: list[_Windows]) -> None:
+        self._store, self._windows = store, windows
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._windows)
 
     def __getitem__(self, i: int) -> Batch:
-        return self._store.gather(self._numbers[i])
+        return self._store.gather(*self._windows[i])

@@ -34,9 +34,9 @@ def epoch_batches(
     return [b for b in shares if len(b)]
 
 
-def step_generator(seed: int, epoch: int, step: int, rank: int = 0) -> torch.Generator:
-    """Random numbers of one training step: a CPU generator that depends on these four numbers and on nothing else."""
-    state = np.random.SeedSequence((seed, epoch, step, rank)).generate_state(2, np.uint32)
+def step_generator(seed: int, epoch: int, step: int, rank: int = 0, *stream: int) -> torch.Generator:
+    """Random numbers of one training step: a CPU generator that depends on these numbers and on nothing else."""
+    state = np.random.SeedSequence((seed, epoch, step, rank, *stream)).generate_state(2, np.uint32)
     return torch.Generator().manual_seed((int(state[0]) << 32 | int(state[1])) & 0x7FFF_FFFF_FFFF_FFFF)
 
 

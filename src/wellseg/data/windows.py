@@ -24,6 +24,9 @@ def window_starts(num_rows: int, window: int, stride: int) -> np.ndarray:
     return np.arange(0, max(num_rows - window + stride, 1), stride, dtype=np.int64)
 
 
+_COLUMNS = ("group_of", "start_of", "well_of", "row_of", "last_of")
+
+
 @dataclass(frozen=True)
 class Group:
     """The rows of all wells of one width W: image (R, W) float32, 0 without data; valid (R, W) bool; target (R, W) uint8."""
@@ -44,7 +47,7 @@ class WindowStore:
     are larger than memory.
 
     Per window n: `group_of[n]` its width group, `start_of[n]` its first row there, `well_of[n]` the number of its well,
-    `row_of[n]` its first row within the well.
+    `row_of[n]` its first row within the well, `last_of[n]` the first row there of that well's last window.
     """
 
     def __init__(
@@ -78,7 +81,14 @@ class WindowStore:
                     target[span] = np.where(well.valid, well.target, IGNORE)
                 table.append(
                     np.stack(
-                        [np.full_like(first, number), first + offset, np.full_like(first, well_number), first], axis=1
+                        [
+                            np.full_like(first, number),
+                            first + offset,
+                            np.full_like(first, well_number),
+                            first,
+                            np.full_like(first, first[-1] + offset),
+                        ],
+                        axis=1,
                     )
                 )
             keep_where = valid if keep_unlabelled else target != IGNORE
@@ -87,8 +97,9 @@ class WindowStore:
                 first = table[i][:, 1]
                 table[i] = table[i][has_row[first + window] > has_row[first]]
             self.groups.append(Group(torch.from_numpy(image), torch.from_numpy(valid), torch.from_numpy(target)))
-        rows = np.concatenate(table) if table else np.zeros((0, 4), dtype=np.int64)
-        self.group_of, self.start_of, self.well_of, self.row_of = (np.ascontiguousarray(c) for c in rows.T)
+        rows = np.concatenate(table) if table else np.zeros((0, len(_COLUMNS)), dtype=np.int64)
+        for name, column in zip(_COLUMNS, rows.T, strict=True):
+            setattr(self, name, np.ascontiguousarray(column))
 
     def __len__(self) -> int:
         return len(self.start_of)
@@ -96,7 +107,7 @@ class WindowStore:
     def subset(self, numbers: np.ndarray) -> "WindowStore":
         """A store of the windows `numbers` only, renumbered from 0, that shares the rows with this one."""
         part = copy.copy(self)
-        for name in ("group_of", "start_of", "well_of", "row_of"):
+        for name in _COLUMNS:
             setattr(part, name, getattr(self, name)[numbers])
         return part
 
@@ -105,11 +116,17 @@ class WindowStore:
         self.groups = [g.to(device) for g in self.groups]
         return self
 
-    def gather(self, numbers: np.ndarray) -> Batch:
-        """The windows `numbers` (B,), all of one width, as a Batch on the device of the rows."""
+    def gather(self, numbers: np.ndarray, shift: np.ndarray | None = None) -> Batch:
+        """The windows `numbers` (B,), all of one width, as a Batch on the device of the rows.
+
+        shift (B,) int64 cuts each so many rows further down, as far as its well reaches.
+        """
         group = self.groups[int(self.group_of[numbers[0]])]
         device = group.image.device
-        start = torch.from_numpy(self.start_of[numbers])
+        start = self.start_of[numbers]
+        if shift is not None:
+            start = np.clip(start + shift, start - self.row_of[numbers], self.last_of[numbers])
+        start = torch.from_numpy(start)
         rows = (start[:, None] + torch.arange(self.window)).to(device)
         return Batch(
             image=group.image[rows].unsqueeze(1),

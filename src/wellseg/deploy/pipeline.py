@@ -5,6 +5,9 @@ from torch import Tensor, nn
 
 from wellseg.data.normalize import Normalization, Normalize
 from wellseg.data.well import NULL_VALUES
+from wellseg.errors import ConfigError
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def valid_pixels(image: Tensor) -> Tensor:
@@ -16,16 +19,24 @@ def valid_pixels(image: Tensor) -> Tensor:
 
 
 class Pipeline(nn.Module):
-    """forward(image (B, C, H, W) float32 as recorded) -> probability (B, K, H, W), NaN where there is no data."""
+    """forward(image (B, C, H, W) float32 as recorded) -> probability (B, K, H, W) float32, NaN where there is no data.
 
-    def __init__(self, network: nn.Module, normalization: Normalization) -> None:
+    precision is that of the network's weights and features; what surrounds it is float32. The network is put into the
+    memory format and the precision in which it will be used, so it is not the caller's any more.
+    """
+
+    def __init__(self, network: nn.Module, normalization: Normalization, precision: str = "float32") -> None:
         super().__init__()
-        self.network = network
+        if precision not in PRECISIONS:
+            raise ConfigError(f"unknown precision {precision!r}", fix=f"precision is one of: {', '.join(PRECISIONS)}")
+        self.dtype = PRECISIONS[precision]
+        self.network = network.to(dtype=self.dtype, memory_format=torch.channels_last)
         self.normalize = Normalize(normalization)
 
     def forward(self, image: Tensor) -> Tensor:
         valid = valid_pixels(image)
         # NaN times zero is NaN: values without data must be gone before any arithmetic.
         known = torch.where(valid.unsqueeze(1), image, torch.zeros((), dtype=image.dtype, device=image.device))
-        probability = self.network(self.normalize(known, valid)).sigmoid()
+        x = self.normalize(known, valid).to(self.dtype).contiguous(memory_format=torch.channels_last)
+        probability = self.network(x).float().sigmoid()
         return torch.where(valid.unsqueeze(1), probability, torch.full_like(probability, float("nan")))

@@ -1,13 +1,30 @@
 """A model file as a function of arrays: no Lightning, no Hydra."""
 
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from wellseg import artifact
+from wellseg.data.rows import ArrayRows, RowSource
+from wellseg.data.well import is_null
+from wellseg.deploy.azimuth import Azimuth
 from wellseg.deploy.pipeline import Pipeline
+from wellseg.deploy.tiling import Band, bands
+from wellseg.errors import ConfigError
+from wellseg.models.summary import depth_reach
+
+BAND_PIXELS = 2048 * 36
+"""Pixels that go through the network at once unless told otherwise: some 50 MB of features for the student."""
+
+HALOS_PER_BAND = 8
+"""Rows of a band per row of its halo, at least, so that a network that sees far does not spend its time on halos."""
 
 
 class Predictor:
@@ -18,43 +35,162 @@ class Predictor:
 
     `threshold` is the one that validation chose: a pixel is a defect when its probability is at least that.
     `metadata` is what the artefact says of itself.
+
+    tta    (forward, image) -> probability, such as wellseg.deploy.augmentation.TestTimeAugmentation; None: the plain pass
+    band   rows that go through the network at once, None: as many as make BAND_PIXELS
+    width  "auto" or "native", see wellseg.deploy.azimuth
+
+    On a CPU as many bands are worked on at once as torch has threads (`torch.set_num_threads`), each by one thread: bands
+    need not wait for one another, where threads that share an operation wait at its end.
     """
 
-    batch_size = 64
-
-    def __init__(self, pipeline: Pipeline, metadata: dict[str, Any]) -> None:
-        self.pipeline = pipeline.eval()
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        metadata: dict[str, Any],
+        *,
+        tta: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor] | None = None,
+        band: int | None = None,
+        width: str = "auto",
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if band is not None and band < 1:
+            raise ConfigError(f"band={band}", fix="a whole number of at least 1, or null")
+        self.device = torch.device(device)
+        self.pipeline = pipeline.eval().to(self.device)
         self.metadata = metadata
         self.threshold: float = metadata["threshold"]
+        self._tta, self._band, self._width = tta, band, width
+        self._workers = torch.get_num_threads() if self.device.type == "cpu" else 1
+        network = pipeline.network
         # Networks whose up-sampling depends on the height of the input are only defined on windows as in training.
-        self._rows = None if getattr(pipeline.network, "any_height", True) else metadata["input"]["window"]
+        self._window = None if getattr(network, "any_height", True) else metadata["input"]["window"]
+        self._stride = getattr(network, "total_stride", (1, 1))[0]
+        self._trained = metadata["input"].get("widths", ())
 
     @classmethod
-    def from_file(cls, path: str | Path) -> "Predictor":
-        """Read a model artefact. Raises ArtifactError."""
-        model = artifact.load(path)
-        return cls(Pipeline(model.network, model.normalization), model.metadata)
+    def from_file(
+        cls,
+        path: str | Path,
+        *,
+        precision: str = "float32",
+        device: str | torch.device = "cpu",
+        compile: bool = False,
+        tta: Callable | None = None,
+        band: int | None = None,
+        width: str = "auto",
+    ) -> "Predictor":
+        """Read a model artefact. Raises ArtifactError.
 
-    @torch.no_grad()
+        precision: float32 or bfloat16. compile: torch.compile, which takes a minute at the first call and pays for logs of
+        millions of rows only.
+        """
+        model = artifact.load(path)
+        predictor = cls(
+            Pipeline(model.network, model.normalization, precision),
+            model.metadata, tta=tta, band=band, width=width, device=device,
+        )  # fmt: skip
+        if compile:
+            predictor.pipeline.network.compile(dynamic=True)
+        return predictor
+
+    @cached_property
+    def halo(self) -> tuple[int, int]:
+        """Rows (above, below) that the output of a row depends on, over all its places in the sampling grid."""
+        if self._window is not None:
+            return 0, 0
+        above, below = depth_reach(self.pipeline.network)
+        if getattr(self._tta, "symmetric_reach", False):
+            above = below = max(above, below)
+        return above, below
+
+    def azimuth(self, columns: int, layout: str = "single") -> Azimuth:
+        """How a log of `columns` columns meets the widths that the network was trained on."""
+        return Azimuth(columns, self._trained, layout=layout, width=self._width)
+
+    def describe_width(self, columns: int, layout: str = "single") -> str:
+        """The same in words, for a manifest."""
+        return str(self.azimuth(columns, layout))
+
     def __call__(self, values: np.ndarray) -> np.ndarray:
         values = np.asarray(values, dtype=np.float32)
         if values.ndim not in (2, 3) or 0 in values.shape:
             raise ValueError(f"values must be (H, W) or (N, H, W) and not empty, got {values.shape}")
         if values.ndim == 2:
-            return self._image(values)
-        if self._rows is not None and values.shape[1] != self._rows:
-            return np.stack([self._image(v) for v in values])
-        return np.concatenate(
-            [self._forward(values[i : i + self.batch_size]) for i in range(0, len(values), self.batch_size)]
-        )
+            return np.concatenate([rows for _, rows in self.stream(ArrayRows(values))])
+        batch = max((self._band or BAND_PIXELS // values.shape[2]) // values.shape[1], 1)
+        if batch == 1 or self._window not in (None, values.shape[1]):
+            return np.stack([self(image) for image in values])
+        azimuth = self.azimuth(values.shape[2])
+        pieces = (values[i : i + batch] for i in range(0, len(values), batch))
+        return np.concatenate([self._images(piece, azimuth) for piece in pieces])
 
-    def _image(self, values: np.ndarray) -> np.ndarray:
-        if self._rows is None or len(values) == self._rows:
-            return self._forward(values[None])[0]
-        height, width = values.shape
-        missing = -height % self._rows
-        padded = np.concatenate([values, np.full((missing, width), np.nan, np.float32)])
-        return self(padded.reshape(-1, self._rows, width)).reshape(-1, width)[:height]
+    def stream(self, rows: RowSource, *, layout: str = "single") -> Iterator[tuple[int, np.ndarray]]:
+        """(first row, probabilities (h, W)) of consecutive bands that cover `rows` once; memory does not grow with H.
 
-    def _forward(self, values: np.ndarray) -> np.ndarray:
-        return self.pipeline(torch.from_numpy(np.ascontiguousarray(values)).unsqueeze(1))[:, 0].numpy()
+        Every row comes out as from one pass over the whole image, within rounding; a network that is defined on windows
+        only (padding=turns) gets window after window from row 0 on. layout: "interleaved" for two half-width logs that
+        are woven together.
+        """
+        height, columns = rows.shape
+        azimuth = self.azimuth(columns, layout)
+        pieces = self._window_pieces(height, columns) if self._window else self._band_pieces(height, columns)
+        tasks = ((piece, rows.read(piece.first, piece.last)) for piece in pieces)
+        for piece, probability in self._in_order(tasks, azimuth):
+            yield piece.start, probability[piece.start - piece.first : piece.stop - piece.first]
+
+    def _band_pieces(self, height: int, columns: int) -> Iterator[Band]:
+        band = self._band or max(BAND_PIXELS // columns, 1)
+        above, below = (0, 0) if height <= band else self.halo
+        if self._band is None:
+            band = max(band, HALOS_PER_BAND * (above + below))
+        return bands(height, band, above, below, self._stride)
+
+    def _window_pieces(self, height: int, columns: int) -> Iterator[Band]:
+        """Bands of whole windows, for networks that are defined on windows only."""
+        several = max((self._band or BAND_PIXELS // columns) // self._window, 1) * self._window
+        return bands(height, several, 0, 0, self._window)
+
+    def _in_order(
+        self, tasks: Iterator[tuple[Band, np.ndarray]], azimuth: Azimuth
+    ) -> Iterator[tuple[Band, np.ndarray]]:
+        if self._workers == 1:
+            yield from ((piece, self._image(values, azimuth)) for piece, values in tasks)
+            return
+        # OpenMP's number of threads is a setting of the thread that asks.
+        pool = ThreadPoolExecutor(self._workers, "wellseg", initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            pending: deque[tuple[Band, Future]] = deque()
+            for piece, values in tasks:
+                pending.append((piece, pool.submit(self._image, values, azimuth)))
+                if len(pending) > self._workers:
+                    done, future = pending.popleft()
+                    yield done, future.result()
+            while pending:
+                done, future = pending.popleft()
+                yield done, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _image(self, values: np.ndarray, azimuth: Azimuth) -> np.ndarray:
+        """One image as recorded (H, W) -> probabilities; in windows where the network knows no others."""
+        if self._window is None:
+            return self._images(values[None], azimuth)[0]
+        height, columns = values.shape
+        padded = np.concatenate([values, np.full((-height % self._window, columns), np.nan, np.float32)])
+        found = self._images(padded.reshape(-1, self._window, columns), azimuth)
+        return found.reshape(-1, columns)[:height]
+
+    @torch.inference_mode()
+    def _images(self, values: np.ndarray, azimuth: Azimuth) -> np.ndarray:
+        """Images as recorded (N, H, W) -> probabilities, NaN where there is no data."""
+        null = is_null(values) if azimuth.resampled else None
+        image = azimuth.to_network(values if null is None else np.where(null, np.float32(np.nan), values))
+        height = image.shape[1]
+        if self._tta is not None and getattr(self._tta, "symmetric_reach", False):
+            # A mirrored image must meet the sampling grid as its band does, wherever that was cut.
+            image = np.pad(image, ((0, 0), (0, -height % self._stride), (0, 0)), constant_values=np.nan)
+        tensor = torch.from_numpy(np.ascontiguousarray(image)).unsqueeze(1).to(self.device)
+        found = self.pipeline(tensor) if self._tta is None else self._tta(self.pipeline, tensor)
+        found = azimuth.from_network(found[:, 0, :height].cpu().numpy())
+        return found if null is None else np.where(null, np.float32(np.nan), found)

@@ -28,26 +28,37 @@ Pads = tuple[int, int, int, int]
 """Rows added above and below, columns added left and right; none negative."""
 
 
-def pad_cylinder(x: Tensor, pads: Pads) -> Tensor:
+Parts = Tensor | tuple[Tensor, ...]
+"""An image, or several of one height and width whose channels follow one another: what a decoder gets."""
+
+
+def joined(x: Parts) -> Tensor:
+    """(B, C, H, W), the channels of all parts."""
+    return torch.cat(x, 1) if isinstance(x, tuple) else x
+
+
+def pad_cylinder(x: Parts, pads: Pads) -> Tensor:
     """(B, C, H, W) float -> (B, C, top + H + bottom, left + W + right): azimuth goes on around the pipe, more than
     once where a pad is wider than W; the first and last rows are repeated. Any H >= 1 and W >= 1.
     """
-    # Eager mode takes the function below, whose backward writes each gradient once.
-    if _plain() or max(pads[2:]) > x.shape[-1]:
-        return _pad_by_concatenation(x, pads)
-    return _CylinderPad.apply(x, pads)
+    # Eager mode takes the function below, which joins the parts without a copy of its own and whose backward writes
+    # each gradient once.
+    parts = x if isinstance(x, tuple) else (x,)
+    if _plain() or max(pads[2:]) > parts[0].shape[-1] or len({p.dtype for p in parts}) > 1:
+        return _pad_by_concatenation(joined(x), pads)
+    return _CylinderPad.apply(pads, *parts)
 
 
-def pad_replicate(x: Tensor, pads: Pads) -> Tensor:
+def pad_replicate(x: Parts, pads: Pads) -> Tensor:
     """`pad_cylinder` with the outer columns repeated instead."""
     top, bottom, left, right = pads
-    return F.pad(x, (left, right, top, bottom), mode="replicate")
+    return F.pad(joined(x), (left, right, top, bottom), mode="replicate")
 
 
-def pad_zero(x: Tensor, pads: Pads) -> Tensor:
+def pad_zero(x: Parts, pads: Pads) -> Tensor:
     """`pad_cylinder` with zeros on all four sides instead."""
     top, bottom, left, right = pads
-    return F.pad(x, (left, right, top, bottom))
+    return F.pad(joined(x), (left, right, top, bottom))
 
 
 PAD_FUNCTIONS = {"cylinder": pad_cylinder, "turns": pad_replicate, "zero": pad_zero}
@@ -80,17 +91,19 @@ class _CylinderPad(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(x: Tensor, pads: Pads) -> Tensor:
+    def forward(pads: Pads, *parts: Tensor) -> Tensor:
         # Copies into one buffer: F.pad would compute in float32 under autocast and hand that on.
         top, bottom, left, right = pads
-        height, width = x.shape[-2:]
-        out = _empty_like(x, height + top + bottom, width + left + right)
+        height, width = parts[0].shape[-2:]
+        channels = [p.shape[1] for p in parts]
+        out = _empty_like(parts[0], height + top + bottom, width + left + right, sum(channels))
         rows = out[:, :, top : top + height]
-        rows[..., left : left + width] = x
+        for x, place in zip(parts, rows.split(channels, 1), strict=True):
+            place[..., left : left + width] = x
         if left:
-            rows[..., :left] = x[..., width - left :]
+            rows[..., :left] = rows[..., width : left + width]
         if right:
-            rows[..., left + width :] = x[..., :right]
+            rows[..., left + width :] = rows[..., left : left + right]
         if top:
             out[:, :, :top] = rows[:, :, :1]
         if bottom:
@@ -98,12 +111,13 @@ class _CylinderPad(torch.autograd.Function):
         return out
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor, Pads], output: Tensor) -> None:
-        ctx.pads = inputs[1]
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        ctx.pads, *parts = inputs
+        ctx.channels = [p.shape[1] for p in parts]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         top, bottom, left, right = ctx.pads
         height, width = grad.shape[2] - top - bottom, grad.shape[3] - left - right
 
@@ -113,35 +127,42 @@ class _CylinderPad(torch.autograd.Function):
             if right:
                 to[..., :right] += rows[..., left + width :]
 
-        rows = grad[:, :, top : top + height]
-        out = rows[..., left : left + width].clone()
-        add_turned(out, rows)
-        for count, border, row in ((top, grad[:, :, :top], 0), (bottom, grad[:, :, top + height :], height - 1)):
-            if count:
-                border = border.sum(2) if count > 1 else border[:, :, 0]
-                out[:, :, row] += border[..., left : left + width]
-                add_turned(out[:, :, row], border)
-        return out, None
+        def of_part(grad: Tensor) -> Tensor:
+            rows = grad[:, :, top : top + height]
+            out = rows[..., left : left + width].clone()
+            add_turned(out, rows)
+            for count, border, row in ((top, grad[:, :, :top], 0), (bottom, grad[:, :, top + height :], height - 1)):
+                if count:
+                    border = border.sum(2) if count > 1 else border[:, :, 0]
+                    out[:, :, row] += border[..., left : left + width]
+                    add_turned(out[:, :, row], border)
+            return out
+
+        parts = zip(grad.split(ctx.channels, 1), ctx.needs_input_grad[1:], strict=True)
+        return None, *(of_part(g) if needed else None for g, needed in parts)
 
 
-def _empty_like(x: Tensor, height: int, width: int) -> Tensor:
-    """An uninitialised (B, C, height, width) of the dtype, device and memory format of `x`."""
+def _empty_like(x: Tensor, height: int, width: int, channels: int | None = None) -> Tensor:
+    """An uninitialised (B, C, height, width) of the dtype, device and memory format of `x`; C is its own if not given."""
     channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty((*x.shape[:2], height, width), dtype=x.dtype, device=x.device, memory_format=memory_format)
+    return torch.empty(
+        (len(x), channels or x.shape[1], height, width), dtype=x.dtype, device=x.device, memory_format=memory_format
+    )
 
 
 class Pad(nn.Module):
     """The padding of one convolution with an odd kernel, so that its output is as large as its input."""
 
-    def __init__(self, padding: str, kernel_size: int | Sequence[int]) -> None:
+    def __init__(self, padding: str, kernel_size: int | Sequence[int], dilation: int | Sequence[int] = 1) -> None:
         super().__init__()
-        rows, columns = (size // 2 for size in pair(kernel_size, "kernel_size", odd=True))
+        reach = (size // 2 for size in pair(kernel_size, "kernel_size", odd=True))
+        rows, columns = (r * d for r, d in zip(reach, pair(dilation, "dilation"), strict=True))
         self.pads: Pads = (rows, rows, columns, columns)
         self.pad = PAD_FUNCTIONS[check_choice(padding, "padding", PADDINGS)]
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pad(x, self.pads) if any(self.pads) else x
+    def forward(self, x: Parts) -> Tensor:
+        return self.pad(x, self.pads) if any(self.pads) else joined(x)
 
     def extra_repr(self) -> str:
         return f"{self.pad.__name__}, pads={self.pads}"

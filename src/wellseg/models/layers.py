@@ -66,7 +66,7 @@ def normalization_layer(name: str, channels: int) -> nn.Module:
 
 
 class ConvBlock(nn.Module):
-    """Padding, convolution, normalisation, activation: (B, in, H, W) -> (B, out, H, W)."""
+    """Padding, convolution, normalisation, activation: (B, in, H, W), in one or several parts, -> (B, out, H, W)."""
 
     def __init__(
         self,
@@ -76,15 +76,17 @@ class ConvBlock(nn.Module):
         padding: str = "cylinder",
         activation: str = "leaky_relu",
         normalization: str = "none",
+        dilation: int | Sequence[int] = 1,
     ) -> None:
         super().__init__()
         kernel = cylinder.pair(kernel_size, "kernel_size", odd=True)
-        self.pad = cylinder.Pad(padding, kernel)
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, bias=normalization == "none")
+        dilation = cylinder.pair(dilation, "dilation")
+        self.pad = cylinder.Pad(padding, kernel, dilation)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, dilation=dilation, bias=normalization == "none")
         self.norm = normalization_layer(normalization, out_channels)
         self.activation = activation_layer(activation)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: cylinder.Parts) -> Tensor:
         return self.activation(self.norm(self.conv(self.pad(x))))
 
 
@@ -194,5 +196,5 @@ def u_shape(
     x = bottleneck(x)
     for up, decoder in zip(ups, decoders, strict=True):
         skip = skips.pop()
-        x = decoder(torch.cat([up(x, skip.shape[-2:]), skip], 1))
+        x = decoder((up(x, skip.shape[-2:]), skip))
     return x

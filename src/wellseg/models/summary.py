@@ -10,6 +10,8 @@ from wellseg.models.layers import PixelGroupNorm
 
 _ACTIVATIONS = (nn.LeakyReLU, nn.ReLU, nn.ReLU6, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Sigmoid, nn.Tanh)
 _POINTWISE = (*_ACTIVATIONS, PixelGroupNorm)
+_PHASES = 32  # rows and columns that are looked at where a network does not say how it decimates
+_LARGEST = 4096  # rows or columns of the largest image that is tried
 
 
 class ReceptiveField(NamedTuple):
@@ -45,9 +47,9 @@ def receptive_field(net: nn.Module, height: int = 128, width: int = 128, *, phas
     image.requires_grad_()
     logits = probe(image)
     row, column = height // 2, width // 2
-    rows, columns = getattr(net, "total_stride", (32, 32)) if phases else (1, 1)
+    rows, columns = getattr(net, "total_stride", (_PHASES, _PHASES)) if phases else (1, 1)
     # Rows and columns are sampled independently, so the places on a diagonal show them all.
-    places = [(row + i % rows, column + i % columns) for i in range(max(rows, columns))]
+    places = [(row + i % rows, (column + i % columns) % width) for i in range(max(rows, columns))]
     fields = []
     for number, (r, c) in enumerate(places, start=1):
         (grad,) = torch.autograd.grad(logits[..., r, c].sum(), image, retain_graph=number < len(places))
@@ -58,9 +60,35 @@ def receptive_field(net: nn.Module, height: int = 128, width: int = 128, *, phas
     return ReceptiveField(*(max(values) for values in zip(*fields, strict=True)))
 
 
+def whole_receptive_field(net: nn.Module) -> ReceptiveField:
+    """The largest receptive field over all phases, on an image that is large enough to hold it."""
+    width = 128
+    while True:
+        field = _of_whole_depth(net, width)
+        if field.azimuth < width or width >= _LARGEST:  # one that is as wide as the pipe meets itself
+            return field
+        width *= 2
+
+
+def depth_reach(net: nn.Module) -> tuple[int, int]:
+    """Rows (above, below) that a pixel depends on beyond its own, the largest over all phases: what a cut needs as halo."""
+    field = _of_whole_depth(net, width=8)  # rows do not ask how wide the pipe is
+    return field.up, field.down
+
+
+def _of_whole_depth(net: nn.Module, width: int) -> ReceptiveField:
+    height = 128
+    while True:
+        field = receptive_field(net, height, width, phases=True)
+        # A field that touches the image's edge may go on behind it.
+        if max(field.up, field.down) + _PHASES < height // 2 or height >= _LARGEST:
+            return field
+        height *= 2
+
+
 def describe(net: nn.Module) -> dict[str, int | list[int]]:
     """What a run prints about its model: parameters, their size in fp32, and the receptive field over all phases."""
-    field = receptive_field(net, phases=True)
+    field = whole_receptive_field(net)
     return {
         "parameters": count_parameters(net),
         "bytes_fp32": 4 * count_parameters(net),

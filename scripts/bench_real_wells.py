@@ -8,15 +8,13 @@ Every run is a subprocess of `python -m wellseg.train` on one core. The script w
 """
 
 import argparse
-import json
 import os
 import platform
 import re
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
@@ -24,7 +22,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from bench_runs import ROOT, SHARED, command, unpack
+from page_blocks import fill, table
 from real_wells_figures import draw_curves, draw_windows, pick_failures, pick_test
 from real_wells_scores import (
     PARTS,
@@ -38,16 +37,14 @@ from real_wells_scores import (
     share_wider,
     widen,
 )
+from step_cost import step_seconds
 
-from wellseg import artifact, config
+from wellseg import artifact
 from wellseg.data.corroseg import CorroSegDataModule
 from wellseg.data.module import WellDataModule
 from wellseg.data.synthetic import SyntheticDataModule
-from wellseg.losses.bce_dice import bce_dice
 from wellseg.types import IGNORE
 
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / "shared"
 SYNTHETIC_WELLS = 134
 """As many training windows (81 wells of 1,800 rows) as the real training wells have, so that steps are equal too."""
 COMMON = (
@@ -56,8 +53,6 @@ COMMON = (
     "scheduler=one_cycle",
     "trainer.log_every_n_steps=8",
 )
-DECISIVE = ("data", "augment", "model", "loss", "optimizer", "scheduler", "metrics", "trainer", "seed", "batch_size")
-"""Groups and keys in which a kept run must agree with the one that is asked for."""
 SCORES = ("dice_per_image", "iou_per_image", "dice_pooled", "iou_pooled")
 CONTRAST_EDGES = (-np.inf, 0.005, 0.01, 0.02, 0.04, np.inf)
 """Bounds of the recall table, in fractions of the wall below the rest of the row."""
@@ -120,40 +115,6 @@ RUNS = (
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def unpack(target: Path) -> Path:
-    """The real wells in the challenge's layout below `target`."""
-    script = SHARED / "data" / "unpack.py"
-    if not script.is_file():
-        raise SystemExit("no real wells: give --root, a folder with x_train/ and y_train.csv")
-    subprocess.run([sys.executable, str(script), str(target)], check=True)
-    return target
-
-
-def command(name: str, folder: Path, *overrides: str) -> dict:
-    """Run `python -m wellseg.<name>` into `folder` unless it is done; the metrics.json it wrote."""
-    if (folder / "metrics.json").is_file():
-        asked = config.load(name, [o for o in overrides if not o.startswith(("data.root=", "artifact="))])
-        if _portable(asked) != _portable(OmegaConf.load(folder / ".hydra" / "config.yaml")):
-            raise SystemExit(f"{folder} holds a run with other settings: give another --runs")
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        call = [sys.executable, "-m", f"wellseg.{name}", *overrides, f"hydra.run.dir={folder}"]
-        print("$ python -m", " ".join(call[2:]), flush=True)
-        with open(folder.with_suffix(".log"), "w") as log:
-            done = subprocess.run(call, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        if done.returncode:
-            raise SystemExit(f"{name} ended with code {done.returncode}: see {folder.with_suffix('.log')}")
-    return json.loads((folder / "metrics.json").read_text())
-
-
-def _portable(cfg: DictConfig) -> dict:
-    """What decides the scores, without the places of files: the wells may be unpacked elsewhere now."""
-    plain = {k: v for k, v in OmegaConf.to_container(cfg).items() if k in DECISIVE}
-    if "model" not in plain:  # scoring: the trainer's epochs are of no account
-        plain["trainer"] = plain["trainer"]["precision"]
-    return plain | {"data": plain["data"] | {"root": None}}
-
-
 def train_and_score(run: Run, real: WellDataModule, runs: Path, epochs: int) -> Scored:
     """Train `run` unless it is done, and predict all real wells; `written` holds the command's own scores on them."""
     at_real = ("data=corroseg", f"data.root={real.root}")
@@ -184,15 +145,6 @@ def published(real: WellDataModule, folder: Path) -> Scored | None:
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def scores_table(models: Sequence[Scored], data: WellDataModule) -> str:
@@ -246,22 +198,6 @@ def cost_table(models: Sequence[Scored]) -> str:
         ratio = seconds / best[trained[0].label]
         rows.append((m.label, f"{parameters:,}", f"{seconds:.2f} s", f"{ratio:.2f}", epochs[0], f"{epochs[1]} s"))
     return table(("model", "parameters", "step of 128", "ratio", "epochs", "epoch as run"), rows)
-
-
-def step_seconds(network: torch.nn.Module) -> float:
-    """Processor seconds of one training step at batch 128, bf16, channels last, on one core."""
-    network = network.to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.0)
-    image = torch.randn(128, 1, 36, 36, generator=torch.Generator().manual_seed(0))
-    target = (image[:, 0] > 1.5).to(torch.uint8)
-    started = time.process_time()
-    with torch.autocast("cpu", torch.bfloat16):
-        loss = bce_dice(network(image.contiguous(memory_format=torch.channels_last)), target)
-    loss.backward()
-    optimizer.step()
-    network.zero_grad(set_to_none=True)
-    network.eval()
-    return time.process_time() - started
 
 
 def labels_tables(models: Sequence[Scored], real: WellDataModule, synthetic: WellDataModule) -> str:
@@ -320,16 +256,6 @@ def _percent(part: np.ndarray, whole: np.ndarray) -> str:
     return f"{100 * part.sum() / whole.sum():.0f} %" if whole.any() else "-"
 
 
-def fill(page: str, blocks: Mapping[str, str]) -> str:
-    """`page` with each block between its markers; the rest as it was."""
-    for name, text in blocks.items():
-        pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
-        if not pattern.search(page):
-            raise SystemExit(f"real_wells.md has lost its markers 'begin {name}' and 'end {name}'")
-        page = pattern.sub(lambda m, t=text: f"{m[1]}{t}\n{m[2]}", page)
-    return page
-
-
 def header(real: WellDataModule, epochs: int) -> str:
     info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.*)", info.read_text()) if info.is_file() else None
@@ -382,7 +308,7 @@ def main() -> None:
         draw_windows(models, real, ["test"], pick_test(models, real), figures / "real_wells_test.png")
         draw_windows(models, real, PARTS, pick_failures(models, real), figures / "real_wells_synthetic.png")
     page = options.output / "real_wells.md"
-    page.write_text(fill(page.read_text() if page.is_file() else PAGE, blocks))
+    page.write_text(fill(page.read_text() if page.is_file() else PAGE, blocks, page.name))
     print(page.read_text())
 
 

@@ -58,12 +58,18 @@ def gather(data: WellDataModule, parts: Iterable[str]) -> dict[str, np.ndarray]:
 
 def metric(model: Scored, data: WellDataModule, parts: Sequence[str], empty: str) -> SegmentationScores:
     """The scores of `model` over `parts` together, at its own threshold."""
-    scores = SegmentationScores(model.threshold, empty)
-    windows, offset = gather(data, parts), 0
     probability = np.concatenate([model.probability[p] for p in parts])
+    return score_windows(probability, gather(data, parts), model.threshold, empty)
+
+
+def score_windows(
+    probability: np.ndarray, windows: Mapping[str, np.ndarray], threshold: float = 0.5, empty: str = "one"
+) -> SegmentationScores:
+    """The scores of probabilities (N, H, W) of the `windows` that `gather` gave."""
+    scores = SegmentationScores(threshold, empty)
     for first in range(0, len(probability), 512):
         some = slice(first, first + 512)
-        index = torch.arange(offset + first, offset + min(first + 512, len(probability)))
+        index = torch.arange(first, min(first + 512, len(probability)))
         target, well = torch.from_numpy(windows["target"][some]), torch.from_numpy(windows["well"][some])
         scores.update(torch.from_numpy(probability[some]), target, index, well)
     return scores

@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "wellseg"
 # The layers, in order; a module may import from its own layer and from earlier ones.
 LAYERS = [
-    ["errors", "types", "files"],
+    ["errors", "types", "files", "memory"],
     ["config", "build", "schedules", "cli"],
     ["data"],
     ["models", "losses", "metrics"],
@@ -18,8 +18,8 @@ LAYERS = [
     ["task"],
     ["callbacks"],
     ["deploy"],
-    ["assembly", "results", "sweep"],
-    ["train", "evaluate", "check", "__main__"],
+    ["assembly", "results", "predictions", "sweep"],
+    ["train", "evaluate", "predict", "check", "__main__"],
 ]
 LEVEL = {name: i for i, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(p for p in SOURCE.rglob("*.py") if p.name != "__init__.py")

@@ -5,6 +5,7 @@ import pytest
 from running import TINY, command
 
 from wellseg.data.corroseg_files import write_fake
+from wellseg.deploy.submission import write_submission
 
 MODEL = [a for a in TINY if not a.startswith("data.")]
 
@@ -102,3 +103,29 @@ def test_fake_data_are_written_into_an_empty_root_and_used(tmp_path):
         out = command("check", "data=corroseg", f"data.root={root}", "data.fake=true", "data.num_folds=3", cwd=tmp_path)
         assert out.returncode == 0, out.stderr
     assert (root / "y_train.csv").is_file()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_a_submission_is_held_against_the_patches_of_the_test_folder(challenge, suffix):
+    names = sorted(p.stem for p in (challenge / "x_test").glob("*.npy"))
+    path = challenge.parent / f"submission{suffix}"
+    rows = [(name, np.zeros((36, 36), np.uint8)) for name in names]
+    write_submission(path, rows)
+    out = check(challenge, f"submission={path}")
+    assert out.returncode == 0, out.stdout + out.stderr
+    assert f"for {len(names)} patches: 0 errors" in out.stdout
+    write_submission(path, rows[1:])
+    out = check(challenge, f"submission={path}")
+    assert out.returncode == 2
+    assert "1 missing row" in out.stdout
+    assert names[0] in out.stdout
+    assert "submission must be fixed" in out.stderr
+
+
+def test_a_submission_needs_the_test_folder_and_must_be_there(challenge, tmp_path):
+    out = command("check", "submission=missing.csv", cwd=tmp_path)
+    assert out.returncode == 2
+    assert "data.root is not set" in out.stderr
+    out = check(challenge, "submission=missing.csv")
+    assert out.returncode == 2
+    assert "cannot read missing.csv" in out.stdout

@@ -9,7 +9,8 @@ from hydra.utils import get_object
 from wellseg import config
 
 CHOICES = [(g, c) for g in config.groups() for c in config.choices(g)]
-SINGLE = [(g, c) for g, c in CHOICES if g not in ("callbacks", "experiment")]
+COMMAND = {"tta": "predict", "postprocess": "predict"}
+"""The command that composes a group, where it is not train."""
 
 
 def test_the_groups_are_those_that_the_commands_compose():
@@ -24,14 +25,21 @@ def test_the_groups_are_those_that_the_commands_compose():
         "callbacks",
         "logger",
         "trainer",
+        "tta",
+        "postprocess",
     } <= {g for g, _ in CHOICES}
+
+
+def compose(group, choice):
+    command = COMMAND.get(group, "train")
+    return config.load(command, [f"{group}={choice}", *(["name=x"] if command == "train" else [])])
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_resolves(group, choice):
     from omegaconf import OmegaConf
 
-    cfg = config.load("train", [f"{group}={choice}", "name=x"])
+    cfg = compose(group, choice)
     OmegaConf.to_container(cfg, resolve=True)
 
 
@@ -48,7 +56,7 @@ def accepts(target, keys):
 
 
 def targets(group, choice):
-    node = config.load("train", [f"{group}={choice}", "name=x"])[group]
+    node = compose(group, choice)[group]
     nodes = [node] if "_target_" in node else [n for n in node.values() if n is not None]
     return [n for n in nodes if n["_target_"] is not None]
 

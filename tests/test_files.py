@@ -6,7 +6,15 @@ import sys
 import pytest
 
 from wellseg.errors import EnvironmentFault, TrainingError
-from wellseg.files import folder_lock, remove_leftovers, write_atomically, write_json
+from wellseg.files import (
+    folder_lock,
+    full_disk_told,
+    remove_leftovers,
+    temporary_beside,
+    write_atomically,
+    write_bytes,
+    write_json,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -40,6 +48,78 @@ def test_a_full_disk_is_the_environments_fault(tmp_path):
     assert os.listdir(tmp_path) == ["a.bin"]
 
 
+def test_a_full_disk_is_told_of_a_folder_and_of_a_file_that_is_still_open(tmp_path):
+    path = tmp_path / "a.zarr"
+
+    def fill():
+        with (
+            temporary_beside(path, folder=True) as temporary,
+            open(temporary / "0", "wb", buffering=0) as f,
+        ):
+            try:
+                with full_disk_told(path, temporary):
+                    f.write(b"x" * 1234)
+                    raise OSError(errno.ENOSPC, "No space left on device")
+            finally:
+                assert os.fstat(f.fileno()).st_size == 0
+
+    with pytest.raises(EnvironmentFault, match=r"cannot write a\.zarr") as error:
+        fill()
+    assert "more than 1,234 are needed" in error.value.why
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("sync", "waits"), [(True, 1), (False, 0)])
+def test_waiting_for_the_disk_can_be_left_out(tmp_path, monkeypatch, sync, waits):
+    waited = []
+    monkeypatch.setattr(os, "fsync", waited.append)
+    write_bytes(tmp_path / "a.bin", b"new", sync=sync)
+    assert len(waited) == waits
+    assert (tmp_path / "a.bin").read_bytes() == b"new"
+
+
+def test_other_errors_of_the_system_are_not_a_full_disk(tmp_path):
+    def refuse(p):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with pytest.raises(PermissionError):
+        write_atomically(tmp_path / "a.bin", refuse)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("before", ["nothing", "file", "folder"])
+def test_a_folder_takes_the_place_of_what_was_there(tmp_path, before):
+    path = tmp_path / "a.zarr"
+    if before == "file":
+        path.write_bytes(b"old")
+    elif before == "folder":
+        path.mkdir()
+        (path / "old").write_bytes(b"old")
+    with temporary_beside(path, folder=True) as temporary:
+        (temporary / "new").write_bytes(b"new")
+        assert path.exists() == (before != "nothing")
+    assert os.listdir(path) == ["new"]
+    assert os.listdir(tmp_path) == ["a.zarr"]
+    other = tmp_path / "plain"
+    other.mkdir()
+    assert path.stat().st_mode == other.stat().st_mode
+
+
+def test_a_folder_that_cannot_be_moved_in_gives_back_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "a.zarr"
+    path.mkdir()
+    (path / "old").write_bytes(b"old")
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(PermissionError), temporary_beside(path, folder=True) as temporary:
+        (temporary / "new").write_bytes(b"new")
+    assert os.listdir(path) == ["old"]
+    assert os.listdir(tmp_path) == ["a.zarr"]
+
+
 def test_json_refuses_nan(tmp_path):
     with pytest.raises(ValueError, match="Out of range"):
         write_json(tmp_path / "a.json", {"a": float("nan")})
@@ -48,6 +128,8 @@ def test_json_refuses_nan(tmp_path):
 
 def test_leftovers_of_killed_writers_are_removed(tmp_path):
     (tmp_path / ".best.ckpt.abc.tmp").write_bytes(b"half")
+    (tmp_path / ".a.zarr.abc.tmp").mkdir()
+    (tmp_path / ".a.zarr.abc.tmp" / "0").write_bytes(b"half")
     (tmp_path / "best.ckpt").write_bytes(b"whole")
     remove_leftovers(tmp_path)
     assert os.listdir(tmp_path) == ["best.ckpt"]

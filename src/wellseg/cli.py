@@ -15,15 +15,28 @@ from typing import Any
 
 from wellseg import config
 from wellseg.errors import BAD_INPUT, INTERRUPTED, OK, Bug, ConfigError, EnvironmentFault, WellsegError
+from wellseg.memory import keep_freed_memory
 
 COMMANDS = {
     "train": "train a model and leave a run folder",
     "evaluate": "score a run or a model file",
+    "predict": "find the defects in patches and whole wells",
     "check": "list everything that is wrong with a data set",
 }
 
 PATH_KEYS = frozenset(
-    ["data.root", "ckpt_path", "artifact", "run", "runs", "input", "output", "hydra.run.dir", "hydra.sweep.dir"]
+    [
+        "data.root",
+        "ckpt_path",
+        "artifact",
+        "run",
+        "runs",
+        "input",
+        "output",
+        "submission",
+        "hydra.run.dir",
+        "hydra.sweep.dir",
+    ]
 )  # their values may hold spaces, ~, accents, (1), [0-9], epoch=3: quoted here before Hydra parses them
 
 
@@ -76,6 +89,10 @@ def _run(name: str, argv: Sequence[str]) -> int:
 
     parser = get_args_parser()
     args = parser.parse_args(list(argv))
+    if name == "predict" and args.multirun:
+        raise ConfigError(
+            "predict runs no sweeps", fix="several inputs: input=[a,b] or a glob; several models: one by one"
+        )
     overrides = [quote_path(o, sweep=args.multirun) for o in args.overrides]
     if name == "train" and "ckpt_path=auto" in overrides:
         overrides = with_recorded(overrides)
@@ -98,7 +115,7 @@ def _check_folder(name: str, overrides: Sequence[str]) -> None:
     """Raise EnvironmentFault unless the folder that Hydra is going to write to can be made and written to."""
     if name == "check" or "LOCAL_RANK" in os.environ:
         return
-    given = [_unquoted(o) for o in overrides if o.startswith((_RUN_DIR, _SWEEP_DIR))]
+    given = [_unquoted(o) for o in overrides if o.startswith((_RUN_DIR, _SWEEP_DIR, _OUTPUT))]
     for folder in (f for f in given or ["outputs"] if "${" not in f):  # Hydra fills those in later
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
@@ -117,6 +134,7 @@ def _job(name: str, failures: list[WellsegError]) -> Callable[[Any], Any]:
     """The function that Hydra calls, once per job: errors are printed and kept, so that a sweep goes on with the next."""
 
     def job(cfg: Any) -> Any:
+        keep_freed_memory()
         try:
             with _further_processes():
                 return importlib.import_module(f"wellseg.{name}").run(cfg)
@@ -125,7 +143,7 @@ def _job(name: str, failures: list[WellsegError]) -> Callable[[Any], Any]:
         except Exception as error:
             if cfg.get("debug"):
                 traceback.print_exc()
-            problem = _as_problem(error)
+            problem = as_problem(error)
         _report(problem)
         failures.append(problem)
         return None
@@ -133,7 +151,7 @@ def _job(name: str, failures: list[WellsegError]) -> Callable[[Any], Any]:
     return job
 
 
-_RUN_DIR, _SWEEP_DIR = "hydra.run.dir=", "hydra.sweep.dir="
+_RUN_DIR, _SWEEP_DIR, _OUTPUT = "hydra.run.dir=", "hydra.sweep.dir=", "output="
 _LAUNCHER_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -167,7 +185,7 @@ def _further_processes() -> Iterator[None]:
                 os.environ[key] = value
 
 
-def _as_problem(error: Exception) -> WellsegError:
+def as_problem(error: Exception) -> WellsegError:
     """What a user is told of any error that ended a job."""
     if isinstance(error, WellsegError):
         return error
@@ -287,12 +305,12 @@ def help_text(name: str) -> str:
     ]
     for group in defaults:
         offered = [f"{c}*" if c == defaults[group] else c for c in config.choices(group)]
-        lines.append(_wrapped(f"  {group:<11}", offered))
+        lines.append(_wrapped(f"  {group:<12}", offered))
     lines += ["", "Keys (key=value):"]
     for line in text.split("\nhydra:")[0].splitlines():
         if found := re.match(r"^(\w+): (.*?)(?:\s+# (.*))?$", line):
             key, value, comment = found.groups()
-            lines.append(f"  {key}={value}".ljust(28) + (comment or ""))
+            lines.append(f"  {key}={value}".ljust(27) + f" {comment or ''}")
     lines += ["", "A group's keys are set as group.key=value; those of the defaults are:"]
     for group, choice in defaults.items():
         path = config.folder() / group / f"{choice}.yaml"
@@ -302,9 +320,10 @@ def help_text(name: str) -> str:
             if names:
                 lines.append(_wrapped("  ", names))
     example = re.match(r"# (python .*)", text)
+    sweep = ["  -m a=1,2 b=x,y              a sweep: one job for each combination, and a summary"]
     lines += [
         "",
-        "  -m a=1,2 b=x,y              a sweep: one job for each combination, and a summary",
+        *(sweep if name != "predict" else []),
         "  hydra.run.dir=DIR           where everything is written",
         "  --cfg job                   print the composed configuration and stop",
     ]

@@ -46,6 +46,12 @@ class TrainingError(WellsegError):
     """Training cannot go on (a loss that is not finite, a run folder in use)."""
 
 
+class PartialResult(WellsegError):
+    """Some of what was asked for is done; the rest could not be."""
+
+    exit_code = PARTIAL
+
+
 class EnvironmentFault(WellsegError):
     """The machine, not the input: disk full, no memory, a missing extra."""
 

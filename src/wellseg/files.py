@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,44 +14,113 @@ from typing import Any
 from wellseg.errors import EnvironmentFault, TrainingError
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, sync: bool = True) -> None:
     """`write_atomically` for what is already in memory.
 
     Writers of libraries hide the system's error behind their own: let them write to memory, and that to the disk.
     """
-    write_atomically(path, lambda p: p.write_bytes(content), size=len(content))
+    write_atomically(path, lambda p: p.write_bytes(content), size=len(content), sync=sync)
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any], *, size: int | None = None) -> None:
+def write_atomically(path: Path, write: Callable[[Path], Any], *, size: int | None = None, sync: bool = True) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place; `path` is whole or untouched at any moment.
 
-    size: bytes that will be written, where known. Raises EnvironmentFault when the disk is full; the temporary file is
-    removed whatever happens, short of a kill.
+    size: bytes that will be written, where known. sync: wait until they are on the disk, so that a failure of the power
+    is survived too; that is what takes most of the time of a small file. Raises EnvironmentFault when the disk is full;
+    the temporary file is removed whatever happens, short of a kill.
+    """
+    with temporary_beside(path, size=size, sync=sync) as temporary, full_disk_told(path, temporary, size):
+        write(temporary)
+
+
+@contextmanager
+def temporary_beside(path: Path, *, size: int | None = None, sync: bool = True, folder: bool = False) -> Iterator[Path]:
+    """An empty temporary file (or folder) beside `path` that takes its place on a clean exit and is removed otherwise.
+
+    For writers that go on over many calls: each wraps its own writing in `full_disk_told`, so that the errors of
+    whatever else runs meanwhile are not taken for theirs. A file replaces `path` in one step. A folder cannot: what
+    `path` was is moved aside first and deleted last, so that a kill between the two leaves no `path`, never half of it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    with full_disk_told(path, None, size):
+        temporary = _new_temporary(path, folder=folder)
     try:
-        write(temporary)
-        with open(temporary, "rb+") as f:
-            os.fsync(f.fileno())
+        yield temporary
+        with full_disk_told(path, temporary, size):
+            if sync:
+                for file in _files(temporary):
+                    with open(file, "rb+") as f:
+                        os.fsync(f.fileno())
+            _put_in_place(temporary, path)
+    finally:
+        _remove(temporary)
+
+
+@contextmanager
+def full_disk_told(path: Path, temporary: Path | None, size: int | None = None) -> Iterator[None]:
+    """Turn the system's "disk full" (or "quota exceeded") into an EnvironmentFault about `path`.
+
+    temporary: what is being filled, if there is such a file yet. size: bytes needed, where known.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        files = _files(temporary) if temporary is not None else []
+        needed = f"{size:,}" if size is not None else f"more than {sum(f.stat().st_size for f in files):,}"
+        for (
+            file
+        ) in files:  # before the count of what is free; a writer may hold it open, so that removing is not enough
+            os.truncate(file, 0)
+        free = os.statvfs(path.parent)
+        raise EnvironmentFault(
+            f"cannot write {path.name}: the disk is full",
+            where=str(path),
+            why=f"{free.f_bavail * free.f_frsize:,} bytes are free, {needed} are needed",
+            fix="free some space and run again; the file that was there before is untouched",
+        ) from error
+
+
+def _new_temporary(path: Path, *, folder: bool) -> Path:
+    name = {"prefix": f".{path.name}.", "suffix": ".tmp", "dir": path.parent}
+    if folder:
+        return Path(tempfile.mkdtemp(**name))
+    handle, temporary = tempfile.mkstemp(**name)
+    os.close(handle)
+    return Path(temporary)
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    if not temporary.is_dir():
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            needed = f"{size:,}" if size is not None else f"more than {temporary.stat().st_size:,}"
-            temporary.unlink()  # before the count of what is free
-            free = os.statvfs(path.parent)
-            raise EnvironmentFault(
-                f"cannot write {path.name}: the disk is full",
-                where=str(path),
-                why=f"{free.f_bavail * free.f_frsize:,} bytes are free, {needed} are needed",
-                fix="free some space and run again; the file that was there before is untouched",
-            ) from error
-        raise
+        return
+    os.chmod(temporary, 0o777 & ~_umask())
+    if not os.path.lexists(path):
+        os.rename(temporary, path)
+        return
+    aside = _new_temporary(path, folder=True)
+    try:
+        os.replace(path, aside / path.name)
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            os.replace(aside / path.name, path)
+            raise
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(aside)
+
+
+def _files(path: Path) -> list[Path]:
+    return [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -60,9 +130,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that killed writers left in `folder`."""
+    """Delete the temporary files and folders that killed writers left in `folder`."""
     for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+        _remove(path)
 
 
 def _umask() -> int:

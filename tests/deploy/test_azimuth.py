@@ -17,30 +17,19 @@ def test_a_width_as_trained_is_left_alone():
     azimuth, values = Azimuth(36, [36]), noise(2, 5, 36)
     np.testing.assert_array_equal(azimuth.from_network(azimuth.to_network(values)), values)
     assert str(azimuth) == "36 columns, as they are"
-    assert (azimuth.views, azimuth.resampled) == (1, False)
-
-
-def test_interleaved_logs_are_two_views_and_are_woven_again():
-    azimuth, values = Azimuth(72, [36], layout="interleaved"), noise(3, 5, 72)
-    views = azimuth.to_network(values)
-    assert views.shape == (6, 5, 36)
-    np.testing.assert_array_equal(views[1], values[1, :, ::2])
-    np.testing.assert_array_equal(views[4], values[1, :, 1::2])
-    np.testing.assert_array_equal(azimuth.from_network(views), values)
-    assert str(azimuth) == "72 columns as 2 interleaved views of 36"
+    assert not azimuth.resampled
 
 
 @pytest.mark.parametrize(
-    ("columns", "layout", "text"),
+    ("columns", "text"),
     [
-        (72, "single", "72 columns resampled to 36 and back"),
-        (180, "single", "180 columns resampled to 36 and back"),
-        (37, "interleaved", "37 columns resampled to 36 and back"),
-        (20, "single", "20 columns resampled to 36 and back"),
+        (72, "72 columns resampled to 36 and back"),
+        (180, "180 columns resampled to 36 and back"),
+        (20, "20 columns resampled to 36 and back"),
     ],
 )
-def test_other_widths_are_resampled_and_say_so(columns, layout, text):
-    assert str(Azimuth(columns, [36], layout=layout)) == text
+def test_other_widths_are_resampled_and_say_so(columns, text):
+    assert str(Azimuth(columns, [36])) == text
 
 
 def test_of_several_trained_widths_the_nearest_is_taken():

@@ -4,7 +4,13 @@ import torch
 
 import wellseg
 from wellseg import artifact
+from wellseg.data.normalize import Normalization
+from wellseg.data.rows import ArrayRows
 from wellseg.data.well import NULL_VALUES
+from wellseg.deploy.pipeline import Pipeline
+from wellseg.deploy.predictor import Predictor
+from wellseg.errors import ConfigError
+from wellseg.models.unet_cylinder import UNetCylinder
 from wellseg.models.unet_flex import UNetFlex
 
 METADATA = {
@@ -68,3 +74,173 @@ def test_a_network_that_depends_on_the_height_is_fed_windows_as_in_training(tmp_
 def test_other_shapes_are_refused(predictor, shape):
     with pytest.raises(ValueError, match="values must be"):
         predictor(np.zeros(shape))
+
+
+# -- bands
+
+NARROW = {
+    "unet_flex": {"thickness": 2},
+    "unet_cylinder": {"thickness": 2},
+    "unet_classic": {"step": 2},
+    "stacked": {"hidden": 2},
+    "vanilla": {"hidden": [2, 2]},
+    "micro": {},
+}
+
+
+def of(network, *, widths=(36,), window=36, precision="float32", **more):
+    """A predictor of a network as it is built, with random weights that make a probability of anything."""
+    torch.manual_seed(0)
+    for p in network.parameters():
+        torch.nn.init.kaiming_normal_(p) if p.ndim > 1 else torch.nn.init.uniform_(p, 0, 0.5)
+    metadata = METADATA | {"input": {"window": window, "widths": list(widths)}}
+    return Predictor(Pipeline(network, Normalization(0.0, 1.0, 16.0), precision), metadata, **more)
+
+
+def well(rows, columns=36, seed=0):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(rows, columns)).astype(np.float32)
+    values[rng.random(values.shape) < 0.01] = np.nan
+    values[60:64] = -999.25
+    return values
+
+
+def architectures():
+    return [n for n in artifact.architectures() if n not in PEERS]
+
+
+PEERS = ("basic_unet", "flexible_unet")  # they see the whole height: windows only
+
+
+@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("band", [1, 24, 100])
+def test_bands_give_what_one_pass_gives(name, band):
+    def built():
+        return artifact.architectures()[name](**NARROW[name])
+
+    values = well(333)
+    if not getattr(built(), "any_height", True):
+        pytest.skip(f"{name} is defined on windows only in its default padding")
+    whole, cut = of(built(), band=10_000)(values), of(built(), band=band)(values)
+    assert np.nanstd(whole) > 1e-3
+    np.testing.assert_allclose(cut, whole, atol=1e-5)
+    np.testing.assert_array_equal(np.isnan(cut), np.isnan(whole))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda: UNetFlex(thickness=2, down="max", up="nearest"),
+        lambda: UNetFlex(thickness=2, down="blur", strides=[2, 2, [2, 3]]),
+        lambda: UNetFlex(thickness=2, down="stride", up="transpose", normalization="group"),
+        lambda: UNetFlex(thickness=2, strides=[3, 2, [5, 3]]),
+        lambda: UNetCylinder(thickness=2, context=[1, 2, 4]),
+        lambda: UNetCylinder(thickness=2, down="max", up="nearest", strides=[2, 3, 4]),
+        lambda: UNetFlex(thickness=2, normalization="batch"),
+    ],
+)
+def test_bands_are_exact_however_depth_is_decimated(network):
+    values = well(700)
+    whole = of(network(), band=10_000)(values)
+    cut = dict(of(network(), band=40).stream(ArrayRows(values)))
+    assert list(cut) == sorted(cut)
+    assert len(cut) > 10
+    np.testing.assert_allclose(np.concatenate(list(cut.values())), whole, atol=1e-5)
+
+
+def test_a_halo_too_small_would_be_seen():
+    network, values = UNetFlex(thickness=2), well(333)
+    whole, cut = of(network, band=10_000)(values), of(network, band=24)
+    cut.halo = (8, 8)
+    assert np.nanmax(np.abs(cut(values) - whole)) > 1e-4
+
+
+def test_a_log_that_starts_at_another_row_gets_the_same_answer():
+    predictor, values = of(UNetCylinder(thickness=2)), well(400)
+    whole, later = predictor(values), predictor(values[24:])
+    above = predictor.halo[0]
+    np.testing.assert_allclose(later[above:], whole[24 + above :], atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["cylinder", "turns"])
+def test_several_threads_give_the_same_bits_in_the_same_order(padding):
+    values = well(500)
+    predictor = of(UNetFlex(thickness=2, padding=padding), band=72)
+    assert predictor._workers == 1  # tests run on one thread
+    alone = list(predictor.stream(ArrayRows(values)))
+    predictor._workers = 3
+    together = list(predictor.stream(ArrayRows(values)))
+    assert [s for s, _ in alone] == [s for s, _ in together]
+    np.testing.assert_array_equal(np.concatenate([p for _, p in together]), np.concatenate([p for _, p in alone]))
+
+
+def test_a_reader_that_fails_ends_the_stream_with_its_error():
+    class Broken(ArrayRows):
+        def read(self, start, stop):
+            if start > 100:
+                raise OSError("gone")
+            return super().read(start, stop)
+
+    predictor = of(UNetFlex(thickness=2), band=72)
+    predictor._workers = 2
+    with pytest.raises(OSError, match="gone"):
+        list(predictor.stream(Broken(well(500))))
+
+
+def test_windows_of_a_course_model_come_from_row_0_on():
+    predictor, values = of(UNetFlex(thickness=2, padding="turns"), band=72), well(100)
+    streamed = np.concatenate([p for _, p in predictor.stream(ArrayRows(values))])
+    for start in (0, 36):
+        np.testing.assert_allclose(streamed[start : start + 36], predictor(values[start : start + 36]), atol=1e-6)
+    short = np.concatenate([values[72:], np.full((8, 36), np.nan, np.float32)])
+    np.testing.assert_allclose(streamed[72:], predictor(short)[:28], atol=1e-6)
+
+
+# -- widths
+
+
+@pytest.mark.parametrize(("columns", "roll"), [(36, 7), (72, 2), (180, 25), (360, 10)])
+def test_a_resampled_log_turns_by_whole_network_columns(columns, roll):
+    predictor = of(UNetCylinder(thickness=2))
+    rng = np.random.default_rng(0)
+    values = np.repeat(rng.normal(size=(80, 36)), columns // 36, axis=1).astype(np.float32)
+    values += 0.1 * rng.normal(size=values.shape).astype(np.float32)
+    values[5, 3] = np.nan
+    found = predictor(values)
+    rolled = predictor(np.roll(values, roll, axis=1))
+    assert found.shape == values.shape
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(values))
+    np.testing.assert_allclose(np.roll(rolled, -roll, axis=1), found, atol=1e-5)
+    assert str(predictor.azimuth(columns)).startswith(f"{columns} columns")
+
+
+def test_native_width_feeds_the_log_as_it_is():
+    values = well(80, 72)
+    native, free = of(UNetCylinder(thickness=2), width="native"), of(UNetCylinder(thickness=2), widths=())
+    np.testing.assert_array_equal(native(values), free(values))
+    assert np.nanmax(np.abs(native(values) - of(UNetCylinder(thickness=2))(values))) > 1e-3
+
+
+# -- precision and settings
+
+
+def test_bfloat16_is_near_float32_and_its_output_is_float32():
+    values = well(100)
+    full, half = of(UNetFlex(thickness=4))(values), of(UNetFlex(thickness=4), precision="bfloat16")(values)
+    assert half.dtype == np.float32
+    assert 0 < np.nanmax(np.abs(full - half)) < 0.1
+    assert np.nanmean(np.abs(full - half)) < 0.01
+
+
+def test_settings_that_do_not_exist_are_refused():
+    with pytest.raises(ConfigError, match="unknown precision 'int8'"):
+        of(UNetFlex(thickness=2), precision="int8")
+    with pytest.raises(ConfigError, match="band=0"):
+        of(UNetFlex(thickness=2), band=0)
+    with pytest.raises(ConfigError, match="unknown width 'any'"):
+        of(UNetFlex(thickness=2), width="any")(well(70))
+
+
+def test_the_halo_is_found_while_nothing_is_recorded_for_a_gradient():
+    with torch.inference_mode():
+        assert of(UNetFlex(thickness=2)).halo == (34, 34)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wellseg.data.labels import label_header, label_line
 from wellseg.data.patches import PATCH_SHAPE
 from wellseg.data.synthetic import generate_well, well_generator
 from wellseg.data.well import NULL_VALUES, Well
@@ -51,10 +52,9 @@ def write_corroseg(root: str | Path, train: Sequence[Well], test: Sequence[Well]
 
 def write_label_csv(path: str | Path, masks: Iterable[tuple[str, np.ndarray]]) -> None:
     """`y_train.csv` of the challenge from names and masks (36, 36): rows in lexicographic order of their names."""
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.write("," + ",".join(map(str, range(PATCH_SHAPE[0] * PATCH_SHAPE[1]))) + "\n")
-        for name, mask in sorted(masks, key=lambda item: item[0]):
-            file.write(f"{name}," + ",".join(map(str, mask.ravel().tolist())) + "\n")
+    with open(path, "wb") as file:
+        file.write(label_header(PATCH_SHAPE[0] * PATCH_SHAPE[1]))
+        file.writelines(label_line(name, mask) for name, mask in sorted(masks, key=lambda item: item[0]))
 
 
 def write_corroseg_course(

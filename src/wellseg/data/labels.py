@@ -108,6 +108,30 @@ def read_labels(
     return reader.finish(mapping)
 
 
+def label_header(num_pixels: int) -> bytes:
+    """The first line of a labels CSV."""
+    return b"," + b",".join(b"%d" % i for i in range(num_pixels)) + b"\n"
+
+
+def label_line(name: str, mask: np.ndarray) -> bytes:
+    """The line of one patch; mask of any shape, digits 0 to 9."""
+    cells = np.full((mask.size, 2), ord(","), dtype=np.uint8)
+    cells[:, 1] = mask.ravel() + np.uint8(ord("0"))
+    return name.encode() + cells.tobytes() + b"\n"
+
+
+def split_line(line: bytes, num_pixels: int) -> tuple[bytes, bytes] | None:
+    """Name and digits of a line `name,d,d,...,d` of one-digit cells, its ending stripped; None where it is anything else."""
+    cut = len(line) - 2 * num_pixels
+    if cut < 1:
+        return None
+    name, tail = line[:cut], np.frombuffer(line, dtype=np.uint8, offset=cut)
+    # uint8 wraps round, so that whatever is not a digit is 10 or more.
+    if b"," in name or b'"' in name or (tail[::2] != 0x2C).any() or (tail[1::2] - 0x30 > 9).any():
+        return None
+    return name, line[cut + 1 :: 2]
+
+
 class _Reader:
     """One pass over a labels CSV: rows as they come, faults by kind."""
 
@@ -161,14 +185,10 @@ class _Reader:
 
     def _plain(self, line: bytes, number: int) -> bool:
         """Takes a row `name,d,d,...,d` of one-digit cells; False where the row is anything else."""
-        cut = len(line) - 2 * self.num_pixels
-        if cut < 1 or self.delimiter != ",":
+        parts = split_line(line, self.num_pixels) if self.delimiter == "," else None
+        if parts is None:
             return False
-        name, tail = line[:cut], np.frombuffer(line, dtype=np.uint8, offset=cut)
-        # uint8 wraps round, so that whatever is not a digit is 10 or more.
-        if b"," in name or b'"' in name or (tail[::2] != 0x2C).any() or (tail[1::2] - 0x30 > 9).any():
-            return False
-        self._add(name.decode("utf-8", errors="replace").strip(), number, line[cut + 1 :: 2])
+        self._add(parts[0].decode("utf-8", errors="replace").strip(), number, parts[1])
         return True
 
     def _tolerant(self, line: bytes, number: int) -> None:

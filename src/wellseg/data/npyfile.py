@@ -3,8 +3,10 @@
 import ast
 import math
 import os
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -15,6 +17,31 @@ MAX_HEADER = 10_000
 """Bytes; numpy's own limit. A header is parsed as a literal, which longer texts can make slow."""
 
 _FIRST_READ = 1 << 16  # takes a 36 x 36 float64 patch and its header in one call
+
+
+@dataclass(frozen=True)
+class NpyHeader:
+    """What the header of a .npy file says; `start` is the offset of the first value, in bytes."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    fortran: bool
+    start: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that the values take."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_header(file: BinaryIO, path: str, size: int, *, kinds: str = "fiu") -> NpyHeader:
+    """The header of the .npy file that `file` gives from its first byte on; `path` and `size` (bytes) are the file's.
+
+    Raises DataError as `read_npy` does; no value is read.
+    """
+    header = _header(path, file.read(MAX_HEADER + 12), kinds)
+    _check_claim(path, header, size)
+    return header
 
 
 def read_npy(path: str | Path, *, kinds: str = "fiu", max_bytes: int = 1 << 30) -> np.ndarray:
@@ -30,21 +57,13 @@ def read_npy(path: str | Path, *, kinds: str = "fiu", max_bytes: int = 1 << 30) 
         with open(path, "rb", buffering=0) as file:
             data = file.read(_FIRST_READ)
             size = len(data) if len(data) < _FIRST_READ else os.fstat(file.fileno()).st_size
-            dtype, shape, fortran, start = _header(path, data, kinds)
-            claimed = math.prod(shape) * dtype.itemsize
-            if start + claimed != size:
-                raise DataError(
-                    f"cannot read {os.path.basename(path)}",
-                    where=path,
-                    why=f"header says {_describe(shape, dtype)} = {claimed:,} B, file has {size:,} "
-                    f"({max(size - start, 0):,} B after the header)",
-                    fix="copy or make the file again",
-                )
-            if claimed > max_bytes:
+            header = _header(path, data, kinds)
+            _check_claim(path, header, size)
+            if header.num_bytes > max_bytes:
                 raise DataError(
                     f"{os.path.basename(path)} is too large",
                     where=path,
-                    why=f"it holds {_describe(shape, dtype)} = {claimed:,} B, expected at most {max_bytes:,} B here",
+                    why=f"it holds {_describe(header)}, expected at most {max_bytes:,} B here",
                 )
             while len(data) < size:
                 more = file.read(size - len(data))
@@ -57,17 +76,31 @@ def read_npy(path: str | Path, *, kinds: str = "fiu", max_bytes: int = 1 << 30) 
         raise DataError(
             f"cannot read {os.path.basename(path)}", where=path, why=error.strerror or str(error)
         ) from error
-    array = np.frombuffer(data, dtype, count=math.prod(shape), offset=start)
-    array = array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
+    shape, dtype = header.shape, header.dtype
+    array = np.frombuffer(data, dtype, count=math.prod(shape), offset=header.start)
+    array = array.reshape(shape[::-1]).T if header.fortran else array.reshape(shape)
     return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
 
 
-def _describe(shape: tuple[int, ...], dtype: np.dtype) -> str:
-    return f"{'x'.join(map(str, shape)) or 'scalar'} {dtype.name}"
+def _check_claim(path: str, header: NpyHeader, size: int) -> None:
+    """Raise DataError unless a file of `size` bytes holds exactly the values that its header claims."""
+    if header.start + header.num_bytes != size:
+        raise DataError(
+            f"cannot read {os.path.basename(path)}",
+            where=path,
+            why=f"header says {_describe(header)}, file has {size:,} "
+            f"({max(size - header.start, 0):,} B after the header)",
+            fix="copy or make the file again",
+        )
 
 
-def _header(path: str, data: bytes, kinds: str) -> tuple[np.dtype, tuple[int, ...], bool, int]:
-    """dtype, shape, Fortran order and the offset of the data, from the first bytes of a file."""
+def _describe(header: NpyHeader) -> str:
+    shape = "x".join(map(str, header.shape)) or "scalar"
+    return f"{shape} {header.dtype.name} = {header.num_bytes:,} B"
+
+
+def _header(path: str, data: bytes, kinds: str) -> NpyHeader:
+    """The header in the first bytes of a file."""
     name = os.path.basename(path)
     if not data:
         raise DataError(f"{name} is empty", where=path, fix="copy or make the file again")
@@ -104,7 +137,7 @@ def _header(path: str, data: bytes, kinds: str) -> tuple[np.dtype, tuple[int, ..
             why="expected float32 or float64" + _welcome(kinds),
             fix="convert it",
         )
-    return dtype, shape, fortran, start
+    return NpyHeader(dtype, shape, fortran, start)
 
 
 def _welcome(kinds: str) -> str:

@@ -1,7 +1,7 @@
 """Logs of any number of columns for a network that was trained on some: resampled around the pipe, and back.
 
-Axes: V views that are predicted one by one, H depth rows, W columns of the log, w columns of the network. Column j of W
-covers the angles from j / W to (j + 1) / W of a turn.
+Axes: N images, H depth rows, W columns of the log, w columns of the network. Column j of W covers the angles from j / W to
+(j + 1) / W of a turn.
 """
 
 from collections.abc import Sequence
@@ -17,24 +17,20 @@ class Azimuth:
     """The way of a log of `columns` columns into a network and back.
 
     trained: widths that the network was trained on; none given, it takes every log as it is.
-    layout: "interleaved" where two logs of half as many columns are woven together (wellseg.data.well).
-    width: "auto" feeds the network a width that it knows: the log itself, the two views of an interleaved one, or the
-    log resampled to the trained width nearest to its own; "native" feeds the log itself whatever its width.
+    width: "auto" feeds the network a width that it knows: the log itself, or the log resampled to the trained width nearest
+    to its own; "native" feeds the log itself whatever its width.
 
-    Rolling the log by columns that are whole columns of the network rolls what the network sees.
+    Rolling the log by columns that are whole columns of the network rolls what the network sees. A well of 72 columns that
+    was recorded as two views of 36 is resampled like any other: the mean of both views tells more than either
+    (benchmarks/quality.md).
     """
 
-    def __init__(
-        self, columns: int, trained: Sequence[int] = (), *, layout: str = "single", width: str = "auto"
-    ) -> None:
+    def __init__(self, columns: int, trained: Sequence[int] = (), *, width: str = "auto") -> None:
         if width not in WIDTHS:
             raise ConfigError(f"unknown width {width!r}", fix=f"width is one of: {', '.join(WIDTHS)}")
-        self.columns, self.views, self.network_columns = columns, 1, columns
+        self.columns = self.network_columns = columns
         self._there = self._back = None
         if width == "native" or not trained or columns in trained:
-            return
-        if layout == "interleaved" and columns % 2 == 0 and columns // 2 in trained:
-            self.views, self.network_columns = 2, columns // 2
             return
         self.network_columns = min(trained, key=lambda w: (max(w, columns) / min(w, columns), w))
         self._there = resampling_matrix(columns, self.network_columns)
@@ -46,23 +42,16 @@ class Azimuth:
         return self._there is not None
 
     def __str__(self) -> str:
-        if self.views > 1:
-            return f"{self.columns} columns as {self.views} interleaved views of {self.network_columns}"
         if self.resampled:
             return f"{self.columns} columns resampled to {self.network_columns} and back"
         return f"{self.columns} columns, as they are"
 
     def to_network(self, values: np.ndarray) -> np.ndarray:
-        """(N, H, W) float32, NaN without data -> (N V, H, w): a column of the network is the mean of what it covers."""
-        if self.views > 1:
-            return np.concatenate([values[..., v :: self.views] for v in range(self.views)])
+        """(N, H, W) float32, NaN without data -> (N, H, w): a column of the network is the mean of what it covers."""
         return values if self._there is None else resample(values, self._there)
 
     def from_network(self, values: np.ndarray) -> np.ndarray:
-        """(N V, H, w) float32, NaN without data -> (N, H, W): interpolated between the middles of the columns."""
-        if self.views > 1:
-            parts = np.split(values, self.views)
-            return np.stack(parts, axis=-1).reshape(*parts[0].shape[:-1], self.columns)
+        """(N, H, w) float32, NaN without data -> (N, H, W): interpolated between the middles of the columns."""
         return values if self._back is None else resample(values, self._back)
 
 

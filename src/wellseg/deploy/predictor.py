@@ -104,13 +104,9 @@ class Predictor:
             above = below = max(above, below)
         return above, below
 
-    def azimuth(self, columns: int, layout: str = "single") -> Azimuth:
-        """How a log of `columns` columns meets the widths that the network was trained on."""
-        return Azimuth(columns, self._trained, layout=layout, width=self._width)
-
-    def describe_width(self, columns: int, layout: str = "single") -> str:
-        """The same in words, for a manifest."""
-        return str(self.azimuth(columns, layout))
+    def azimuth(self, columns: int) -> Azimuth:
+        """How a log of `columns` columns meets the widths that the network was trained on; as text, for a manifest."""
+        return Azimuth(columns, self._trained, width=self._width)
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         values = np.asarray(values, dtype=np.float32)
@@ -125,15 +121,14 @@ class Predictor:
         pieces = (values[i : i + batch] for i in range(0, len(values), batch))
         return np.concatenate([self._images(piece, azimuth) for piece in pieces])
 
-    def stream(self, rows: RowSource, *, layout: str = "single") -> Iterator[tuple[int, np.ndarray]]:
+    def stream(self, rows: RowSource) -> Iterator[tuple[int, np.ndarray]]:
         """(first row, probabilities (h, W)) of consecutive bands that cover `rows` once; memory does not grow with H.
 
         Every row comes out as from one pass over the whole image, within rounding; a network that is defined on windows
-        only (padding=turns) gets window after window from row 0 on. layout: "interleaved" for two half-width logs that
-        are woven together.
+        only (padding=turns) gets window after window from row 0 on.
         """
         height, columns = rows.shape
-        azimuth = self.azimuth(columns, layout)
+        azimuth = self.azimuth(columns)
         pieces = self._window_pieces(height, columns) if self._window else self._band_pieces(height, columns)
         tasks = ((piece, rows.read(piece.first, piece.last)) for piece in pieces)
         for piece, probability in self._in_order(tasks, azimuth):

@@ -34,6 +34,8 @@ def count_parameters(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def receptive_field(net: nn.Module, height: int = 128, width: int = 128, *, phases: bool = False) -> ReceptiveField:
     """Receptive field of the pixel (height // 2, width // 2) of a height x width input, from the gradient.
 
@@ -61,7 +63,12 @@ def receptive_field(net: nn.Module, height: int = 128, width: int = 128, *, phas
 
 
 def whole_receptive_field(net: nn.Module) -> ReceptiveField:
-    """The largest receptive field over all phases, on an image that is large enough to hold it."""
+    """The largest receptive field over all phases, on an image that is large enough to hold it.
+
+    That of a network whose rows depend on all others (`any_height` False) has no end: what 128 x 128 shows is returned.
+    """
+    if not getattr(net, "any_height", True):
+        return receptive_field(net, phases=True)
     width = 128
     while True:
         field = _of_whole_depth(net, width)

@@ -1,0 +1,294 @@
+"""Models on real wells: scores, consistency under rolls and cuts, cost. Writes benchmarks/quality.md and its figures.
+
+    python scripts/bench_quality.py                               # unpacks ../shared/data, trains all that is missing
+    python scripts/bench_quality.py --root DIR --runs KEPT --seeds 3 --finished       # scores what is there, trains nothing
+    python scripts/bench_quality.py --only student_turns basic_unet --output DIR      # a page of two models
+
+Every run is a subprocess of `python -m wellseg.train` on one core, kept in RUNS/<model>_<seed> and used again while its
+configuration is the one asked for; what is measured of it is measured anew each time. The script writes what lies between
+the page's `<!-- begin x -->` and `<!-- end x -->`; the text around them is written by hand and kept.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from bench_page import header as machine
+from bench_page import progress
+from bench_runs import ROOT, SHARED, command, finished, unpack
+from page_blocks import fill
+from quality_figures import (
+    CREDIT,
+    LEAST_LABELLED,
+    draw_curves,
+    draw_models,
+    draw_section,
+    middling_section,
+    validation_curve,
+)
+from quality_scores import Patches, Quality, measure
+from quality_tables import consistency_table, cost_table, plateau_table, scores_table, wells_table
+
+from wellseg.data.corroseg import CorroSegDataModule
+
+
+@dataclass(frozen=True)
+class Model:
+    """One row: `name` of its run folders (with "_<seed>"), `label` in tables, what it adds to the common settings.
+
+    real: trained on the real training wells; else on synthetic wells alone.
+    """
+
+    name: str
+    label: str
+    overrides: tuple[str, ...]
+    real: bool = True
+
+
+COMMON = (
+    "loss=bce_dice",
+    "optimizer=adam",
+    "augment=roll_flip",
+    "batch_size=32",
+    "optimizer.lr=1e-3",
+    "scheduler=one_cycle",
+    "trainer.precision=bf16-mixed",
+    "channels_last=true",
+    "trainer.max_epochs=12",
+)
+"""Settings of every run; an override of a Model takes the place of the one with the same key."""
+NUM_FOLDS, FOLD = 4, 2
+REAL = ("data=corroseg", f"data.num_folds={NUM_FOLDS}", f"data.fold={FOLD}")
+SYNTHETIC = ("data=synthetic", "data.level=hard", "data.num_wells=128")
+"""As many training windows (77 wells of 1,800 rows: 3,850) as the real training wells have, so that steps are equal too."""
+CYLINDER_36 = ("model=unet_cylinder", "augment=roll_flip_start", "data.window=36", "batch_size=32")
+CYLINDER_144 = ("model=unet_cylinder", "augment=roll_flip_start", "data.window=144", "batch_size=8")
+CYLINDER_360 = ("model=unet_cylinder", "augment=roll_flip_start", "data.window=360", "batch_size=3")
+MODELS = (
+    Model("student_turns", "course student (turns)", ("experiment=exp2001",)),
+    Model("student_cylinder", "course student, cylinder padding", ("experiment=exp2001", "model.padding=cylinder")),
+    Model("basic_unet", "MONAI BasicUNet", ("model=basic_unet",)),
+    Model("flexible_unet", "MONAI FlexibleUNet, ResNet-18", ("model=flexible_unet",)),
+    Model("cylinder_36", "unet_cylinder, 36 rows", CYLINDER_36),
+    Model("cylinder_144", "unet_cylinder, 144 rows", CYLINDER_144),
+    Model("cylinder_360", "unet_cylinder, 360 rows", CYLINDER_360),
+    Model("synthetic_cylinder_36", "unet_cylinder, 36 rows, synthetic", CYLINDER_36, False),
+    Model("synthetic_cylinder_144", "unet_cylinder, 144 rows, synthetic", CYLINDER_144, False),
+)
+BASELINE = "student_turns"
+PUBLISHED = "published student 1004"
+PAGE = """# Quality on real wells
+
+Models trained and tested on the same real wells, split by wells: the course's student, two peers of MONAI, and
+`unet_cylinder` on windows of three heights. All scores are against **silver labels**, the consensus of the published
+student of the course: they say how near a model comes to that network's opinion, and share its blind spots. The
+published student itself is the last row for reference only: the labels are its own, and it was trained on these very
+wells.
+
+<!-- begin header -->
+<!-- end header -->
+
+How every model is scored, whatever it was trained on: each well is predicted as a whole by `wellseg.load` (paired wells
+view by view; networks that are only defined on windows, the course's and MONAI's, get window after window of the height
+they were trained on), then cut into the challenge's 36 x 36 patches. The threshold is the one with the best Dice per
+image on the patches of the validation wells; the test wells are looked at once. Values are mean and standard deviation
+over seeds.
+
+## Scores
+
+<!-- begin scores -->
+<!-- end scores -->
+
+![Models](figures/quality_models.png)
+
+## Wells
+
+Pooled Dice by test well.
+
+<!-- begin wells -->
+<!-- end wells -->
+
+## Consistency
+
+Roll: 400 patches without gaps and with a labelled defect, drawn at random from validation and test wells, rolled by 1
+to 18 columns; the prediction rolled back is compared with the one of the patch as it was. Cut: all validation and test
+wells, predicted from row 18 on and compared with the prediction from row 0 on, pooled by well. The last column cuts by
+a multiple of the network's stride in depth instead, and looks at rows further from the ends than the receptive field
+(networks on windows: than one window).
+
+<!-- begin consistency -->
+<!-- end consistency -->
+
+## Cost
+
+Times are processor times on one core, relative to the course's student in the same rounds: prediction of 4,096 rows of
+a real well, and one training step over 4,608 rows (bf16, channels last, in windows as trained). Receptive fields are
+those of the network, in pixels, however few of them a window shows it.
+
+<!-- begin cost -->
+<!-- end cost -->
+
+## Trained on synthetic wells only
+
+No real label is seen: the threshold, too, is that of the run's own synthetic validation wells.
+
+<!-- begin synthetic -->
+<!-- end synthetic -->
+
+## Did they reach their plateau?
+
+<!-- begin plateau -->
+<!-- end plateau -->
+
+![Validation Dice of all runs](figures/quality_curves.png)
+
+## A real section
+
+![A real section](figures/quality_section.png)
+
+<!-- begin section -->
+<!-- end section -->
+"""
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def overrides_of(model: Model, seed: int, root: Path) -> list[str]:
+    """The command line of a run, each key once."""
+    data = (*REAL, f"data.root={root}") if model.real else SYNTHETIC
+    chosen = {o.partition("=")[0]: o for o in (*data, *COMMON, *model.overrides)}
+    return [*chosen.values(), f"seed={seed}"]
+
+
+def collect(models: Sequence[Model], seeds: int, runs: Path, root: Path, *, train: bool) -> dict[Model, list[Path]]:
+    """The run folders of each model, trained where they are missing and `train` allows; models without one are left out."""
+    found: dict[Model, list[Path]] = {}
+    for seed in range(seeds):  # all models once before the first one twice
+        for model in models:
+            folder = runs / f"{model.name}_{seed}"
+            if train or finished(folder):
+                command("train", folder, *overrides_of(model, seed, root))
+                found.setdefault(model, []).append(folder)
+    return {m: found[m] for m in models if m in found}
+
+
+def published(folder: Path) -> Path | None:
+    """The model file of the published student; None where its weights are not there."""
+    weights = SHARED / "reference" / "student1004_weights.npz"
+    if not weights.is_file():
+        return None
+    path = folder / "published.safetensors"
+    script = ROOT / "scripts" / "import_course_weights.py"
+    subprocess.run([sys.executable, str(script), str(weights), str(path)], check=True)
+    return path
+
+
+PARTS = ("train", "validation", "test")
+
+
+def header(real: CorroSegDataModule, models: Sequence[Model], seeds: int) -> str:
+    wells = {p: sorted({w.group for w in real.wells if real.parts.get(w.name) == p}, key=number) for p in PARTS}
+    dealt = "; ".join(f"{p}: wells {', '.join(str(number(w)) for w in names)}" for p, names in wells.items())
+    settings = "\n".join(f"  - {m.label}: `{' '.join(m.overrides)}`" for m in models)
+    return "\n".join(
+        [
+            *machine(("torch", "pytorch-lightning", "monai", "numpy")),
+            f"- Data: CorroSeg (SLB / ENS challenge data no. 144), silver labels; `{' '.join(REAL)}`. {dealt}.",
+            f"- Common settings: `{' '.join(COMMON)}`; seeds 0 to {seeds - 1}, as far as the runs were there. Added to them:",
+            settings,
+            f"- Synthetic training wells: `{' '.join(SYNTHETIC)}`.",
+        ]
+    )
+
+
+def number(well: str) -> int:
+    return int(well.rpartition("_")[2])
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def section_picture(results: Mapping[Model, Sequence[Quality]], test: Patches, path: Path) -> str:
+    """Draw the course's student beside the unet_cylinder that validation found best; the caption."""
+    baseline = next((m for m in results if m.name == BASELINE), None)
+    ours = [m for m in results if m.name.startswith("cylinder")]
+    if baseline is None or not ours:
+        return "(Needs runs of the course's student and of a unet_cylinder.)"
+    best = max(ours, key=lambda m: results[m][0].validation)
+    section = middling_section(test.wells, results[baseline][0])
+    draw_section(section, {m.label: results[m][0] for m in (baseline, best)}, path)
+    return (
+        f"Rows {section.start} to {section.rows.stop - 1} of {section.well.name}, a test well. Of all sections of this "
+        f"length without gaps and with at least {100 * LEAST_LABELLED:.0f} % labelled pixels it is the one at the median "
+        f"of the course student's Dice. Both models: seed 0; of the unet_cylinder models the one with the best Dice on "
+        f"validation. {CREDIT}."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, help="real wells in the challenge's layout; unpacked when not given")
+    parser.add_argument("--runs", type=Path, default=ROOT / "outputs" / "quality", help="folder of the runs")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=[m.name for m in MODELS], help="models to look at")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--finished", action="store_true", help="train nothing: leave out runs that are not there")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    chosen = [m for m in MODELS if not options.only or m.name in options.only]
+    with tempfile.TemporaryDirectory(prefix="quality_") as temporary:
+        folder = Path(temporary)
+        root = (options.root or unpack(folder / "wells")).resolve()
+        found = collect(chosen, options.seeds, options.runs.resolve(), root, train=not options.finished)
+        if not found:
+            raise SystemExit(f"{options.runs} holds no finished run of {', '.join(m.name for m in chosen)}")
+        real = CorroSegDataModule(root=str(root), num_folds=NUM_FOLDS, fold=FOLD)
+        real.setup()
+        validation, test = Patches.of(real, "validation"), Patches.of(real, "test")
+        results: dict[Model, list[Quality]] = {}
+        for model, folders in found.items():
+            for run in folders:
+                progress(f"measuring {run.name}")
+                path = run / "model.safetensors"
+                results.setdefault(model, []).append(measure(path, validation, test, synthetic=not model.real))
+        mine = {m.label: q for m, q in results.items() if m.real}
+        reference = published(folder)
+        rows = dict(mine)
+        if reference is not None:
+            progress("measuring the published student")
+            rows[PUBLISHED] = [measure(reference, validation, test)]
+        synthetic = {m.label: q for m, q in results.items() if not m.real}
+        curves = {m.label: [validation_curve(run) for run in folders] for m, folders in found.items()}
+        files = {m.label: folders[0] / "model.safetensors" for m, folders in found.items() if m.real}
+        baseline = next((m.label for m in found if m.name == BASELINE), next(iter(files), None))
+        figures = options.output / "figures"
+        figures.mkdir(parents=True, exist_ok=True)
+        longest = max(test.wells.values(), key=lambda w: w.num_rows)
+        nothing = "(No such run.)"
+        blocks = {
+            "header": header(real, list(found), options.seeds),
+            "scores": scores_table(rows),
+            "wells": wells_table(rows, test),
+            "consistency": consistency_table(rows),
+            "cost": cost_table(files, baseline, longest) if files else nothing,
+            "synthetic": scores_table(synthetic) if synthetic else nothing,
+            "plateau": plateau_table(curves),
+            "section": section_picture(results, test, figures / "quality_section.png"),
+        }
+        draw_curves(curves, figures / "quality_curves.png")
+        draw_models(rows, figures / "quality_models.png")
+    page = options.output / "quality.md"
+    page.write_text(fill(page.read_text() if page.is_file() else PAGE, blocks, page.name))
+    progress(f"wrote {page}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""How fast wellseg trains and predicts, as ratios to the course's computation. Writes benchmarks/speed.md and figures.
+
+    python scripts/bench_speed.py                          # 10 to 12 minutes on 2 cores
+    python scripts/bench_speed.py --device cuda            # the part for a GPU as well
+    python scripts/bench_speed.py --artifact F             # also how far bf16 masks of that model are from fp32 ones
+    python scripts/bench_speed.py --quick --output x.md    # a trial of everything in about a minute; its numbers mean nothing
+
+Everything is made by code; the networks are untrained, since their speed does not depend on their weights.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import speed_device
+import speed_growth
+import speed_inference
+import speed_training
+import speed_wells
+from bench_page import header, progress, table
+from bench_pipeline import BATCH
+from speed_process import MALLOC
+
+PAGE = Path(__file__).resolve().parent.parent / "benchmarks" / "speed.md"
+
+TEACHER_BATCH = 16
+"""Its step takes the course's computation as long per image as 40 of the student's."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=PAGE)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--artifact", type=Path, help="a trained model file, for the agreement of bf16 and fp32 masks")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes and one round; needs --output")
+    given = parser.parse_args()
+    if given.quick and given.output.resolve() == PAGE:
+        parser.error("--quick needs --output: its numbers must not stand on the page")
+    start = time.monotonic()
+    lines = trial(given) if given.quick else full(given)
+    lines = [*introduction((time.monotonic() - start) / 60, given.quick), *lines, *NOT_MEASURED]
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text("\n".join(lines), encoding="utf-8")
+    progress(f"wrote {given.output}")
+
+
+def full(given: argparse.Namespace) -> list[str]:
+    """Every section at full size."""
+    cores = len(os.sched_getaffinity(0))
+    counts = sorted({1, cores})
+    training = [
+        speed_training.measure("exp2001", threads, BATCH, rounds=3, compiled=threads == cores) for threads in counts
+    ]
+    training += [
+        speed_training.measure("exp53", threads, TEACHER_BATCH, rounds=2, compiled=False) for threads in counts
+    ]
+    inference = [
+        speed_inference.measure(threads, BATCH, 36_864, rounds=5, compiled=threads == cores) for threads in counts
+    ]
+    with tempfile.TemporaryDirectory(prefix="wellseg_bench_") as folder:
+        wells = speed_wells.measure(Path(folder), 100_000, rounds=5)
+    growth = speed_growth.measure(speed_growth.SWEEPS)
+    device = speed_device.measure("cuda", batch=BATCH, rounds=5, tiny=False) if given.device == "cuda" else None
+    return page(given, training, inference, wells, growth, device, rows_to_compare=20_000)
+
+
+def trial(given: argparse.Namespace) -> list[str]:
+    """Every section at the smallest size that runs all of its code."""
+    training = [speed_training.measure("exp2001", 1, 2, rounds=1, compiled=False)]
+    inference = [speed_inference.measure(1, 2, 4_096, rounds=1, compiled=False)]
+    with tempfile.TemporaryDirectory(prefix="wellseg_bench_") as folder:
+        wells = speed_wells.measure(Path(folder), 2_000, rounds=1)
+    growth = speed_growth.measure(speed_growth.QUICK)
+    device = speed_device.measure(given.device, batch=2, rounds=1, tiny=True)
+    return page(given, training, inference, wells, growth, device, rows_to_compare=500)
+
+
+def page(
+    given: argparse.Namespace,
+    training: list[speed_training.Training],
+    inference: list[speed_inference.Inference],
+    wells: speed_wells.Wells,
+    growth: list[tuple[speed_growth.Sweep, list[speed_growth.Point]]],
+    device: speed_device.Device | None,
+    *,
+    rows_to_compare: int,
+) -> list[str]:
+    folder = given.output.parent
+    figures = [f.relative_to(folder).as_posix() for f in speed_growth.draw(growth, folder / "figures")]
+    targets = [
+        *speed_training.targets(training), *speed_inference.targets(inference), *speed_wells.targets(wells),
+        *speed_growth.targets(growth),
+    ]  # fmt: skip
+    return [
+        "## Targets",
+        "",
+        *table(["what", "measured", "wanted", "target"], targets),
+        "",
+        *speed_training.section(training),
+        *speed_inference.section(inference),
+        *speed_wells.section(wells),
+        *(speed_wells.agreement(given.artifact, rows_to_compare) if given.artifact else []),
+        *speed_growth.section(growth, figures),
+        *speed_device.section(device),
+    ]
+
+
+def introduction(minutes: float, quick: bool) -> list[str]:
+    settings = " ".join(f"{k}={v}" for k, v in MALLOC["kept"].items())
+    warning = ["**A trial with tiny sizes: none of its numbers mean anything.**", ""] if quick else []
+    return [
+        "# How fast",
+        "",
+        *warning,
+        *header(["torch", "monai", "numpy"]),
+        "- Ratios compare what was measured in turn within the same round, round by round; median (lowest-highest, n rounds).",
+        "- Processes are fresh, with OMP_NUM_THREADS set and no other variable of the allocator or of OpenMP. malloc default: as",
+        f"  glibc has it. malloc kept: {settings}, which is",
+        "  what wellseg's commands set for themselves (`wellseg.memory`). The course's computation is measured under both and",
+        "  the faster of the two is the reference, so that this setting is no part of any ratio.",
+        f"- Whole run: {minutes:.1f} min.",
+        "",
+    ]
+
+
+NOT_MEASURED = [
+    "## Not measured",
+    "",
+    "- Lightning, validation, logging and checkpoints, which come on top of a training step in a run.",
+    "- The course's own code and its published versions of torch: its computation is rebuilt here as `padding=turns`, whose",
+    "  logits agree with its published weights, on this torch.",
+    "- Whether bf16 costs any Dice: the page on quality says that.",
+    "- Files that are not in the system's cache, and network file systems.",
+    "",
+]
+
+
+if __name__ == "__main__":
+    main()

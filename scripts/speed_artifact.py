@@ -1,0 +1,25 @@
+"""A model file of the student's architecture with untrained weights: the speed of a network does not depend on them."""
+
+from pathlib import Path
+
+import torch
+
+from wellseg import artifact, build, config
+from wellseg.data.normalize import Normalization
+
+STUDENT = ("experiment=exp2001", "model.padding=cylinder")
+
+
+def write_artifact(path: Path, overrides: tuple[str, ...] = STUDENT) -> Path:
+    """Write the network that `overrides` of conf/train.yaml describe; returns `path`."""
+    torch.manual_seed(0)
+    cfg = config.load("train", list(overrides))
+    network = build.part(cfg, "model", {})
+    metadata = {
+        "normalization": Normalization(0.0, 1.0, 16.0).as_dict(),
+        "classes": ["intact", "defect"],
+        "threshold": 0.5,
+        "input": {"window": 36, "widths": [36], "layout": "single", "channels": 1},
+    }
+    artifact.save(path, network, build.arguments(cfg, "model"), metadata)
+    return path

@@ -1,0 +1,142 @@
+"""A well from file to files by `python -m wellseg.predict`, and fp32 beside bf16. For scripts/bench_speed.py."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from bench_page import Sample, in_rounds, progress, table, verdict
+from speed_artifact import write_artifact
+from speed_process import environment
+
+from wellseg.data.synthetic import generate_well, well_generator
+from wellseg.deploy.predictor import Predictor
+from wellseg.types import NO_DATA
+
+TARGET, AIM = 30_000, 100_000
+COLUMNS = 36
+PRECISIONS = ("bfloat16", "float32")
+
+
+@dataclass(frozen=True)
+class Wells:
+    """Seconds by command, and what the manifest of each prediction says of the well itself."""
+
+    rows: int
+    threads: int
+    seconds: dict[str, Sample]
+    inside: dict[str, Sample]
+
+
+def measure(folder: Path, rows: int, *, rounds: int) -> Wells:
+    """Predict a synthetic well of `rows` rows in new processes, without malloc settings: as a user would."""
+    progress(f"writing a well of {rows:,} rows")
+    artefact, well = write_artifact(folder / "model.safetensors"), folder / "well.npy"
+    np.save(
+        well, generate_well(well_generator(0, 0), level="hard", num_rows=rows, num_columns=COLUMNS, name="w").values
+    )
+    threads = len(os.sched_getaffinity(0))
+    inside: dict[str, list[float]] = {p: [] for p in PRECISIONS}
+
+    def predict(precision: str) -> float:
+        output = folder / precision
+        shutil.rmtree(output, ignore_errors=True)
+        arguments = [f"artifact={artefact}", f"input={well}", f"output={output}", f"precision={precision}"]
+        seconds = run(["-m", "wellseg.predict", *arguments], threads)
+        inside[precision].append(
+            json.loads((output / "manifest.json").read_text(encoding="utf-8"))["totals"]["seconds"]
+        )
+        return seconds
+
+    commands = {precision: (lambda precision=precision: predict(precision)) for precision in PRECISIONS}
+    commands["help"] = lambda: run(["-m", "wellseg.predict", "--help"], threads)
+    commands["torch"] = lambda: run(["-c", "import torch"], threads)
+    run(["-c", "import torch"], threads)  # brings its files into the system's cache
+    seconds = in_rounds(commands, at_least=rounds, at_most=rounds, seconds=0, say=f"a well of {rows:,} rows")
+    return Wells(rows, threads, seconds, {p: Sample(tuple(v)) for p, v in inside.items()})
+
+
+def run(arguments: list[str], threads: int) -> float:
+    """Wall seconds of Python with `arguments`, which must succeed."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, *arguments], env=environment(threads, "default"), capture_output=True, text=True
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return time.perf_counter() - start
+
+
+def rates(seconds: Sample, rows: int) -> Sample:
+    return Sample(tuple(rows / s for s in seconds.values))
+
+
+def targets(wells: Wells) -> list[list[str]]:
+    """Rows of the table of targets."""
+    rate = rates(wells.inside["bfloat16"], wells.rows)
+    what = f"a well of {wells.rows:,} x {COLUMNS}, bf16, file to files, without start-up, {wells.threads} cores"
+    return [[what, rate.text("rows/s"), f"at least {TARGET:,} (aim {AIM:,})", verdict(TARGET, rate.median)]]
+
+
+def section(wells: Wells) -> list[str]:
+    rows = [
+        [
+            f"precision={p}", wells.seconds[p].text("s"), rates(wells.seconds[p], wells.rows).text("rows/s"),
+            wells.inside[p].text("s"), rates(wells.inside[p], wells.rows).text("rows/s"),
+        ]
+        for p in PRECISIONS
+    ]  # fmt: skip
+    columns = ["", "whole command", "that is", "the well alone", "that is"]
+    return [
+        "## A well, file to files",
+        "",
+        f"`python -m wellseg.predict artifact=F input=W.npy output=DIR precision=...`, W.npy {wells.rows:,} x {COLUMNS} float32,",
+        f"masks and probabilities written; a new process each time, {wells.threads} cores, no malloc settings from outside. The",
+        "well alone is the manifest's own timing: reading, predicting, writing and hashing.",
+        "",
+        *table(columns, rows),
+        "",
+        f"Start-up: `python -c 'import torch'` alone takes {wells.seconds['torch'].text('s')}, the command's `--help` "
+        f"{wells.seconds['help'].text('s')}.",
+        "",
+    ]
+
+
+# --- agreement of masks -----------------------------------------------------------------------------------------------
+
+
+def agreement(artefact: Path, rows: int) -> list[str]:
+    """How far masks of a trained model in bf16 are from those in fp32, on synthetic wells of every second level."""
+    masks = {}
+    wells = [
+        generate_well(well_generator(7, i), level=level, num_rows=rows, num_columns=COLUMNS, name=level)
+        for i, level in enumerate(("medium", "hard"))
+    ]
+    for precision in PRECISIONS:
+        predictor = Predictor.from_file(artefact, precision=precision)
+        found = [predictor(w.values) for w in wells]
+        masks[precision] = [np.where(np.isnan(p), NO_DATA, p >= predictor.threshold) for p in found]
+    lines = []
+    for well, half, full in zip(wells, masks["bfloat16"], masks["float32"], strict=True):
+        known = full != NO_DATA
+        both, either = (
+            np.sum(known & (half == 1) & (full == 1)),
+            np.sum(known & (half == 1)) + np.sum(known & (full == 1)),
+        )
+        dice = 2 * both / either if either else 1.0
+        lines.append(
+            [well.name, f"{np.mean(half[known] == full[known]):.5f}", f"{dice:.4f}", f"{int(np.sum(known)):,}"]
+        )
+    return [
+        "## Masks in bf16 and fp32",
+        "",
+        f"{artefact.name}, synthetic wells, against each other, not against labels.",
+        "",
+        *table(["level", "share of pixels alike", "Dice of the two masks", "pixels"], lines),
+        "",
+    ]

@@ -1,0 +1,77 @@
+"""Test-time augmentation: the mean prediction over turned and mirrored views of an image (axes: see wellseg.types)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from wellseg.errors import ConfigError
+
+
+class View(NamedTuple):
+    """One way to look at the pipe: turned by `shift` columns towards larger azimuth, then mirrored."""
+
+    shift: int
+    flip_azimuth: bool
+    flip_depth: bool
+
+    def apply(self, image: Tensor) -> Tensor:
+        """(..., H, W) -> the view, of the same shape."""
+        turned = image.roll(self.shift, -1) if self.shift else image
+        return turned.flip(self._axes()) if self._axes() else turned
+
+    def undo(self, image: Tensor) -> Tensor:
+        """The image that `apply` made this view of."""
+        upright = image.flip(self._axes()) if self._axes() else image
+        return upright.roll(-self.shift, -1) if self.shift else upright
+
+    def _axes(self) -> list[int]:
+        return [axis for axis, flip in ((-1, self.flip_azimuth), (-2, self.flip_depth)) if flip]
+
+
+class TestTimeAugmentation:
+    """The mean over `rolls` equal turns of the pipe, each as it is and mirrored in every way that is switched on.
+
+    rolls         number of turns, 1 for none; 4 turns 36 columns by 0, 9, 18 and 27. Where W is not a multiple of it the
+                  shifts are rounded to whole columns, and equal ones count once
+    flip_azimuth  also the mirror image in azimuth
+    flip_depth    also upside down
+    Raises ConfigError where `rolls` is not a whole number from 1 on.
+    """
+
+    __test__ = False  # no class of tests, though pytest goes by the name
+
+    def __init__(self, *, rolls: int = 1, flip_azimuth: bool = False, flip_depth: bool = False) -> None:
+        if not isinstance(rolls, int) or isinstance(rolls, bool) or rolls < 1:
+            raise ConfigError(f"tta.rolls={rolls}", why="it is a number of equal turns, 1 or more", fix="tta.rolls=4")
+        self.rolls, self.flip_azimuth, self.flip_depth = rolls, bool(flip_azimuth), bool(flip_depth)
+
+    def __repr__(self) -> str:
+        flips = f"flip_azimuth={self.flip_azimuth}, flip_depth={self.flip_depth}"
+        return f"TestTimeAugmentation(rolls={self.rolls}, {flips})"
+
+    @property
+    def symmetric_reach(self) -> bool:
+        """Whether a row's result depends on as many rows above as below: those of the network's larger reach."""
+        return self.flip_depth
+
+    def views(self, columns: int) -> list[View]:
+        """The views of an image of `columns` columns; the first is the image itself."""
+        shifts = dict.fromkeys((2 * i * columns + self.rolls) // (2 * self.rolls) % columns for i in range(self.rolls))
+        mirrored = [(False, False)]
+        mirrored += [(True, False)] * self.flip_azimuth + [(False, True)] * self.flip_depth
+        mirrored += [(True, True)] * (self.flip_azimuth and self.flip_depth)
+        return [View(shift, *flips) for flips in mirrored for shift in shifts]
+
+    def __call__(self, forward: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+        """The mean of `forward` over all views of `image` (B, C, H, W), each put back upright: (B, K, H, W).
+
+        forward: image (B, C, H, W) -> probability (B, K, H, W). NaN, in the image or in what forward returns, stays at its
+        pixel. With `flip_depth`, a band of a log gives what the log gives where its first row and its height, and the
+        log's, are multiples of the network's stride in depth: decimation then meets the same rows upside down.
+        """
+        views = self.views(image.shape[-1])
+        total = views[0].undo(forward(views[0].apply(image)))
+        for view in views[1:]:
+            total = total + view.undo(forward(view.apply(image)))
+        return total / len(views)

@@ -1,0 +1,251 @@
+"""manifest.json: what was predicted, from what, with what; and the memory by which a prediction goes on after a kill."""
+
+import json
+import platform
+import shutil
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wellseg.data.inputs import path_sha256
+from wellseg.errors import ConfigError, DataError
+from wellseg.files import write_bytes
+
+FORMAT = 1
+NAME = "manifest.json"
+DONE, FAILED = "done", "failed"
+FOLDERS = ("mask", "probability", "overlay")
+"""Folders of the outputs, below the output folder."""
+
+
+def artifact_record(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest says of the model file."""
+    return {
+        "name": path.name,
+        "sha256": path_sha256(path),
+        "architecture": metadata["architecture"],
+        "normalization": metadata["normalization"],
+        "threshold": metadata["threshold"],
+        "versions": metadata.get("versions"),
+        "parent_run": metadata.get("parent_run"),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {name: version(name) for name in ("wellseg", "numpy")}
+    return {**found, "torch": str(torch.__version__), "python": platform.python_version()}
+
+
+def output_record(folder: Path, path: Path) -> dict[str, Any]:
+    """Name, size and hash of an output, a file or a folder."""
+    return {"file": path.relative_to(folder).as_posix(), "bytes": _size(path), "sha256": path_sha256(path)}
+
+
+class Manifest:
+    """The manifest of one output folder. Its file is whole at any moment and names only items that were finished.
+
+    head   what is true of all items: "artifact", "settings", "versions"
+    keys   the items' keys, in the order in which they are listed
+    files  names of the files that will be made of all items, in `folder`
+    """
+
+    def __init__(self, folder: Path, head: Mapping[str, Any], keys: Sequence[str], files: Collection[str] = ()) -> None:
+        self.folder, self.head, self.keys, self.files = folder, {"format": FORMAT, **head}, keys, files
+        self.path = folder / NAME
+        self._items: dict[str, dict[str, Any]] = {}
+        self._texts: dict[str, str] = {}
+        self._totals: dict[str, Any] | None = None
+        self._made: dict[str, Any] = {}
+
+    def open(self, *, overwrite: bool) -> list[str]:
+        """Take up what an earlier run of the same command left, or begin. Returns the names of items that are in the
+        folder but not among `keys`: they are dropped from the manifest, their files are left.
+
+        Raises ConfigError where the folder holds the predictions of another command, unless `overwrite`: then the
+        files that its manifest names are removed. Raises DataError where the manifest cannot be read.
+        """
+        stored, gone = self._stored(overwrite), []
+        if stored is not None and not overwrite:
+            self._compare(stored)
+            for item in stored["items"]:
+                if item["key"] in self.keys:
+                    self._keep(item)
+                else:
+                    gone.append(item["name"])
+        elif stored is not None:
+            self._remove_outputs(stored["items"])
+        elif not overwrite:
+            self._refuse_others()
+        if stored is not None:
+            self._remove_files(stored)
+        self.write()
+        return gone
+
+    def finished(self, key: str, sha256: str) -> dict[str, Any] | None:
+        """The record of an item that needs no second prediction: same input, no fault, all outputs there."""
+        item = self._items.get(key)
+        if item is None or item["status"] != DONE or item["sha256"] != sha256 or item["bad_files"]:
+            return None
+        there = all(_size(self.folder / o["file"]) == o["bytes"] for o in item["outputs"])
+        return item if there else None
+
+    def drop(self, key: str) -> None:
+        """Forget an item that is not finished, and delete what there is of its outputs: they are of another input."""
+        item = self._items.pop(key, None)
+        if item is not None:
+            del self._texts[key]
+            self._remove_outputs([item])
+
+    def put(self, item: Mapping[str, Any]) -> None:
+        """Add the record of an item, or replace it; the file is written."""
+        self._keep(item)
+        self.write()
+
+    def finish(self) -> dict[str, Any]:
+        """Write, and return, the counts and sums over all items."""
+        self._totals = totals(self.records())
+        self.write()
+        return self._totals
+
+    def add_file(self, name: str, path: Path) -> None:
+        """Record a file that was made of all items."""
+        self._made[name] = output_record(self.folder, path)
+        self.write()
+
+    def records(self) -> list[dict[str, Any]]:
+        """The records of all items, in the order of their keys."""
+        return [self._items[key] for key in self.keys if key in self._items]
+
+    def write(self) -> None:
+        head = json.dumps(self.head, indent=2, allow_nan=False)[1:-2].rstrip()
+        items = ",\n".join(self._texts[key] for key in self.keys if key in self._texts)
+        whole = f'"totals": {json.dumps(self._totals)},\n  "files": {json.dumps(self._made)}'
+        text = f'{{{head},\n  {whole},\n  "items": [\n{items}\n  ]\n}}\n'
+        write_bytes(self.path, text.encode())
+
+    def _keep(self, item: Mapping[str, Any]) -> None:
+        # Encoded once: writing the file after each of many items must not encode them all again.
+        self._items[item["key"]], self._texts[item["key"]] = dict(item), _item_text(item)
+
+    def _stored(self, overwrite: bool) -> dict[str, Any] | None:
+        if not self.path.is_file():
+            return None
+        try:
+            stored = json.loads(self.path.read_text(encoding="utf-8"))
+            items = stored["items"]
+            if stored["format"] != FORMAT or not all(
+                i.keys() >= {"key", "name", "status", "sha256", "bad_files"} for i in items
+            ):
+                raise ValueError(f"it is not of format {FORMAT}")
+            if any(set(o) != {"file", "bytes", "sha256"} for i in items for o in i["outputs"]):
+                raise ValueError("an output is not file, bytes and sha256")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            if overwrite:
+                return None
+            raise DataError(
+                f"{NAME} cannot be read",
+                where=str(self.path),
+                why=repr(error),
+                fix="another output=, or overwrite=true to predict everything again",
+            ) from error
+        return stored
+
+    def _compare(self, stored: Mapping[str, Any]) -> None:
+        """Raise ConfigError unless the stored head is this one."""
+        ours = json.loads(json.dumps(self.head))
+        differences = [
+            f"{part}.{key}: {_short(old.get(key))} there, {_short(new.get(key))} now"
+            for part in ("artifact", "settings", "versions")
+            for old, new in [(_mapping(stored.get(part)), ours[part])]
+            for key in sorted({*old, *new})
+            if old.get(key) != new.get(key)
+        ]
+        if differences:
+            raise ConfigError(
+                "the output folder holds predictions that were made otherwise",
+                where=str(self.folder),
+                why="\n".join(differences),
+                fix="another output=, or overwrite=true to replace them",
+            )
+
+    def _refuse_others(self) -> None:
+        """Raise ConfigError where files without a manifest lie where outputs would be written."""
+        taken = [p for name in FOLDERS if (p := self.folder / name).is_dir() and any(p.iterdir())]
+        taken += [p for name in self.files if (p := self.folder / name).exists()]
+        if taken:
+            raise ConfigError(
+                "the output folder holds files of something else",
+                where=str(taken[0]),
+                why=f"there is no {NAME} beside it, and files of the same name would be replaced",
+                fix="another output=, or overwrite=true",
+            )
+
+    def _remove_files(self, stored: Mapping[str, Any]) -> None:
+        """Delete what was made of all items: until it is made again, it would be taken for that of the new ones."""
+        made = {r.get("file") for r in _mapping(stored.get("files")).values() if isinstance(r, dict)}
+        for name in made & set(self.files):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _remove_outputs(self, items: Iterable[Mapping[str, Any]]) -> None:
+        """Delete the outputs that records name, as far as they lie where outputs are written."""
+        places = [(self.folder / name).resolve() for name in FOLDERS]
+        for item in items:
+            for output in item["outputs"]:
+                path = (self.folder / str(output["file"])).resolve()
+                if not any(place in path.parents for place in places):
+                    continue  # an edited manifest must not choose what is deleted elsewhere
+                if path.is_dir() and path.suffix == ".zarr":
+                    shutil.rmtree(path)
+                elif path.is_file():
+                    path.unlink()
+
+
+def _item_text(item: Mapping[str, Any]) -> str:
+    """An item as JSON: a line for each key, and for each of its outputs."""
+    lines = []
+    for key, value in item.items():
+        text = json.dumps(value, allow_nan=False)
+        if key == "outputs" and value:
+            text = "[\n" + ",\n".join(f"        {json.dumps(o, allow_nan=False)}" for o in value) + "\n      ]"
+        lines.append(f"      {json.dumps(key)}: {text}")
+    return "    {\n" + ",\n".join(lines) + "\n    }"
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file, or of all files of a folder; None where there is nothing."""
+    if path.is_dir():
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    return path.stat().st_size if path.is_file() else None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _short(value: Any, length: int = 60) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def totals(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Counts and sums over the records of all items."""
+    done = [i for i in items if i["status"] == DONE]
+    seconds = sum(i["seconds"] for i in done)
+    rows = sum(i["rows"] for i in done)
+    pixels = sum(i["pixels"] for i in done)
+    return {
+        "items": len(items),
+        "done": len(done),
+        "failed": len(items) - len(done),
+        "bad_files": sum(len(i["bad_files"]) for i in items),
+        "rows": rows,
+        "pixels": pixels,
+        "defect_pixels": sum(i["defect_pixels"] for i in done),
+        "no_data_pixels": sum(i["no_data_pixels"] for i in done),
+        "seconds": round(seconds, 3),
+        "rows_per_second": round(rows / seconds, 1) if seconds else None,
+    }

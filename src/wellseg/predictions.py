@@ -1,0 +1,217 @@
+"""The loop of `predict` over its items: progress, faults, the submission, and the final table."""
+
+import errno
+import io
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from wellseg.cli import as_problem
+from wellseg.data.inputs import Item
+from wellseg.data.npyfile import read_npy
+from wellseg.data.patches import PATCH_SHAPE
+from wellseg.data.problems import SHOWN as NAMED
+from wellseg.data.problems import raise_errors
+from wellseg.deploy.manifest import DONE, FOLDERS, Manifest
+from wellseg.deploy.prediction import Options, failed_item, predict_item
+from wellseg.deploy.predictor import Predictor
+from wellseg.deploy.submission import check_submission, write_submission
+from wellseg.errors import Bug, DataError, EnvironmentFault, PartialResult, WellsegError
+from wellseg.files import remove_leftovers
+
+log = logging.getLogger("wellseg.predict")
+
+SHOWN = 40
+"""Items that the table lists; the manifest has all."""
+
+
+def predict_all(
+    items: Sequence[Item], manifest: Manifest, predictor: Predictor, options: Options, *, debug: bool = False
+) -> list[WellsegError]:
+    """Predict the items that are not done; one that fails is recorded, and the next is begun. Returns the errors.
+
+    Only a full disk ends it at once, since every other item would meet it too: raises EnvironmentFault.
+    """
+    failures = []
+    rows = [_count_rows(item) for item in items]
+    with _progress(sum(rows)) as progress:
+        for number, (item, expected) in enumerate(zip(items, rows, strict=True), 1):
+            sha256 = None
+            progress.begin(f"{item.name} ({number}/{len(items)})", expected)
+            try:
+                sha256 = item.sha256()
+                if manifest.finished(item.outputs[0], sha256):
+                    progress.end("done before")
+                    continue
+                manifest.drop(item.outputs[0])
+                record = predict_item(item, sha256, predictor, options, progress.advance)
+                manifest.put(record)
+                progress.end(f"{record['rows']:,} rows, {record['rows_per_second']:,.0f} rows/s")
+            except Exception as error:
+                if debug:
+                    traceback.print_exc()
+                failures.append(_as_problem(error))
+                if _is_full_disk(error):
+                    raise failures[-1] from error
+                manifest.put(failed_item(item, sha256, failures[-1]))
+                progress.end(f"failed: {failures[-1].what}")
+    return failures
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Delete what killed writers left in an output folder and in the folders below it that are ours."""
+    remove_leftovers(folder)
+    for top in (folder / name for name in FOLDERS):
+        for below in [top, *(p for p in top.rglob("*") if p.is_dir())]:
+            remove_leftovers(below)
+
+
+def save_submission(path: Path, items: Sequence[Item], folder: Path) -> Path:
+    """The challenge's CSV at `path`, from the masks that were written to `folder`, patch by patch."""
+    masks = {
+        patch.name: folder / "mask" / output
+        for item in items
+        for patch, output in zip(item.patches, item.outputs, strict=True)
+    }
+    write_submission(path, ((name, read_npy(masks[name], kinds="u")) for name in sorted(masks)))
+    raise_errors(check_submission(path, masks.keys()))
+    return path
+
+
+def raise_failures(failures: Sequence[WellsegError], records: Sequence[dict[str, Any]]) -> None:
+    """Raise PartialResult where some items or patch files failed, the error itself where nothing else was asked for."""
+    done = [r for r in records if r["status"] == DONE]
+    bad_files = [text for r in done for text in r["bad_files"].values()]
+    if not failures and not bad_files:
+        return
+    if not done and len(failures) == 1:
+        raise failures[0]
+    reasons = [*map(str, failures), *bad_files]
+    where = "\n".join(reasons[:NAMED]) + (f"\nand {len(reasons) - NAMED:,} more" if len(reasons) > NAMED else "")
+    fix = "mend or remove them and run the same command again: what is done is kept"
+    if done:
+        counts = [_count(n, noun) for n, noun in ((len(failures), "item"), (len(bad_files), "patch file")) if n]
+        what = f"{' and '.join(counts)} could not be predicted; {_count(len(done), 'item')} done"
+        raise PartialResult(what, where=where, fix=fix)
+    kinds = {type(f) for f in failures}
+    kind = Bug if Bug in kinds else EnvironmentFault if kinds == {EnvironmentFault} else DataError
+    raise kind(f"none of {len(failures):,} items could be predicted", where=where, fix=fix)
+
+
+def print_predictions(records: Sequence[dict[str, Any]], totals: dict[str, Any], manifest: Path) -> None:
+    """The final table, through the log, so that the output folder's log file has it too."""
+    table = Table(title=f"{_count(totals['done'], 'item')} done, {totals['failed']:,} failed")
+    for column in ("item", "rows x columns", "azimuth", "defect %", "no data %", "seconds", "rows/s"):
+        table.add_column(column, justify="left" if column in ("item", "azimuth") else "right")
+    for record in records[:SHOWN]:
+        if record["status"] != DONE:
+            table.add_row(Text(record["name"]), "failed", style="red")
+            continue
+        no_data, known = record["no_data_pixels"], record["pixels"] - record["no_data_pixels"]
+        table.add_row(
+            Text(record["name"]),
+            " x ".join(f"{n:,}" for n in record["shape"]),
+            record["azimuth"],
+            f"{100 * record['defect_pixels'] / known:.2f}" if known else "-",
+            f"{100 * no_data / record['pixels']:.2f}",
+            f"{record['seconds']:.2f}",
+            f"{record['rows_per_second']:,.0f}",
+        )
+    if len(records) > SHOWN:
+        table.add_row(f"and {len(records) - SHOWN:,} more")
+    log.info("%s", _text(table))
+    for record in records:
+        for finding in record.get("findings", ()):
+            log.warning("%s: %s", record["name"], finding)
+    log.info("%s rows in %.1f s; %s", f"{totals['rows']:,}", totals["seconds"], manifest)
+
+
+class _Rate(ProgressColumn):
+    """Rows per second since the last few moments."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} rows/s" if task.speed else "")
+
+
+class _Bar:
+    """What is known of the rows: on a terminal a bar with the time left; elsewhere a line per item."""
+
+    def __init__(self, bar: Progress | None, total: int) -> None:
+        self._bar, self._total, self._started = bar, total, time.monotonic()
+        self._task = bar.add_task("", total=total) if bar is not None else None
+        self._name, self._expected, self._done, self._rows = "", 0, 0, 0
+
+    def begin(self, name: str, expected: int) -> None:
+        self._name, self._expected, self._done = name, expected, 0
+        if self._bar is not None:
+            self._bar.update(self._task, description=name)
+
+    def advance(self, rows: int) -> None:
+        self._done += rows
+        self._rows += rows
+        if self._bar is not None:
+            self._bar.advance(self._task, rows)
+
+    def end(self, text: str) -> None:
+        """The item is over, whatever came of it."""
+        self._total += self._done - self._expected
+        if self._bar is not None:
+            self._bar.update(self._task, total=self._total)
+        else:
+            seconds = time.monotonic() - self._started
+            left = seconds * (self._total - self._rows) / self._rows if self._rows else 0
+            log.info("%s: %s%s", self._name, text, f", {left:.0f} s left" if left >= 1 else "")
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[_Bar]:
+    if not sys.stdout.isatty():
+        yield _Bar(None, total)
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as bar:
+        yield _Bar(bar, total)
+
+
+def _count_rows(item: Item) -> int:
+    """Rows to predict; 0 where that cannot be known, which the prediction itself will report."""
+    if item.patches:
+        return len(item.patches) * PATCH_SHAPE[0]
+    try:
+        with item.open() as source:
+            return prod(source.shape[:-1])
+    except WellsegError:
+        return 0
+
+
+def _as_problem(error: Exception) -> WellsegError:
+    text = str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+        return EnvironmentFault("out of memory", why=text, fix="fewer rows at once: band=1024")
+    return as_problem(error)
+
+
+def _is_full_disk(error: Exception) -> bool:
+    return any(getattr(e, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for e in (error, error.__cause__))
+
+
+def _text(table: Table) -> str:
+    """A table as text; as wide as the terminal, or wide enough where there is none."""
+    console = Console(file=io.StringIO(), highlight=False, width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    return console.file.getvalue().rstrip()
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"

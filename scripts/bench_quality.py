@@ -42,19 +42,21 @@ from wellseg.data.corroseg import CorroSegDataModule
 class Model:
     """One row: `name` of its run folders (with "_<seed>"), `label` in tables, what it adds to the common settings.
 
-    real: trained on the real training wells; else on synthetic wells alone.
+    real      trained on the real training wells; else on synthetic wells alone
+    restored  wells recorded in pairs are predicted as the pipes they are, as wellseg does; else view by view
     """
 
     name: str
     label: str
     overrides: tuple[str, ...]
     real: bool = True
+    restored: bool = True
 
 
 COMMON = (
     "loss=bce_dice",
     "optimizer=adam",
-    "augment=roll_flip",
+    "augment=roll_flip_start",
     "batch_size=32",
     "optimizer.lr=1e-3",
     "scheduler=one_cycle",
@@ -67,20 +69,23 @@ NUM_FOLDS, FOLD = 4, 2
 REAL = ("data=corroseg", f"data.num_folds={NUM_FOLDS}", f"data.fold={FOLD}")
 SYNTHETIC = ("data=synthetic", "data.level=hard", "data.num_wells=128")
 """As many training windows (77 wells of 1,800 rows: 3,850) as the real training wells have, so that steps are equal too."""
-CYLINDER_36 = ("model=unet_cylinder", "augment=roll_flip_start", "data.window=36", "batch_size=32")
-CYLINDER_144 = ("model=unet_cylinder", "augment=roll_flip_start", "data.window=144", "batch_size=8")
-CYLINDER_360 = ("model=unet_cylinder", "augment=roll_flip_start", "data.window=360", "batch_size=3")
+COURSE = ("experiment=exp2001", "augment=roll_flip")
+CYLINDER_36 = ("model=unet_cylinder", "data.window=36")
+CYLINDER_144 = ("model=unet_cylinder", "data.window=144", "batch_size=8")
+CYLINDER_360 = ("model=unet_cylinder", "model.context=[1,2,4]", "data.window=360", "batch_size=3")
 MODELS = (
-    Model("student_turns", "course student (turns)", ("experiment=exp2001",)),
-    Model("student_cylinder", "course student, cylinder padding", ("experiment=exp2001", "model.padding=cylinder")),
+    Model("student_turns", "course student (turns)", COURSE, restored=False),
+    Model("student_turns", "course student, wells restored", COURSE),
+    Model("student_cylinder", "unet_flex, cylinder", ("model=unet_flex",)),
     Model("basic_unet", "MONAI BasicUNet", ("model=basic_unet",)),
     Model("flexible_unet", "MONAI FlexibleUNet, ResNet-18", ("model=flexible_unet",)),
     Model("cylinder_36", "unet_cylinder, 36 rows", CYLINDER_36),
     Model("cylinder_144", "unet_cylinder, 144 rows", CYLINDER_144),
     Model("cylinder_360", "unet_cylinder, 360 rows", CYLINDER_360),
-    Model("synthetic_cylinder_36", "unet_cylinder, 36 rows, synthetic", CYLINDER_36, False),
-    Model("synthetic_cylinder_144", "unet_cylinder, 144 rows, synthetic", CYLINDER_144, False),
+    Model("synthetic_cylinder_36", "unet_cylinder, 36 rows, synthetic", CYLINDER_36, real=False),
+    Model("synthetic_cylinder_144", "unet_cylinder, 144 rows, synthetic", CYLINDER_144, real=False),
 )
+"""Peers get everything that wellseg offers around the network; the course's student also as the course predicted it."""
 BASELINE = "student_turns"
 PUBLISHED = "published student 1004"
 PAGE = """# Quality on real wells
@@ -237,7 +242,9 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="real wells in the challenge's layout; unpacked when not given")
     parser.add_argument("--runs", type=Path, default=ROOT / "outputs" / "quality", help="folder of the runs")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks")
-    parser.add_argument("--only", nargs="+", metavar="NAME", choices=[m.name for m in MODELS], help="models to look at")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", choices={m.name: 0 for m in MODELS}, help="models to look at"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--finished", action="store_true", help="train nothing: leave out runs that are not there")
     options = parser.parse_args()
@@ -258,16 +265,21 @@ def main() -> None:
             for run in folders:
                 progress(f"measuring {run.name}")
                 path = run / "model.safetensors"
-                results.setdefault(model, []).append(measure(path, validation, test, synthetic=not model.real))
+                first = (
+                    model.real and model not in results
+                )  # how consistent a model is, hangs on its making, not its seed
+                quality = measure(path, validation, test, restored=model.restored, synthetic=not model.real, more=first)
+                results.setdefault(model, []).append(quality)
         mine = {m.label: q for m, q in results.items() if m.real}
         reference = published(folder)
         rows = dict(mine)
         if reference is not None:
             progress("measuring the published student")
-            rows[PUBLISHED] = [measure(reference, validation, test)]
+            rows[PUBLISHED] = [measure(reference, validation, test, restored=False)]
         synthetic = {m.label: q for m, q in results.items() if not m.real}
-        curves = {m.label: [validation_curve(run) for run in folders] for m, folders in found.items()}
-        files = {m.label: folders[0] / "model.safetensors" for m, folders in found.items() if m.real}
+        trained = list({m.name: m for m in reversed(found)}.values())[::-1]  # of rows with the same runs the first one
+        curves = {m.label: [validation_curve(run) for run in found[m]] for m in trained}
+        files = {m.label: found[m][0] / "model.safetensors" for m in trained if m.real}
         baseline = next((m.label for m in found if m.name == BASELINE), next(iter(files), None))
         figures = options.output / "figures"
         figures.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,9 @@
 """What a trained model is worth on whole wells, measured alike for every model (axes: see wellseg.types; N patches).
 
-Every well is predicted as a whole by wellseg.deploy.predictor.Predictor, paired wells view by view, and only then cut into
-the patches that are scored; networks that are defined on windows get window after window there. The threshold is the one
-with the best Dice per image on the patches of the validation wells.
+Every well is predicted as a whole by wellseg.deploy.predictor.Predictor and only then cut into the patches that are scored;
+networks that are defined on windows get window after window there. Wells recorded in pairs are predicted as `restored` says:
+woven to 72 columns, as wellseg.predict does, or view by view, as the course did. The threshold is the one with the best
+Dice per image on the patches of the validation wells.
 """
 
 from collections.abc import Mapping, Sequence
@@ -91,12 +92,15 @@ class Quality:
     probability: dict[str, np.ndarray] = field(repr=False)
 
 
-def measure(path: Path, validation: Patches, test: Patches, *, synthetic: bool = False) -> Quality:
-    """Everything of the model file `path`. synthetic: of a model that is to see no real label, so that the threshold is
-    the one that its own training chose; its consistency is not measured.
+def measure(
+    path: Path, validation: Patches, test: Patches, *, restored: bool = True, synthetic: bool = False, more: bool = True
+) -> Quality:
+    """Everything of the model file `path`; without `more`, its consistency is left out. synthetic: of a model that is to
+    see no real label, so that the threshold is the one that its own training chose.
     """
     predictor = Predictor.from_file(path)
-    found = {name: predictor(well.values) for part in (validation, test) for name, well in part.wells.items()}
+    wells = {**validation.wells, **test.wells}
+    found = predict(predictor, wells, restored=restored)
     threshold, best = score_windows(validation.cut(found), validation.windows).best_threshold("dice_per_image")
     if synthetic:
         threshold = predictor.threshold
@@ -107,18 +111,35 @@ def measure(path: Path, validation: Patches, test: Patches, *, synthetic: bool =
         validation=best,
         scores={name: float(values[name]) for name in SCORES},
         per_well={pipe: pooled_dice(hit[test.names == pipe], target[test.names == pipe]) for pipe in pipes(test)},
-        consistency=None if synthetic else consistency(predictor, found, threshold, validation, test),
+        consistency=consistency(predictor, found, threshold, validation, test, restored) if more else None,
         probability={name: found[name] for name in test.wells},
     )
 
 
+def predict(
+    predictor: Predictor, wells: Mapping[str, Well], rows: slice = slice(None), *, restored: bool
+) -> dict[str, np.ndarray]:
+    """Probabilities of these rows of each well or view, by name; restored: views of one pipe are woven together for it."""
+    views: dict[str, list[Well]] = {}
+    for well in wells.values():
+        views.setdefault(well.group if restored else well.name, []).append(well)
+    found = {}
+    for sides in views.values():
+        sides = sorted(sides, key=lambda w: w.name)
+        woven = np.stack([w.values[rows] for w in sides], axis=-1)
+        probability = predictor(woven.reshape(len(woven), -1))
+        found |= {w.name: probability[:, k :: len(sides)] for k, w in enumerate(sides)}
+    return found
+
+
 def consistency(
-    predictor: Predictor, found: Mapping[str, np.ndarray], threshold: float, validation: Patches, test: Patches
-) -> Consistency:
+    predictor: Predictor, found: Mapping[str, np.ndarray], threshold: float, validation: Patches, test: Patches,
+    restored: bool,
+) -> Consistency:  # fmt: skip
     """`found`: what `predictor` says of all wells of both parts, by name."""
     dice, roll_change = rolled(predictor, clean_patches([validation, test]), threshold)
-    cut = cut_dice(predictor, {**validation.wells, **test.wells}, found, threshold)
-    return Consistency(dice, roll_change, cut, *cut_change(predictor, test.wells, found))
+    cut = cut_dice(predictor, {**validation.wells, **test.wells}, found, threshold, restored)
+    return Consistency(dice, roll_change, cut, *cut_change(predictor, test.wells, found, restored))
 
 
 def pipes(patches: Patches) -> list[str]:
@@ -164,12 +185,13 @@ def dice_of_masks(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def cut_dice(
-    predictor: Predictor, wells: Mapping[str, Well], found: Mapping[str, np.ndarray], threshold: float
+    predictor: Predictor, wells: Mapping[str, Well], found: Mapping[str, np.ndarray], threshold: float, restored: bool
 ) -> dict[str, float]:
     """`cut` of Consistency; found (H, W) by well is the prediction from row 0 on. Pixels without data do not count."""
     later: dict[str, list[np.ndarray]] = {}
+    cut = predict(predictor, wells, slice(CUT, None), restored=restored)
     for name, well in wells.items():
-        mask = (predictor(well.values[CUT:]) >= threshold)[well.valid[CUT:]]
+        mask = (cut[name] >= threshold)[well.valid[CUT:]]
         before = (found[name][CUT:] >= threshold)[well.valid[CUT:]]
         later.setdefault(well.group, []).append(np.stack([mask, before]))
     joined = {pipe: np.concatenate(pieces, axis=1) for pipe, pieces in later.items()}
@@ -177,7 +199,7 @@ def cut_dice(
 
 
 def cut_change(
-    predictor: Predictor, wells: Mapping[str, Well], found: Mapping[str, np.ndarray]
+    predictor: Predictor, wells: Mapping[str, Well], found: Mapping[str, np.ndarray], restored: bool
 ) -> tuple[int, float | None]:
     """`cut_by` and `cut_change` of Consistency. Away from the ends means by the receptive field, or by one window."""
     network = predictor.pipeline.network
@@ -185,12 +207,13 @@ def cut_change(
     by = stride * -(-CUT // stride)
     above, below = predictor.halo if network.any_height else [predictor.metadata["input"]["window"]] * 2
     change = None
+    cut = predict(predictor, wells, slice(by, EXACT_ROWS), restored=restored)
     for name, well in wells.items():
         rows = min(well.num_rows, EXACT_ROWS)
         if rows <= by + above + below:
             continue
         inner = slice(by + above, rows - below)
-        later = predictor(well.values[by:rows])[inner.start - by : inner.stop - by]
+        later = cut[name][inner.start - by : inner.stop - by]
         difference = np.abs(later - found[name][inner])[well.valid[inner]]
         change = max(change or 0.0, float(difference.max(initial=0.0)))
     return by, change

@@ -78,7 +78,7 @@ def consistency_table(results: Mapping[str, Sequence[Quality]]) -> str:
     )  # fmt: skip
     rows = []
     for label, qualities in results.items():
-        found = [q.consistency for q in qualities]
+        found = [q.consistency for q in qualities if q.consistency]
         cut = ([float(np.median(list(q.cut.values()))) for q in found], [min(q.cut.values()) for q in found])
         rows.append(
             (

@@ -84,19 +84,41 @@ def test_cuts_of_a_predictor_that_knows_the_pipe_and_of_one_that_knows_windows(w
     measured = []
     for predictor in (Pointwise(window), Placed(window)):
         found = {name: predictor(well.values) for name, well in wells().items()}
-        dice = cut_dice(predictor, wells(), found, 0.5)
-        measured.append((dice["well_3"], cut_change(predictor, wells(), found)))
+        dice = cut_dice(predictor, wells(), found, 0.5, False)
+        measured.append((dice["well_3"], cut_change(predictor, wells(), found, False)))
     assert measured[0] == (1.0, (24, 0.0))
     dice, change = measured[1]
     assert dice < 0.7
     assert change == (24, 1.0)
 
 
+def test_pairs_are_woven_for_a_model_of_the_pipe_and_kept_apart_for_one_of_patches():
+    from quality_scores import predict
+
+    seen = []
+
+    def predictor(values):
+        seen.append(values.shape)
+        return values + 1
+
+    pair = {w.name: w for w in interleaved().views()}
+    for restored, shapes in ((True, [(40, 72)]), (False, [(40, 36), (40, 36)])):
+        seen.clear()
+        found = predict(predictor, pair, restored=restored)
+        assert seen == shapes
+        assert all((found[name] == well.values + 1).all() for name, well in pair.items())
+
+
+def interleaved():
+    values = np.random.default_rng(0).normal(size=(40, 72)).astype(np.float32)
+    return Well.from_raw("well_1", values, azimuth_layout="interleaved")
+
+
 def test_wells_too_short_to_have_a_middle_show_no_change_at_all():
     from quality_scores import cut_change
 
     short = wells(24 + 8)
-    assert cut_change(Pointwise(), short, {n: Pointwise()(w.values) for n, w in short.items()}) == (24, None)
+    assert cut_change(Pointwise(), short, {n: Pointwise()(w.values) for n, w in short.items()}, False) == (24, None)
 
 
 def test_plateau_is_judged_by_the_last_quarter_of_epochs():

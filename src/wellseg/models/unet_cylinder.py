@@ -23,8 +23,9 @@ class UNetCylinder(nn.Module):
     along azimuth
 
     azimuth="dilated"    no column is dropped; the taps of scale i lie `azimuth_strides[0] * ... * azimuth_strides[i - 1]`
-                         columns apart. That is what all phases of the decimated network together would compute, and
-                         local: a row's output depends on the rows of its receptive field only
+                         columns apart, and on the way up every column is mixed with its neighbours there by a triangular
+                         window as wide as linear interpolation would reach: the mean, layer by layer, of the decimated
+                         networks of all phases. Local: a row's output depends on the rows of its receptive field only
     azimuth="polyphase"  columns are dropped, by the same strides, from the phase with the largest mean square (adaptive
                          polyphase sampling, Chaman and Dokmanic 2021, arXiv:2011.14214), and put back at that phase on
                          the way up; exact where the strides divide W. The phase is chosen from all rows that are seen, so
@@ -102,8 +103,10 @@ class UNetCylinder(nn.Module):
             )
         )
         deepest_first = list(reversed(range(scales)))
+        across = [1] * scales if azimuth == "polyphase" else azimuth_strides
         self.ups = nn.ModuleList(
-            Up(up, widths[i + 1], self.strides[i], "cylinder", down != "max") for i in deepest_first
+            _SmoothUp(across[i], apart[i], up, widths[i + 1], self.strides[i], "cylinder", down != "max")
+            for i in deepest_first
         )
         self.decoders = nn.ModuleList(
             conv_stage(widths[i + 1] + widths[i], widths[i], depth, dilation=(1, apart[i]), **wide)
@@ -140,6 +143,29 @@ class UNetCylinder(nn.Module):
             skip, phase = skips.pop()
             x = decoder((roll_each(up(x, skip.shape[-2:]), phase), skip))
         return x
+
+
+class _SmoothUp(Up):
+    """`Up` along depth of what was smoothed along azimuth (see `smooth_azimuth`)."""
+
+    def __init__(self, stride: int, apart: int, *up) -> None:
+        super().__init__(*up)
+        self.across = stride, apart
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        return super().forward(smooth_azimuth(x, *self.across), size)
+
+
+def smooth_azimuth(x: Tensor, stride: int, apart: int) -> Tensor:
+    """Mean over the `stride` phases of: every stride-th column kept, those between interpolated linearly. (B, C, H, W),
+    columns counted `apart` columns from one another, around the pipe.
+
+    A column is itself in one phase of s, and (1 - j/s) of the one j columns away in another: weights (s - |j|) / s^2.
+    """
+    smooth = x / stride
+    for j in range(1, stride):
+        smooth = smooth + (x.roll(j * apart, -1) + x.roll(-j * apart, -1)) * ((stride - j) / stride**2)
+    return smooth
 
 
 def strongest_phase(x: Tensor, stride: int) -> Tensor:

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep test test-all lint format bench tensorboard notebooks clean
+.PHONY: help setup train sweep test test-all lint format bench bench-quality predict tensorboard notebooks clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -38,8 +38,15 @@ format: $(READY) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## the benchmarks; writes pages under benchmarks/
+bench: $(READY) ## the benchmarks of speed, 20 minutes; writes pages under benchmarks/
 	$(BIN)/python scripts/bench_spine.py
+	$(BIN)/python scripts/bench_speed.py
+
+bench-quality: $(READY) ## train all models on the real wells and compare them: hours; finished runs are used again
+	$(BIN)/python scripts/bench_quality.py $(ARGS)
+
+predict: $(READY) ## masks of wells (ARGS="artifact=FILE input=PATH output=DIR")
+	$(BIN)/python -m wellseg.predict $(ARGS)
 
 tensorboard: $(READY) ## dashboards of all runs below outputs/
 	$(BIN)/tensorboard --logdir outputs --port 6006

@@ -32,6 +32,9 @@ from quality_figures import (
     middling_section,
     validation_curve,
 )
+from quality_options import options_table
+from quality_precision import collect as collect_precisions
+from quality_precision import precision_table
 from quality_scores import Patches, Quality, measure
 from quality_tables import consistency_table, cost_table, plateau_table, scores_table, wells_table
 
@@ -73,6 +76,7 @@ COURSE = ("experiment=exp2001", "augment=roll_flip")
 CYLINDER_36 = ("model=unet_cylinder", "data.window=36")
 CYLINDER_144 = ("model=unet_cylinder", "data.window=144", "batch_size=8")
 CYLINDER_360 = ("model=unet_cylinder", "model.context=[1,2,4]", "data.window=360", "batch_size=3")
+POLYPHASE = ("model.azimuth=polyphase", "model.azimuth_strides=[2,2,3]")
 MODELS = (
     Model("student_turns", "course student (turns)", COURSE, restored=False),
     Model("student_turns", "course student, wells restored", COURSE),
@@ -82,11 +86,13 @@ MODELS = (
     Model("cylinder_36", "unet_cylinder, 36 rows", CYLINDER_36),
     Model("cylinder_144", "unet_cylinder, 144 rows", CYLINDER_144),
     Model("cylinder_360", "unet_cylinder, 360 rows", CYLINDER_360),
+    Model("polyphase_36", "unet_cylinder, polyphase, 36 rows", (*CYLINDER_36, *POLYPHASE)),
     Model("synthetic_cylinder_36", "unet_cylinder, 36 rows, synthetic", CYLINDER_36, real=False),
     Model("synthetic_cylinder_144", "unet_cylinder, 144 rows, synthetic", CYLINDER_144, real=False),
 )
 """Peers get everything that wellseg offers around the network; the course's student also as the course predicted it."""
 BASELINE = "student_turns"
+OPTIONS_OF = ("student_turns", "student_cylinder", "cylinder_144")
 PUBLISHED = "published student 1004"
 PAGE = """# Quality on real wells
 
@@ -99,9 +105,11 @@ wells.
 <!-- begin header -->
 <!-- end header -->
 
-How every model is scored, whatever it was trained on: each well is predicted as a whole by `wellseg.load` (paired wells
-view by view; networks that are only defined on windows, the course's and MONAI's, get window after window of the height
-they were trained on), then cut into the challenge's 36 x 36 patches. The threshold is the one with the best Dice per
+How every model is scored, whatever it was trained on: each well is predicted as a whole by `wellseg.load`, then cut into
+the challenge's 36 x 36 patches. Networks that are only defined on windows, the course's and MONAI's, get window after
+window of the height they were trained on. Wells recorded as pairs of patches (even and odd azimuths of the same rows) are
+put together to 72 columns, as `wellseg.predict` does, and resampled to the network's 36 and back; the first row is the
+course's student as the course predicted it, each patch on its own. The threshold is the one with the best Dice per
 image on the patches of the validation wells; the test wells are looked at once. Values are mean and standard deviation
 over seeds.
 
@@ -121,7 +129,7 @@ Pooled Dice by test well.
 
 ## Consistency
 
-Roll: 400 patches without gaps and with a labelled defect, drawn at random from validation and test wells, rolled by 1
+Of seed 0. Roll: 400 patches without gaps and with a labelled defect, drawn at random from validation and test wells, rolled by 1
 to 18 columns; the prediction rolled back is compared with the one of the patch as it was. Cut: all validation and test
 wells, predicted from row 18 on and compared with the prediction from row 0 on, pooled by well. The last column cuts by
 a multiple of the network's stride in depth instead, and looks at rows further from the ends than the receptive field
@@ -129,6 +137,13 @@ a multiple of the network's stride in depth instead, and looks at rows further f
 
 <!-- begin consistency -->
 <!-- end consistency -->
+
+## Options of prediction
+
+Seed 0, test wells, wells restored, at the threshold of the plain model.
+
+<!-- begin options -->
+<!-- end options -->
 
 ## Cost
 
@@ -138,6 +153,14 @@ those of the network, in pixels, however few of them a window shows it.
 
 <!-- begin cost -->
 <!-- end cost -->
+
+## Training in bfloat16
+
+The default training on synthetic wells of level medium, whose labels are exact, in both precisions with the same seeds:
+scores on its test wells.
+
+<!-- begin precision -->
+<!-- end precision -->
 
 ## Trained on synthetic wells only
 
@@ -257,6 +280,7 @@ def main() -> None:
         found = collect(chosen, options.seeds, options.runs.resolve(), root, train=not options.finished)
         if not found:
             raise SystemExit(f"{options.runs} holds no finished run of {', '.join(m.name for m in chosen)}")
+        precisions = collect_precisions(options.runs.resolve(), options.seeds, train=not options.finished)
         real = CorroSegDataModule(root=str(root), num_folds=NUM_FOLDS, fold=FOLD)
         real.setup()
         validation, test = Patches.of(real, "validation"), Patches.of(real, "test")
@@ -292,6 +316,12 @@ def main() -> None:
             "consistency": consistency_table(rows),
             "cost": cost_table(files, baseline, longest) if files else nothing,
             "synthetic": scores_table(synthetic) if synthetic else nothing,
+            "options": options_table(
+                {m.label: found[m][0] / "model.safetensors" for m in trained if m.name in OPTIONS_OF},
+                {m.label: results[m][0].threshold for m in trained},
+                test,
+            ),
+            "precision": precision_table(precisions) if all(precisions.values()) else nothing,
             "plateau": plateau_table(curves),
             "section": section_picture(results, test, figures / "quality_section.png"),
         }

@@ -45,7 +45,7 @@ def draw_curves(curves: Mapping[str, Sequence[Sequence[float]]], path: Path) -> 
 
 
 def draw_models(models: Mapping[str, Sequence[Quality]], path: Path) -> None:
-    """One dot per seed, a bar at the mean, for the numbers that models are compared by."""
+    """One dot per seed that was measured, a bar at the mean, for the numbers that models are compared by."""
     columns = {
         "Dice per image": lambda q: q.scores["dice_per_image"],
         "Dice pooled": lambda q: q.scores["dice_pooled"],
@@ -57,7 +57,7 @@ def draw_models(models: Mapping[str, Sequence[Quality]], path: Path) -> None:
     figure, axes = plt.subplots(1, len(columns), figsize=(13, height), sharey=True, layout="constrained")
     for axis, (title, value) in zip(axes, columns.items(), strict=True):
         for row, found in enumerate(models.values()):
-            values = [value(q) for q in found]
+            values = [value(q) for q in found if q.consistency or "consistency" not in title]
             axis.plot(values, [row] * len(values), "o", color="tab:blue", alpha=0.6, ms=5)
             axis.plot([np.mean(values)] * 2, [row - 0.3, row + 0.3], color="black", lw=1.5)
         axis.set_title(title, fontsize=9)

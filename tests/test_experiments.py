@@ -26,6 +26,7 @@ PARAMETERS = {
     "exp63": 4_196_481,
     "exp2000": 101_217,
     "exp2001": 576_721,
+    "cylinder": 539_921,
 }
 SMALL = [
     "data.num_wells=3",

@@ -39,9 +39,9 @@ def challenge(tmp_path_factory):
 
 def expected_of(model, values):
     """Mask and probability by another way: the whole image in memory, the definition of the mask written out."""
-    probability = wellseg.load(model)(values)
-    mask = np.where(np.isnan(probability), NO_DATA, probability >= wellseg.load(model).threshold)
-    return mask, probability.astype(np.float16)
+    probability = wellseg.load(model)(values).astype(np.float16)
+    threshold = np.float16(wellseg.load(model).threshold)
+    return np.where(np.isnan(probability), NO_DATA, probability >= threshold), probability
 
 
 def test_a_well_gives_mask_probability_and_an_account_of_it(tmp_path, model):
@@ -60,7 +60,7 @@ def test_a_well_gives_mask_probability_and_an_account_of_it(tmp_path, model):
     assert manifest["artifact"]["architecture"]["name"] == "unet_flex"
     assert manifest["artifact"]["parent_run"] == "somewhere"
     assert manifest["versions"]["torch"] == str(torch.__version__)
-    assert manifest["settings"]["threshold"] == wellseg.load(model).threshold
+    assert manifest["settings"]["threshold"] == float(np.float16(wellseg.load(model).threshold))
     (item,) = manifest["items"]
     assert item["status"] == "done"
     assert (item["kind"], item["shape"], item["rows"]) == ("well", [100, 36], 100)
@@ -153,10 +153,16 @@ def test_patches_of_a_challenge_folder_are_predicted_as_wells_and_cut_again(tmp_
     assert items["x_train/well_1"]["azimuth"] == "72 columns resampled to 36 and back"
 
 
-def _rows(values):
-    from wellseg.data.rows import ArrayRows
-
-    return ArrayRows(values)
+def test_width_native_resamples_nothing(tmp_path, model):
+    np.save(tmp_path / "log.npy", values_of(60, columns=48))
+    predict(model, tmp_path / "log.npy", tmp_path / "auto")
+    predict(model, tmp_path / "log.npy", tmp_path / "native", "width=native")
+    items = [manifest_of(tmp_path / name)["items"][0] for name in ("auto", "native")]
+    assert [i["azimuth"] for i in items] == ["48 columns resampled to 36 and back", "48 columns, as they are"]
+    found = np.load(tmp_path / "native/probability/log.npy")
+    expected = wellseg.deploy.predictor.Predictor.from_file(model, width="native")(values_of(60, columns=48))
+    np.testing.assert_array_equal(found, expected.astype(np.float16))
+    assert "settings.width" in predict(model, tmp_path / "log.npy", tmp_path / "auto", "width=native", code=2).stderr
 
 
 def test_restore_false_predicts_patch_by_patch(tmp_path, model, challenge):
@@ -165,8 +171,9 @@ def test_restore_false_predicts_patch_by_patch(tmp_path, model, challenge):
     predictor, differ = wellseg.load(model), 0
     for path in (challenge / "x_test").iterdir():
         found = np.load(tmp_path / "out/probability/x_test" / path.name)
-        np.testing.assert_array_equal(found, predictor(np.load(path)).astype(np.float16))
-        differ += (found != np.load(tmp_path / "restored/probability/x_test" / path.name)).any()
+        np.testing.assert_allclose(found, predictor(np.load(path)).astype(np.float16), atol=1e-3)  # of one, not of 12
+        restored = np.load(tmp_path / "restored/probability/x_test" / path.name)
+        differ += (np.abs(found.astype(np.float32) - restored) > 0.01).any()
     assert differ  # the context above and below a patch matters
 
 
@@ -261,6 +268,12 @@ def test_hydra_run_dir_is_another_name_of_output_but_not_a_second_one(tmp_path, 
         ("part=rest", "one of train, test, all"),
         ("azimuth_layout=views", "one of auto"),
         ("band=0", "from 1 on"),
+        ("band=true", "band=True"),
+        ("threshold=true", "from 0 to 1"),
+        ("width=narrow", "one of auto, native"),
+        ("save=[[mask]]", "one or more of"),
+        ("restore=perhaps", "true or false"),
+        ("submission_name=null", "submission_name=None"),
         ("submission_name=../x.csv", "without folders"),
         ("submission_name=x.txt", "csv.gz"),
         ("input=null", "predict takes input="),

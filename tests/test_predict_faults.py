@@ -15,7 +15,7 @@ from running import command
 
 from wellseg import predictions
 from wellseg.data.well import NULL_VALUES
-from wellseg.deploy import outputs
+from wellseg.deploy import outputs, submission
 from wellseg.deploy.predictor import Predictor
 from wellseg.types import NO_DATA
 
@@ -152,6 +152,23 @@ def test_one_bad_patch_is_a_gap_in_its_well_and_no_submission_is_written(tmp_pat
     predict(model, tmp_path / "p", tmp_path / "out", "save=[mask,submission]")
     predict(model, tmp_path / "p", tmp_path / "fresh", "save=[mask,submission]")
     assert results_of(tmp_path / "out") == results_of(tmp_path / "fresh")
+
+
+def test_a_pipe_among_good_files_is_refused_and_not_waited_for(tmp_path, model, wells):
+    os.mkfifo(wells / "pipe.npy")
+    done = predict(model, wells, tmp_path / "out", code=3)
+    assert "not a regular file" in done.stderr
+    assert statuses(tmp_path / "out")["pipe.npy"] == "failed"
+    assert list(statuses(tmp_path / "out").values()).count("done") == 3
+
+
+def test_a_submission_that_fails_its_check_is_not_put_in_place(tmp_path, model, monkeypatch):
+    patch_folder(tmp_path / "p", range(2))
+    line = submission.label_line
+    monkeypatch.setattr(submission, "label_line", lambda name, mask: line(name, mask).replace(b",", b",7,", 1))
+    done = predict(model, tmp_path / "p", tmp_path / "out", "save=submission", code=2)
+    assert "misshapen" in done.stderr
+    assert not list((tmp_path / "out").glob("*submission*"))
 
 
 @pytest.fixture

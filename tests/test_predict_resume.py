@@ -6,7 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+import zarr
 from predicting import manifest_of, patch_folder, predict, results_of, tiny_model, values_of
+from running import command
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +54,9 @@ def predict(out, kill_before=None):
         replace(*args)
     os.replace = count
     out.mkdir(exist_ok=True)
-    clear_leftovers(out)
     manifest = Manifest(out, {"artifact": {}, "settings": {}, "versions": {}}, [i.outputs[0] for i in items])
     manifest.open(overwrite=False)
+    clear_leftovers(out, ["submission.csv"])
     assert not predict_all(items, manifest, predictor, Options(out, frozenset(["mask", "probability"]), 0.5))
     manifest.finish()
     save_submission(out / "submission.csv", [i for i in items if i.patches], out)
@@ -123,6 +125,75 @@ def test_only_what_changed_or_is_gone_is_predicted_again(tmp_path, model, wells)
     assert predict(model, wells, tmp_path / "out").stdout.count("done before") == 3
 
 
+def test_an_output_that_was_changed_is_made_again(tmp_path, model, wells):
+    predict(model, wells, tmp_path / "out")
+    before = results_of(tmp_path / "out")
+    changed = bytearray(before["mask/w1.npy"])
+    changed[-1] ^= 1
+    (tmp_path / "out/mask/w1.npy").write_bytes(changed)
+    (tmp_path / "out/probability/w2.npy").write_bytes(bytes(len(before["probability/w2.npy"])))
+    assert predict(model, wells, tmp_path / "out").stdout.count("done before") == 1
+    assert results_of(tmp_path / "out") == before
+
+
+def test_no_output_replaces_an_input_whatever_it_is_called(tmp_path, model):
+    """Its own output or another item's, through links, and folders of Zarr arrays."""
+    (tmp_path / "wells/s").mkdir(parents=True)
+    (tmp_path / "out/mask/s").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    for name in ("wells/s/a.npy", "out/mask/s/a.npy", "out/mask/b.npy"):
+        np.save(tmp_path / name, values_of(20))
+    zarr.create_array(tmp_path / "log.zarr", data=values_of(20))
+    zarr.create_array(tmp_path / "out/mask/array_0001.png", data=values_of(20))
+    zarr.create_array(tmp_path / "out/overlay/c.npy_0001.png", data=values_of(20))
+    np.save(tmp_path / "c.npy", values_of(20))
+    before = results_of(tmp_path)
+    for given, out, more in [
+        ("out/mask/b.npy", "link", ()),
+        ("link/mask/b.npy", "out", ()),
+        ("[wells/*/a.npy,out/mask/s]", "out", ()),  # out/mask/s/a.npy is an input, and the output of wells/s/a.npy
+        ("[wells/*/a.npy,out/mask/s]", "link", ("save=mask",)),
+        ("log.zarr", "log.zarr", ()),
+        ("log.zarr", "log.zarr/c", ("save=overlay",)),
+        ("[c.npy,out/overlay/c.npy_0001.png]", "link", ("save=overlay",)),
+    ]:
+        arguments = (f"artifact={model}", f"input={given}", f"output={out}", "overwrite=true", *more)
+        done = command("predict", *arguments, cwd=tmp_path)
+        assert (done.returncode, "would replace its input" in done.stderr) == (2, True), (given, out, done)
+        assert before.items() <= results_of(tmp_path).items(), (given, out)
+
+
+def test_a_glob_over_the_output_folder_does_not_feed_on_it(tmp_path, model, wells):
+    for _ in range(2):
+        done = predict(model, tmp_path / "**/w*.npy", tmp_path / "wells/out")
+        assert {i["name"] for i in manifest_of(tmp_path / "wells/out")["items"]} == {
+            f"wells/w{k}.npy" for k in range(3)
+        }
+    assert "6 left out: predictions in this output folder" in done.stdout
+    assert done.stdout.count("done before") == 3
+
+
+def test_leftovers_are_cleared_in_folders_of_ours_only(tmp_path, model, wells):
+    """After the folder was accepted, and not through links."""
+    mine = [tmp_path / name for name in ("out/.mine.tmp", "elsewhere/.mine.tmp", "out/notes/.mine.tmp")]
+    for path in mine:
+        path.mkdir(parents=True)
+        (path / "file").touch()
+    (tmp_path / "out/mask").mkdir()
+    (tmp_path / "out/mask/w0.npy.txt").touch()
+    (tmp_path / "out/mask/.w0.npy.12345678.tmp").touch()
+    predict(model, wells, tmp_path / "out", code=2)
+    assert (tmp_path / "out/mask/.w0.npy.12345678.tmp").exists()
+    (tmp_path / "out/overlay").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "out/mask/deeper").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "out/.manifest.json.12345678.tmp").touch()
+    (tmp_path / "out/probability/x/.w0.zarr.12345678.tmp/c").mkdir(parents=True)
+    predict(model, wells, tmp_path / "out", "overwrite=true")
+    assert all((path / "file").exists() for path in mine)
+    left = [p for p in (tmp_path / "out").rglob(".*.tmp") if p not in mine]
+    assert left == []
+
+
 def test_an_input_that_went_bad_keeps_no_output_of_what_it_was(tmp_path, model, wells):
     predict(model, wells, tmp_path / "out")
     (wells / "w1.npy").write_bytes(b"damaged")
@@ -144,6 +215,39 @@ def test_files_of_something_else_are_not_replaced(tmp_path, model, wells):
     assert (tmp_path / "csv/submission.csv").read_text() == "mine"
     done = predict(model, tmp_path / "out/mask/w0.npy", tmp_path / "out", "overwrite=true", code=2)
     assert "would replace its input" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda i: i.pop("seconds"), "seconds"),
+        (lambda i: i.pop("rows_per_second"), "rows_per_second"),
+        (lambda i: i.update(seconds="1"), "seconds of"),
+        (lambda i: i.update(seconds=float("nan")), "NaN"),
+        (lambda i: i.update(seconds=10**400), "seconds of"),
+        (lambda i: i.update(pixels=0), "0 pixels"),
+        (lambda i: i.update(shape=["a", 36]), "shape"),
+        (lambda i: i.update(status="half"), "status"),
+        (lambda i: i.update(bad_files={"a": 5}), "5 is no text"),
+        (lambda i: i.update(findings=[5]), "5 is no text"),
+        (lambda i: i.update(name=["w"]), "name of"),
+        (lambda i: i["outputs"][0].update(file=5), "an output is"),
+        (lambda i: i["outputs"][0].update(file="mask/\0"), "an output is"),
+        (lambda i: i["outputs"][0].update(bytes="4"), "an output is"),
+        (lambda i: i.update(outputs=[5]), "no attribute"),
+    ],
+)
+def test_a_manifest_that_was_edited_is_an_error_of_the_input(tmp_path, model, wells, change, message):
+    predict(model, wells / "w0.npy", tmp_path / "out")
+    manifest = manifest_of(tmp_path / "out")
+    change(manifest["items"][0])
+    (tmp_path / "out/manifest.json").write_text(json.dumps(manifest))
+    done = predict(model, wells / "w0.npy", tmp_path / "out", code=2)
+    assert "manifest.json cannot be read" in done.stderr
+    assert message in done.stderr
+    assert str(tmp_path / "out/manifest.json") in done.stderr
+    assert "overwrite=true" in done.stderr
+    predict(model, wells / "w0.npy", tmp_path / "out", "overwrite=true")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 9, "items": []}', '{"format": 1, "items": [{"key": 1}]}'])

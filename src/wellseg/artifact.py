@@ -91,7 +91,11 @@ def load(path: str | Path) -> Artifact:
 
 def _read(path: Path, *, weights: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
-        raise ArtifactError("no such model file", where=str(path), fix="check artifact=...")
+        inside = path / "model.safetensors"
+        fix = f"artifact={inside}" if inside.is_file() else "check artifact=..."
+        raise ArtifactError(
+            "no such model file", where=str(path), why="it is a folder" if path.is_dir() else "", fix=fix
+        )
     try:
         with safetensors.safe_open(path, framework="pt") as f:
             text = (f.metadata() or {}).get(_KEY)

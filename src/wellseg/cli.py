@@ -93,6 +93,9 @@ def _run(name: str, argv: Sequence[str]) -> int:
         raise ConfigError(
             "predict runs no sweeps", fix="several inputs: input=[a,b] or a glob; several models: one by one"
         )
+    for override in args.overrides:
+        if override in ("output=", _RUN_DIR, _SWEEP_DIR):  # of a shell variable that is not set: not the current folder
+            raise ConfigError(f"{override} names no folder", fix="give one, or leave the key out")
     overrides = [quote_path(o, sweep=args.multirun) for o in args.overrides]
     if name == "train" and "ckpt_path=auto" in overrides:
         overrides = with_recorded(overrides)
@@ -126,7 +129,7 @@ def _check_folder(name: str, overrides: Sequence[str]) -> None:
                 "the run folder cannot be written",
                 where=folder,
                 why=error.strerror or str(error),
-                fix="another hydra.run.dir",
+                fix="another output=" if name == "predict" else "another hydra.run.dir",
             ) from error
 
 

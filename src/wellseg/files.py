@@ -1,15 +1,18 @@
-"""Files that survive a crash: whole or untouched; and a lock on a run folder."""
+"""Files that survive a crash: whole or untouched; what they hold, as a hash; and a lock on a run folder."""
 
 import errno
+import glob
+import hashlib
 import json
 import os
 import shutil
 import socket
+import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from wellseg.errors import EnvironmentFault, TrainingError
 
@@ -129,10 +132,40 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files and folders that killed writers left in `folder`."""
-    for path in folder.glob(".*.tmp"):
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Delete the temporary files and folders that killed writers left in `folder`; those of the file `name` only, if given.
+
+    Links are removed, not followed.
+    """
+    for path in folder.glob(".*.tmp" if name is None else f".{glob.escape(name)}.*.tmp"):
         _remove(path)
+
+
+def open_regular(path: str | os.PathLike, *, buffering: int = -1) -> BinaryIO:
+    """Open a file for reading. Raises OSError, also for a pipe or a device, which others would wait for without end."""
+    file = open(path, "rb", buffering=buffering, opener=_open_without_waiting)  # noqa: SIM115
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "it is a pipe or a device, not a regular file", str(path))
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def path_sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file; of a folder, that of the names and hashes of all files below it. Raises OSError."""
+    if os.path.isdir(path):
+        return files_sha256((os.path.join(top, f) for top, _, files in os.walk(path) for f in files), path)
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_sha256(paths: Iterable[str], root: str | os.PathLike) -> str:
+    """SHA-256 of the files' names below `root` and of their own SHA-256, whatever their order. Raises OSError."""
+    lines = (f"{os.path.relpath(path, root)}\0{path_sha256(path)}\n" for path in sorted(paths))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _umask() -> int:
@@ -159,7 +192,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
                 "another run is writing to this folder",
                 where=str(folder),
                 why=f"it is held by {f.read().strip() or 'an unknown process'}",
-                fix="wait for it, or choose another hydra.run.dir",
+                fix="wait for it, or choose another folder: hydra.run.dir=, or output= of predict",
             ) from error
         f.truncate(0)
         f.write(f"process {os.getpid()} on {socket.gethostname()}\n")

@@ -15,4 +15,6 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:  # another C library
         return False
-    return bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1)) and bool(mallopt(_MMAP_THRESHOLD, 2**30))
+    # Older versions take 32 MiB at most. Setting either switches off what adapts them: both, or none.
+    kept = any(mallopt(_MMAP_THRESHOLD, size) for size in (2**30, 2**25))
+    return kept and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))

@@ -23,12 +23,13 @@ def run(cfg: "DictConfig") -> None:
     """
     from pathlib import Path
 
+    import numpy as np
     from hydra.core.hydra_config import HydraConfig
 
     from wellseg import artifact, build
     from wellseg.cli import as_path
     from wellseg.data.inputs import find_items
-    from wellseg.deploy.manifest import Manifest, artifact_record, versions
+    from wellseg.deploy.manifest import FOLDERS, Manifest, artifact_record, versions
     from wellseg.deploy.prediction import Options
     from wellseg.deploy.predictor import Predictor
     from wellseg.files import folder_lock
@@ -41,8 +42,11 @@ def run(cfg: "DictConfig") -> None:
     metadata = artifact.read_metadata(path)
     if settings["threshold"] is None:
         settings["threshold"] = metadata["threshold"]
-    items, warnings = find_items(settings["input"], settings["part"])
-    _check_outputs(items, folder, settings)
+    # As probabilities are saved: a mask is what comparing these gives, in any precision.
+    settings["threshold"] = float(np.float16(settings["threshold"]))
+    items, warnings = find_items(settings["input"], settings["part"], [str(folder / name) for name in FOLDERS])
+    _check_replaced([str(path), *(p for item in items for p in item.paths)], items, folder, settings)
+    _check_submission(items, settings)
     for problem in warnings:
         log.warning("%s", problem)
     choices = dict(hydra.runtime.choices)
@@ -56,14 +60,20 @@ def run(cfg: "DictConfig") -> None:
         postprocess=postprocess,
     )
     with folder_lock(folder):
-        clear_leftovers(folder)
         head = {"artifact": artifact_record(path, metadata), "settings": settings, "versions": versions()}
         made_of_all = [cfg.submission_name] if "submission" in options.save else []
         manifest = Manifest(folder, head, [item.outputs[0] for item in items], made_of_all)
         for name in manifest.open(overwrite=cfg.overwrite):
             log.warning("%s is not among the inputs any more; its files are left, the manifest drops it", name)
+        clear_leftovers(folder, made_of_all)
         predictor = Predictor.from_file(
-            path, precision=cfg.precision, device=settings["device"], compile=cfg.compile, tta=tta, band=cfg.band
+            path,
+            precision=cfg.precision,
+            device=settings["device"],
+            compile=cfg.compile,
+            tta=tta,
+            band=cfg.band,
+            width=cfg.width,
         )
         failures = predict_all(items, manifest, predictor, options, debug=cfg.debug)
         totals = manifest.finish()
@@ -80,6 +90,7 @@ def _settings(cfg: "DictConfig", folder: "Path", hydra: Any) -> dict[str, Any]:
     import torch
     from omegaconf import OmegaConf
 
+    from wellseg.deploy.azimuth import WIDTHS
     from wellseg.deploy.pipeline import PRECISIONS
     from wellseg.deploy.prediction import SAVE
     from wellseg.errors import ConfigError, EnvironmentFault
@@ -98,25 +109,26 @@ def _settings(cfg: "DictConfig", folder: "Path", hydra: Any) -> dict[str, Any]:
         "precision": tuple(PRECISIONS),
         "device": ("auto", "cpu", "cuda"),
         "azimuth_layout": ("auto", "single", "interleaved"),
+        "width": WIDTHS,
     }
     for key, values in offered.items():
         if given[key] not in values:
             raise ConfigError(f"{key}={given[key]}", fix=f"one of {', '.join(values)}")
-    if not save or set(save) - set(SAVE):
+    for key in ("restore", "compile", "overwrite"):
+        if not isinstance(given[key], bool):
+            raise ConfigError(f"{key}={given[key]}", fix="true or false")
+    if not save or any(name not in SAVE for name in save):
         raise ConfigError(f"save={save}", fix=f"one or more of {', '.join(SAVE)}, for example save=[mask,overlay]")
     if "submission" in save and "mask" not in save:
         save.append("mask")
     threshold = given["threshold"]
-    if threshold is not None and (not isinstance(threshold, int | float) or not 0 <= threshold <= 1):
+    if threshold is not None and (type(threshold) not in (int, float) or not 0 <= threshold <= 1):
         raise ConfigError(f"threshold={threshold}", fix="a probability from 0 to 1, or null for the model's")
-    if given["band"] is not None and (not isinstance(given["band"], int) or given["band"] < 1):
+    if given["band"] is not None and (type(given["band"]) is not int or given["band"] < 1):
         raise ConfigError(f"band={given['band']}", fix="a whole number of rows from 1 on, or null")
-    if os.path.basename(given["submission_name"]) != given["submission_name"] or not given["submission_name"].endswith(
-        (".csv", ".csv.gz")
-    ):
-        raise ConfigError(
-            f"submission_name={given['submission_name']}", fix="the name of a .csv or .csv.gz file, without folders"
-        )
+    name = given["submission_name"]
+    if not isinstance(name, str) or os.path.basename(name) != name or not name.endswith((".csv", ".csv.gz")):
+        raise ConfigError(f"submission_name={name}", fix="the name of a .csv or .csv.gz file, without folders")
     device = given["device"]
     if device != "cpu" and not torch.cuda.is_available():
         if device == "cuda":
@@ -127,7 +139,16 @@ def _settings(cfg: "DictConfig", folder: "Path", hydra: Any) -> dict[str, Any]:
         "input": [os.path.abspath(os.path.expanduser(str(i))) for i in inputs],
         **{
             key: given[key]
-            for key in ("part", "restore", "azimuth_layout", "submission_name", "precision", "compile", "band")
+            for key in (
+                "part",
+                "restore",
+                "azimuth_layout",
+                "submission_name",
+                "precision",
+                "compile",
+                "band",
+                "width",
+            )
         },
         "save": [name for name in SAVE if name in save],
         "threshold": threshold,
@@ -137,17 +158,44 @@ def _settings(cfg: "DictConfig", folder: "Path", hydra: Any) -> dict[str, Any]:
     }
 
 
-def _check_outputs(items: "Sequence[Item]", folder: "Path", settings: dict[str, Any]) -> None:
-    """Raise ConfigError where an output would replace an input, or where a submission cannot be made."""
+def _check_replaced(inputs: "Sequence[str]", items: "Sequence[Item]", folder: "Path", settings: dict[str, Any]) -> None:
+    """Raise ConfigError where an output of any item would replace one of `inputs`, or lie in it or around it."""
+    import os
+    import re
+
+    from wellseg.deploy.manifest import NAME
+    from wellseg.errors import ConfigError
+
+    real = {os.path.realpath(path): path for path in inputs}
+    around: dict[str, str] = {}
+    for place, path in real.items():
+        while (place := os.path.dirname(place)) not in around:
+            around[place] = path
+    pages = {re.sub(r"_\d{4,}\.png$", "", place): path for place, path in real.items() if place.endswith(".png")}
+    outputs = [(folder / NAME, (real, around))]
+    if "submission" in settings["save"]:
+        outputs.append((folder / settings["submission_name"], (real, around)))
+    for name in ("mask", "probability"):
+        if name in settings["save"]:
+            outputs += [(folder / name / output, (real, around)) for item in items for output in item.outputs]
+    if "overlay" in settings["save"]:
+        outputs += [(folder / "overlay" / item.name, (pages,)) for item in items]
+    for output, taken in outputs:
+        place = os.path.realpath(output)
+        found = next((names[place] for names in taken if place in names), None)
+        while not found and (parent := os.path.dirname(place)) != place:
+            place = parent
+            found = real.get(place)
+        if found:
+            raise ConfigError("an output would replace its input", where=found, why=str(output), fix="another output=")
+
+
+def _check_submission(items: "Sequence[Item]", settings: dict[str, Any]) -> None:
+    """Raise ConfigError where a submission is asked for that cannot be made."""
     from collections import Counter
 
     from wellseg.errors import ConfigError
 
-    for item in items:
-        for path, output in zip(item.paths, item.outputs, strict=True):
-            for name in ("mask", "probability"):
-                if name in settings["save"] and path == str(folder / name / output):
-                    raise ConfigError("an output would replace its input", where=path, fix="another output=")
     if "submission" in settings["save"]:
         names = Counter(patch.name for item in items for patch in item.patches)
         others = [item.name for item in items if not item.patches]

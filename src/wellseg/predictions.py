@@ -3,10 +3,11 @@
 import errno
 import io
 import logging
+import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -22,11 +23,10 @@ from wellseg.data.inputs import Item
 from wellseg.data.npyfile import read_npy
 from wellseg.data.patches import PATCH_SHAPE
 from wellseg.data.problems import SHOWN as NAMED
-from wellseg.data.problems import raise_errors
-from wellseg.deploy.manifest import DONE, FOLDERS, Manifest
+from wellseg.deploy.manifest import DONE, FOLDERS, NAME, Manifest
 from wellseg.deploy.prediction import Options, failed_item, predict_item
 from wellseg.deploy.predictor import Predictor
-from wellseg.deploy.submission import check_submission, write_submission
+from wellseg.deploy.submission import write_submission
 from wellseg.errors import Bug, DataError, EnvironmentFault, PartialResult, WellsegError
 from wellseg.files import remove_leftovers
 
@@ -69,23 +69,28 @@ def predict_all(
     return failures
 
 
-def clear_leftovers(folder: Path) -> None:
-    """Delete what killed writers left in an output folder and in the folders below it that are ours."""
-    remove_leftovers(folder)
-    for top in (folder / name for name in FOLDERS):
-        for below in [top, *(p for p in top.rglob("*") if p.is_dir())]:
-            remove_leftovers(below)
+def clear_leftovers(folder: Path, files: Iterable[str] = ()) -> None:
+    """Delete what killed writers left of the manifest and of `files` in an output folder, and in the folders of outputs.
+
+    Only for a folder that `Manifest.open` accepted. Links to folders are not followed.
+    """
+    for name in (NAME, *files):
+        remove_leftovers(folder, name)
+    for top in (folder / name for name in FOLDERS if not (folder / name).is_symlink()):
+        for below, _, _ in os.walk(top):
+            remove_leftovers(Path(below))
 
 
 def save_submission(path: Path, items: Sequence[Item], folder: Path) -> Path:
-    """The challenge's CSV at `path`, from the masks that were written to `folder`, patch by patch."""
+    """The challenge's CSV at `path`, from the masks that were written to `folder`, patch by patch; checked before it is
+    put in place. Raises DataError.
+    """
     masks = {
         patch.name: folder / "mask" / output
         for item in items
         for patch, output in zip(item.patches, item.outputs, strict=True)
     }
-    write_submission(path, ((name, read_npy(masks[name], kinds="u")) for name in sorted(masks)))
-    raise_errors(check_submission(path, masks.keys()))
+    write_submission(path, ((name, read_npy(masks[name], kinds="u")) for name in sorted(masks)), masks.keys())
     return path
 
 

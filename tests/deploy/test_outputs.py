@@ -49,9 +49,19 @@ def content(path):
 
 
 def test_a_mask_tells_defects_from_intact_and_from_no_data():
-    mask = mask_of(np.array([[0.5, np.nextafter(np.float32(0.5), np.float32(0)), np.nan, 1.0]], np.float32), 0.5)
+    mask = mask_of(np.array([[0.5, 0.4997, np.nan, 1.0]], np.float32), 0.5)
     assert mask.dtype == np.uint8
     assert mask.tolist() == [[1, 0, NO_DATA, 1]]
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.50001, 0.49999, 0.1, 0.999, 1.0])
+def test_a_mask_is_what_comparing_the_saved_probabilities_gives(threshold):
+    near = threshold + np.linspace(-1e-3, 1e-3, 1001, dtype=np.float32)[:, None]
+    saved = near.astype(np.float16)
+    mask = mask_of(near, threshold)
+    np.testing.assert_array_equal(mask, saved >= threshold)
+    np.testing.assert_array_equal(mask, mask_of(saved, threshold))
+    assert (mask != (near >= threshold)).any()  # rounding matters
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

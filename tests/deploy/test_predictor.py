@@ -7,6 +7,7 @@ from wellseg import artifact
 from wellseg.data.normalize import Normalization
 from wellseg.data.rows import ArrayRows
 from wellseg.data.well import NULL_VALUES
+from wellseg.deploy.augmentation import TestTimeAugmentation
 from wellseg.deploy.pipeline import Pipeline
 from wellseg.deploy.predictor import Predictor
 from wellseg.errors import ConfigError
@@ -196,7 +197,50 @@ def test_windows_of_a_course_model_come_from_row_0_on():
     np.testing.assert_allclose(streamed[72:], predictor(short)[:28], atol=1e-6)
 
 
+# -- test-time augmentation
+
+
+@pytest.mark.parametrize("rows", [333, 336, 5])
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda: UNetCylinder(thickness=2),
+        lambda: UNetFlex(thickness=2, down="max", up="nearest"),
+        lambda: UNetFlex(thickness=2, strides=[3, 2, 2]),
+    ],
+)
+def test_mirrored_views_are_the_same_in_bands(network, rows):
+    tta, values = TestTimeAugmentation(rolls=2, flip_azimuth=True, flip_depth=True), well(max(rows, 64))[:rows]
+    whole = of(network(), tta=tta, band=10_000)(values)
+    cut = of(network(), tta=tta, band=24)(values)
+    assert np.nanmax(np.abs(whole - of(network(), band=10_000)(values))) > 1e-4
+    np.testing.assert_allclose(cut, whole, atol=1e-5)
+
+
+def test_the_larger_reach_counts_both_ways_when_mirrored():
+    above, below = of(UNetFlex(thickness=2, up="nearest")).halo
+    assert above > below
+    mirrored = of(UNetFlex(thickness=2, up="nearest"), tta=TestTimeAugmentation(flip_depth=True))
+    assert mirrored.halo == (above, above)
+
+
+def test_windows_of_a_course_model_are_mirrored_as_they_are():
+    def built(**more):
+        return of(UNetFlex(thickness=2, padding="turns"), **more)
+
+    values = np.nan_to_num(well(36))
+    plain, mirrored = built(), built(tta=TestTimeAugmentation(flip_depth=True))
+    expected = (plain(values) + plain(values[::-1].copy())[::-1]) / 2
+    np.testing.assert_allclose(mirrored(values), expected, atol=1e-6)
+
+
 # -- widths
+
+
+def test_a_band_is_no_longer_for_a_log_that_is_narrower_than_what_the_network_sees():
+    predictor = of(UNetFlex(thickness=2))
+    heights = [len(p) for _, p in predictor.stream(ArrayRows(well(9000, 4)))]
+    assert max(heights) == 2048
 
 
 @pytest.mark.parametrize(("columns", "roll"), [(36, 7), (72, 2), (180, 25), (360, 10)])
@@ -219,6 +263,23 @@ def test_native_width_feeds_the_log_as_it_is():
     native, free = of(UNetCylinder(thickness=2), width="native"), of(UNetCylinder(thickness=2), widths=())
     np.testing.assert_array_equal(native(values), free(values))
     assert np.nanmax(np.abs(native(values) - of(UNetCylinder(thickness=2))(values))) > 1e-3
+
+
+# -- what goes in
+
+
+def test_masked_arrays_are_no_data_where_they_are_masked(predictor):
+    values = np.random.default_rng(0).normal(size=(40, 36))
+    hole = np.random.default_rng(1).random(values.shape) < 0.1
+    np.testing.assert_array_equal(
+        predictor(np.ma.masked_array(values, hole)), predictor(np.where(hole, np.nan, values))
+    )
+
+
+@pytest.mark.parametrize("values", [np.zeros((5, 36), complex), np.full((5, 36), "x"), np.full((5, 36), None)])
+def test_what_is_no_number_is_refused(predictor, values):
+    with pytest.raises(ValueError, match="values must be real numbers, got"):
+        predictor(values)
 
 
 # -- precision and settings

@@ -10,7 +10,7 @@ import pytest
 from wellseg.data.labels import read_labels
 from wellseg.deploy import submission
 from wellseg.deploy.submission import check_submission, write_submission
-from wellseg.errors import ConfigError
+from wellseg.errors import ConfigError, DataError
 from wellseg.types import NO_DATA
 
 NAMES = sorted(f"well_{i}_patch_{j}" for i in (1, 2, 10) for j in range(12))
@@ -60,6 +60,17 @@ def test_the_file_is_the_challenges_and_reads_back(path, tmp_path):
     plain = tmp_path / "plain.csv"
     plain.write_text(text)
     assert read_labels(plain)[1] == []
+    assert check_submission(path, NAMES) == []
+
+
+def test_what_fails_the_check_is_not_put_in_place(path):
+    path.write_bytes(b"before")
+    with pytest.raises(DataError, match="1 missing row") as caught:
+        write_submission(path, masks(), [*NAMES, "well_3_patch_0"])
+    assert caught.value.where.startswith(str(path))
+    assert path.read_bytes() == b"before"
+    assert list(path.parent.iterdir()) == [path]
+    assert write_submission(path, masks(), NAMES) == len(NAMES)
     assert check_submission(path, NAMES) == []
 
 

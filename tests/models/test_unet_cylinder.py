@@ -5,7 +5,7 @@ import torch
 
 from wellseg.errors import ConfigError
 from wellseg.models.summary import count_parameters, depth_reach, receptive_field, whole_receptive_field
-from wellseg.models.unet_cylinder import UNetCylinder, roll_each, strongest_phase
+from wellseg.models.unet_cylinder import UNetCylinder, roll_each, smooth_azimuth, strongest_phase
 from wellseg.models.unet_flex import UNetFlex
 
 STUDENT = 576_721  # parameters of the course's student
@@ -79,6 +79,12 @@ def test_context_and_scales_set_how_far_it_sees_along_the_well():
     assert whole_receptive_field(deeper).depth > depths[0]
 
 
+def test_a_reach_beyond_every_image_is_refused_and_a_large_stride_is_measured():
+    with pytest.raises(ConfigError, match="receptive field in depth is beyond 8,192 rows"):
+        depth_reach(network(context=[512, 1024]))
+    assert depth_reach(network(strides=[5, 5, 5], context=[1]))[0] > 125
+
+
 def test_depth_reach_is_that_of_the_receptive_field_and_what_lies_beyond_has_no_part():
     net = network()
     field = receptive_field(net, 256, 256, phases=True)
@@ -129,3 +135,18 @@ def test_phases_and_rolls():
 def test_impossible_networks_are_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         UNetCylinder(**arguments)
+
+
+@pytest.mark.parametrize(("stride", "apart"), [(2, 1), (2, 4), (3, 2), (1, 1)])
+def test_smoothing_is_the_mean_over_phases_of_decimating_and_interpolating(stride, apart):
+    x = noise(1, 2, 3, 36)
+    expected = torch.zeros_like(x)
+    for column in range(36):
+        for phase in range(stride):
+            # the nearest kept columns at or before, and at or after, this one
+            before = -((column // apart - phase) % stride)
+            after = (before + stride) if before else 0
+            share = -before / stride
+            kept = [x[..., (column + step * apart) % 36] for step in (before, after)]
+            expected[..., column] += ((1 - share) * kept[0] + share * kept[1]) / stride
+    torch.testing.assert_close(smooth_azimuth(x, stride, apart), expected)

@@ -79,7 +79,7 @@ def _empty(r: Restored) -> Problem | None:
         return None
     return Problem(
         "warning",
-        f"{count(r.empty, 'patch')} of {r.name} without any data, skipped in training",
+        f"{count(r.empty, 'patch')} of {r.name} without any data: left out of training, no data in predictions",
         f"{r.name}_patch_{number_ranges(r.empty)}",
         fault=9,
     )

@@ -4,12 +4,13 @@ Axes: those of wellseg.types; N images of a stack. Files are read with plain rea
 as this process's memory.
 """
 
+import lzma
 import math
 import os
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ import numpy as np
 from wellseg.data.npyfile import NpyHeader, read_header
 from wellseg.data.rows import ArrayRows, RowSource
 from wellseg.errors import DataError
+from wellseg.files import open_regular
 
 MIN_COLUMNS, MAX_COLUMNS = 3, 2048
 """Azimuths of an image: fewer are no image of a pipe; of more, rows and columns are mixed up."""
@@ -28,7 +30,7 @@ NPZ_KEY = "values"
 BOMB_BYTES, BOMB_RATIO = 1 << 28, 100
 """A compressed file that claims more than this many bytes at more than this ratio is refused; real logs reach 10."""
 
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
+DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, OSError)
 # zipfile raises NotImplementedError for a method that it does not know and RuntimeError for an encrypted member.
 
 
@@ -54,7 +56,7 @@ def check_shape(shape: tuple[int, ...], path: str, *, stack: bool = False) -> No
 def open_npy(path: str) -> Iterator["NpyRows"]:
     """The image (H, W), or the stack (N, H, W), of a .npy file. Raises DataError as wellseg.data.npyfile.read_npy does."""
     try:
-        file = open(path, "rb", buffering=0)  # noqa: SIM115
+        file = open_regular(path, buffering=0)
     except OSError as error:
         raise unreadable(path, error) from error
     with file:
@@ -66,17 +68,17 @@ def open_npy(path: str) -> Iterator["NpyRows"]:
 @contextmanager
 def open_npz(path: str) -> Iterator[RowSource]:
     """The image of a .npz file: its array "values", or its only one. Raises DataError."""
-    try:
-        archive = zipfile.ZipFile(path)
-    except _DAMAGED as error:
-        raise unreadable(path, error) from error
-    with archive:
+    with ExitStack() as stack:
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(open_regular(path))))
+        except DAMAGED as error:
+            raise unreadable(path, error) from error
         member = _member(archive, path)
         place = f"{path}, {member.filename}"
         try:
             file = archive.open(member)
             header = read_header(file, place, member.file_size)
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise unreadable(place, error) from error
         check_shape(header.shape, place)
         if member.file_size > BOMB_BYTES and member.file_size > BOMB_RATIO * max(member.compress_size, 1):
@@ -138,14 +140,14 @@ class NpzRows:
     def _rewind(self) -> None:
         try:
             self._file.seek(self._header.start)
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise unreadable(self._path, error) from error
         self._first, self._kept = 0, np.empty((0, self.shape[1]), np.float32)
 
     def _take(self, rows: int) -> np.ndarray:
         try:
             values = _read_values(self._file, rows * self.shape[1], self._header.dtype, self._path)
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise unreadable(self._path, error) from error
         return _as_float32(values.reshape(rows, self.shape[1]))
 
@@ -155,7 +157,7 @@ def _whole(file: BinaryIO, header: NpyHeader, path: str) -> ArrayRows:
     try:
         file.seek(header.start)
         values = _read_values(file, math.prod(header.shape), header.dtype, path)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise unreadable(path, error) from error
     return ArrayRows(_as_float32(values.reshape(header.shape[::-1]).T))
 

@@ -4,12 +4,11 @@ An item is predicted as one: a file with a well (H, W) or a stack of images (N, 
 """
 
 import glob
-import hashlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from wellseg.data.patches import PatchFile, list_patches, parse_name, read_image
 from wellseg.data.problems import Problem, list_names
 from wellseg.data.rows import RowSource
 from wellseg.errors import ConfigError, DataError
+from wellseg.files import files_sha256, path_sha256
 
 PARTS = ("train", "test", "all")
 
@@ -82,37 +82,31 @@ class Item:
             raise DataError(f"cannot read {self.name}", where=where, why=error.strerror or str(error)) from error
 
 
-def path_sha256(path: str | os.PathLike) -> str:
-    """SHA-256 of a file; of a folder, that of the names and hashes of all files below it."""
-    if os.path.isdir(path):
-        return files_sha256((os.path.join(top, f) for top, _, files in os.walk(path) for f in files), path)
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def files_sha256(paths: Iterable[str], root: str | os.PathLike) -> str:
-    """SHA-256 of the files' names below `root` and of their own SHA-256, whatever their order."""
-    lines = (f"{os.path.relpath(path, root)}\0{path_sha256(path)}\n" for path in sorted(paths))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def find_items(inputs: Sequence[str], part: str = "test") -> tuple[list[Item], list[Problem]]:
+def find_items(
+    inputs: Sequence[str], part: str = "test", results: Sequence[str] = ()
+) -> tuple[list[Item], list[Problem]]:
     """The items of all `inputs`, in a readable order, and warnings about files that were passed over.
 
     inputs  paths of files and folders, or globs. A folder is a Zarr array, the root of the challenge's layout (x_train/,
             x_test/) or of the course's (train|validation|test/images/), or holds patches and wells side by side.
     part    "test", "train" or "all": what is taken of a challenge or a course folder
+    results folders in which predictions are written: a glob passes over what lies in them, with a warning
     Output names follow the path below the folder that was named (of a glob: below its part without wildcards). Raises
     DataError where nothing is found, ConfigError for another `part` and for two inputs with one output name.
     """
     if part not in PARTS:
         raise ConfigError(f"part={part}", fix=f"one of {', '.join(PARTS)}")
-    found, problems = _Finds([]), []
+    found, problems = _Finds(tuple(map(os.path.realpath, results))), []
     for given in inputs:
-        before = len(found.files)
+        files, passed = len(found.files), len(found.passed_over)
         problems += _find(os.path.abspath(os.path.expanduser(given)), part, found)
-        if len(found.files) == before:
-            raise DataError("there is nothing to predict", where=given, why=_contents(given), fix=_reads())
+        if len(found.files) == files:
+            only = "it meets predictions of this output folder only"
+            why = only if len(found.passed_over) > passed else _contents(given)
+            raise DataError("there is nothing to predict", where=given, why=why, fix=_reads())
+    if found.passed_over:
+        what = f"{len(found.passed_over):,} left out: predictions in this output folder"
+        problems.append(Problem("warning", what, list_names(found.passed_over)))
     return _check_names(_items(found.files)), problems
 
 
@@ -134,7 +128,15 @@ class _Find:
 
 @dataclass(frozen=True)
 class _Finds:
-    files: list[_Find]
+    """What was found, and what globs met below the folders `results`, which are given without links."""
+
+    results: tuple[str, ...]
+    files: list[_Find] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
+
+    def is_result(self, path: str) -> bool:
+        real = os.path.realpath(path)
+        return any(real == folder or real.startswith(folder + os.sep) for folder in self.results)
 
     def add(self, path: str, name: str) -> None:
         numbers = parse_name(os.path.basename(path).removesuffix(".npy")) if path.endswith(".npy") else None
@@ -150,7 +152,11 @@ def _find(path: str, part: str, found: _Finds) -> list[Problem]:
     problems = []
     for match in sorted(glob.glob(path, recursive=True), key=natural):
         name = os.path.relpath(match, fixed)
-        if os.path.isfile(match) or is_zarr(match):  # folders that a glob meets are passed over: ** meets them all
+        if not os.path.isfile(match) and not is_zarr(match):
+            continue  # folders that a glob meets are passed over: ** meets them all
+        if found.is_result(match):
+            found.passed_over.append(match)
+        else:
             problems += _of_path(match, name, part, found)
     return problems
 

@@ -208,6 +208,12 @@ class WellDataModule(pl.LightningDataModule, ABC):
         if self.storage == "disk":
             self._folder = Path(tempfile.mkdtemp(prefix="wellseg_"))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        if self.split == "shuffle" and getattr(self.augment, "start", 0.0):
+            raise ConfigError(
+                "augment.start with data.split=shuffle",
+                why="a training window that is cut elsewhere would show rows of its neighbours, which validate and test",
+                fix="augment.start=0, or data.split=wells",
+            )
         if self.split == "shuffle":
             log.warning(
                 "data.split=shuffle puts neighbouring windows and twins on both sides of the split: scores are leaky"

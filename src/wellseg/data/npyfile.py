@@ -11,6 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from wellseg.errors import DataError
+from wellseg.files import open_regular
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER = 10_000
@@ -54,7 +55,7 @@ def read_npy(path: str | Path, *, kinds: str = "fiu", max_bytes: int = 1 << 30) 
     path = str(path)
     try:
         # Unbuffered: thousands of small files are read with one call each.
-        with open(path, "rb", buffering=0) as file:
+        with open_regular(path, buffering=0) as file:
             data = file.read(_FIRST_READ)
             size = len(data) if len(data) < _FIRST_READ else os.fstat(file.fileno()).st_size
             header = _header(path, data, kinds)

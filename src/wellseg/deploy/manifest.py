@@ -10,15 +10,20 @@ from typing import Any
 
 import torch
 
-from wellseg.data.inputs import path_sha256
 from wellseg.errors import ConfigError, DataError
-from wellseg.files import write_bytes
+from wellseg.files import path_sha256, write_bytes
 
 FORMAT = 1
 NAME = "manifest.json"
 DONE, FAILED = "done", "failed"
 FOLDERS = ("mask", "probability", "overlay")
 """Folders of the outputs, below the output folder."""
+
+_OF_ALL = {"key": str, "name": str, "bad_files": dict, "outputs": list}
+_OF_DONE = {"sha256": str, "azimuth": str, "shape": list, "findings": list} | dict.fromkeys(
+    ("rows", "pixels", "defect_pixels", "no_data_pixels", "seconds", "rows_per_second"), (int, float)
+)
+# What later runs read of an item, by type.
 
 
 def artifact_record(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,12 +91,18 @@ class Manifest:
         return gone
 
     def finished(self, key: str, sha256: str) -> dict[str, Any] | None:
-        """The record of an item that needs no second prediction: same input, no fault, all outputs there."""
+        """The record of an item that needs no second prediction: same input, no fault, all outputs as they were written."""
         item = self._items.get(key)
         if item is None or item["status"] != DONE or item["sha256"] != sha256 or item["bad_files"]:
             return None
-        there = all(_size(self.folder / o["file"]) == o["bytes"] for o in item["outputs"])
-        return item if there else None
+        return item if all(self._is_there(output) for output in item["outputs"]) else None
+
+    def _is_there(self, output: Mapping[str, Any]) -> bool:
+        path = self.folder / output["file"]
+        try:
+            return _size(path) == output["bytes"] and path_sha256(path) == output["sha256"]
+        except OSError:
+            return False
 
     def drop(self, key: str) -> None:
         """Forget an item that is not finished, and delete what there is of its outputs: they are of another input."""
@@ -135,21 +146,18 @@ class Manifest:
         if not self.path.is_file():
             return None
         try:
-            stored = json.loads(self.path.read_text(encoding="utf-8"))
-            items = stored["items"]
-            if stored["format"] != FORMAT or not all(
-                i.keys() >= {"key", "name", "status", "sha256", "bad_files"} for i in items
-            ):
+            stored = json.loads(self.path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+            if stored["format"] != FORMAT:
                 raise ValueError(f"it is not of format {FORMAT}")
-            if any(set(o) != {"file", "bytes", "sha256"} for i in items for o in i["outputs"]):
-                raise ValueError("an output is not file, bytes and sha256")
+            for item in stored["items"]:
+                _check_item(item)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if overwrite:
                 return None
             raise DataError(
                 f"{NAME} cannot be read",
                 where=str(self.path),
-                why=repr(error),
+                why=str(error) if type(error) is ValueError else repr(error),
                 fix="another output=, or overwrite=true to predict everything again",
             ) from error
         return stored
@@ -202,6 +210,29 @@ class Manifest:
                     shutil.rmtree(path)
                 elif path.is_file():
                     path.unlink()
+
+
+def _check_item(item: Mapping[str, Any]) -> None:
+    """Raise ValueError (or KeyError, TypeError, AttributeError) unless a stored record is one that this module wrote."""
+    if item["status"] not in (DONE, FAILED):
+        raise ValueError(f"the status of an item is {_short(item['status'])}")
+    for key, kind in (_OF_ALL | _OF_DONE if item["status"] == DONE else _OF_ALL).items():
+        value = item[key]
+        if not isinstance(value, kind) or (isinstance(value, int | float) and not 0 <= value < 2**63):
+            raise ValueError(f"{key} of {_short(item['name'])} is {_short(value)}")
+    if item["status"] == DONE and (not item["pixels"] or any(type(n) is not int for n in item["shape"])):
+        raise ValueError(f"{_short(item['name'])} has the shape {_short(item['shape'])}, {item['pixels']} pixels")
+    for text in (*item["bad_files"].values(), *item.get("findings", ())):
+        if not isinstance(text, str):
+            raise ValueError(f"{_short(text)} is no text")
+    for output in item["outputs"]:
+        kinds = {key: type(value) for key, value in output.items()}
+        if kinds != {"file": str, "bytes": int, "sha256": str} or "\0" in output["file"]:
+            raise ValueError(f"an output is {_short(output)}, not file, bytes and sha256")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def _item_text(item: Mapping[str, Any]) -> str:

@@ -23,9 +23,12 @@ BLOCK = 1 << 20
 def mask_of(probability: np.ndarray, threshold: float) -> np.ndarray:
     """uint8 mask of the shape of `probability` (float): 1 (defect) where it is at least `threshold`, 0 where it is less,
     NO_DATA where it is NaN.
+
+    Both are rounded to float16 before, so that masks and the probabilities that are saved agree to the last pixel.
     """
-    mask = (probability >= threshold).astype(np.uint8)
-    mask[np.isnan(probability)] = NO_DATA
+    rounded = probability.astype(np.float16, copy=False)
+    mask = (rounded >= np.float16(threshold)).astype(np.uint8)
+    mask[np.isnan(rounded)] = NO_DATA
     return mask
 
 

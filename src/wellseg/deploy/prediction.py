@@ -34,7 +34,7 @@ class Options:
 
     folder          the output folder
     save            of SAVE; "mask" is there if "submission" is
-    threshold       a pixel is a defect where its probability is at least that
+    threshold       a pixel is a defect where its probability, rounded to float16, is at least that
     restore         patches of one well are put together before they are predicted
     azimuth_layout  "auto", "single" or "interleaved": whether the patches of a well come in pairs
     postprocess     mask (H, W) -> mask (H, W), or None
@@ -153,8 +153,8 @@ def _base(item: Item, sha256: str | None, status: str, reason: str | None) -> di
 def _predict_well(
     item: Item, source: RowSource, predictor: Predictor, options: Options, advance: Callable[[int], Any]
 ) -> _Found:
-    """A file with a well, band by band: memory does not grow with its rows, except for one mask where it is
-    cleaned up or drawn.
+    """A file with a well, band by band: memory does not grow with its rows, unless its mask is cleaned up or drawn, for
+    which it is held as a whole (clean-up takes several times its bytes).
     """
     rows = CountedRows(source)
     found = _Found("well", rows.shape, str(predictor.azimuth(rows.shape[1])), rows.nulls)
@@ -166,9 +166,10 @@ def _predict_well(
                 found.paths.append(options.folder / name / item.outputs[0])
                 writers[name] = stack.enter_context(array_writer(found.paths[-1], rows.shape, dtype, name))
         for start, probability in predictor.stream(rows):
-            mask = mask_of(probability, options.threshold)
+            rounded = probability.astype(np.float16)
+            mask = mask_of(rounded, options.threshold)
             if "probability" in writers:
-                writers["probability"].write(probability)
+                writers["probability"].write(rounded)
             if whole is not None:
                 whole[start : start + len(mask)] = mask
             else:
@@ -198,7 +199,7 @@ def _predict_stack(
     for start in range(0, number, several):
         values = source.read(start, min(start + several, number))
         add_nulls(found.null_counts, values)
-        probability = predictor(values)
+        probability = predictor(values).astype(np.float16)
         for k, image in enumerate(probability, start):
             masks[k] = options.mask(image)
         if probabilities is not None:
@@ -222,12 +223,12 @@ def _predict_patches(item: Item, predictor: Predictor, options: Options, advance
     if options.restore:
         well, first, findings = _restored(images, options.azimuth_layout)
         values, nulls = well.values[first * PATCH_SHAPE[0] :], dict(well.null_counts)
-        probability = np.concatenate([p for _, p in predictor.stream(ArrayRows(values))])
+        probability = np.concatenate([p.astype(np.float16) for _, p in predictor.stream(ArrayRows(values))])
         mask = options.mask(probability)
         pieces = _cut(probability, mask, images, first, well.azimuth_layout)
     else:
         values, first, findings = np.stack(list(images.values())), 0, []
-        nulls, probability = count_nulls(values), predictor(values)
+        nulls, probability = count_nulls(values), predictor(values).astype(np.float16)
         mask = np.stack([options.mask(p) for p in probability])
         pieces = zip(images, mask, probability, strict=True)
     width = values.shape[-1]
@@ -239,7 +240,7 @@ def _predict_patches(item: Item, predictor: Predictor, options: Options, advance
     names = dict(zip(item.patches, item.outputs, strict=True))
     for file, patch_mask, patch in pieces:
         found.count(patch_mask)
-        for name, array in (("mask", patch_mask), ("probability", patch.astype(np.float16))):
+        for name, array in (("mask", patch_mask), ("probability", patch)):
             if name in options.save:
                 found.paths.append(options.folder / name / names[file])
                 # Not waited for: a file that a power failure leaves empty has another size than the manifest says.

@@ -23,6 +23,9 @@ from wellseg.models.summary import depth_reach
 BAND_PIXELS = 2048 * 36
 """Pixels that go through the network at once unless told otherwise: some 50 MB of features for the student."""
 
+MOST_WORKERS = 4
+"""Bands that are worked on at once: each takes its memory, and more cores than these wait for it anyhow."""
+
 HALOS_PER_BAND = 8
 """Rows of a band per row of its halo, at least, so that a network that sees far does not spend its time on halos."""
 
@@ -31,7 +34,8 @@ class Predictor:
     """`predictor(values)` -> probabilities of the same shape.
 
     values: float (H, W) or (N, H, W), N images of one size, of any height, in the units of the data set; NaN, an infinity
-    or a sentinel (wellseg.data.well.NULL_VALUES) means no data. Returns float32, NaN where there is no data.
+    or a sentinel (wellseg.data.well.NULL_VALUES) means no data, as does what a masked array masks. Returns float32, NaN where
+    there is no data. Raises ValueError for other shapes and for what is no real number.
 
     `threshold` is the one that validation chose: a pixel is a defect when its probability is at least that.
     `metadata` is what the artefact says of itself.
@@ -61,7 +65,7 @@ class Predictor:
         self.metadata = metadata
         self.threshold: float = metadata["threshold"]
         self._tta, self._band, self._width = tta, band, width
-        self._workers = torch.get_num_threads() if self.device.type == "cpu" else 1
+        self._workers = min(torch.get_num_threads(), MOST_WORKERS) if self.device.type == "cpu" else 1
         network = pipeline.network
         # Networks whose up-sampling depends on the height of the input are only defined on windows as in training.
         self._window = None if getattr(network, "any_height", True) else metadata["input"]["window"]
@@ -109,7 +113,12 @@ class Predictor:
         return Azimuth(columns, self._trained, width=self._width)
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        values = np.asarray(values, dtype=np.float32)
+        if isinstance(values, np.ma.MaskedArray):
+            values = values.astype(np.float32).filled(np.nan)
+        values = np.asarray(values)
+        if values.dtype.kind not in "fiub":
+            raise ValueError(f"values must be real numbers, got {values.dtype}")
+        values = values.astype(np.float32, copy=False)
         if values.ndim not in (2, 3) or 0 in values.shape:
             raise ValueError(f"values must be (H, W) or (N, H, W) and not empty, got {values.shape}")
         if values.ndim == 2:
@@ -129,7 +138,8 @@ class Predictor:
         """
         height, columns = rows.shape
         azimuth = self.azimuth(columns)
-        pieces = self._window_pieces(height, columns) if self._window else self._band_pieces(height, columns)
+        wide = max(columns, azimuth.network_columns)
+        pieces = self._window_pieces(height, wide) if self._window else self._band_pieces(height, wide)
         tasks = ((piece, rows.read(piece.first, piece.last)) for piece in pieces)
         for piece, probability in self._in_order(tasks, azimuth):
             yield piece.start, probability[piece.start - piece.first : piece.stop - piece.first]
@@ -153,6 +163,7 @@ class Predictor:
             yield from ((piece, self._image(values, azimuth)) for piece, values in tasks)
             return
         # OpenMP's number of threads is a setting of the thread that asks.
+        threads = torch.get_num_threads()
         pool = ThreadPoolExecutor(self._workers, "wellseg", initializer=torch.set_num_threads, initargs=(1,))
         try:
             pending: deque[tuple[Band, Future]] = deque()
@@ -166,6 +177,7 @@ class Predictor:
                 yield done, future.result()
         finally:
             pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)  # threads that are started later take over what was set last
 
     def _image(self, values: np.ndarray, azimuth: Azimuth) -> np.ndarray:
         """One image as recorded (H, W) -> probabilities; in windows where the network knows no others."""
@@ -182,7 +194,7 @@ class Predictor:
         null = is_null(values) if azimuth.resampled else None
         image = azimuth.to_network(values if null is None else np.where(null, np.float32(np.nan), values))
         height = image.shape[1]
-        if self._tta is not None and getattr(self._tta, "symmetric_reach", False):
+        if self._window is None and getattr(self._tta, "symmetric_reach", False):
             # A mirrored image must meet the sampling grid as its band does, wherever that was cut.
             image = np.pad(image, ((0, 0), (0, -height % self._stride), (0, 0)), constant_values=np.nan)
         tensor = torch.from_numpy(np.ascontiguousarray(image)).unsqueeze(1).to(self.device)

@@ -10,7 +10,7 @@ import numpy as np
 
 from wellseg.data.labels import label_header, label_line, split_line
 from wellseg.data.patches import PATCH_SHAPE, parse_name
-from wellseg.data.problems import SHOWN, Problem, list_names
+from wellseg.data.problems import SHOWN, Problem, list_names, raise_errors
 from wellseg.errors import ConfigError
 from wellseg.files import full_disk_told, temporary_beside
 from wellseg.types import NO_DATA
@@ -24,27 +24,33 @@ BLOCK = 1 << 20
 """Bytes that are written at once, about."""
 
 
-def write_submission(path: str | Path, rows: Iterable[tuple[str, np.ndarray]]) -> int:
+def write_submission(
+    path: str | Path, rows: Iterable[tuple[str, np.ndarray]], expected_names: Collection[str] | None = None
+) -> int:
     """Write names `well_i_patch_j` and masks (36, 36) uint8, pixels without data as 0, and return their number.
 
     The rows come in the lexicographic order of their names, as in the challenge, and are not kept, so that memory does
     not grow with their number. path: .csv, or .csv.gz for a compressed file without date or name; equal rows give equal
-    bytes. It is put in place as a whole, after the last row. Raises ConfigError for another suffix, ValueError for rows
-    that are out of order or no such names and masks, EnvironmentFault where the disk is full.
+    bytes. It is put in place as a whole, after the last row, and where `expected_names` are given only if it passes
+    `check_submission`. Raises ConfigError for another suffix, ValueError for rows that are out of order or no such names
+    and masks, DataError for what the check finds, EnvironmentFault where the disk is full.
     """
     path, count = Path(path), 0
     compressed = _is_compressed(path)
-    with temporary_beside(path) as temporary, full_disk_told(path, temporary), open(temporary, "wb") as file:
-        # wbits of 31 asks zlib for the header and trailer of gzip, with neither time nor name in them.
-        deflate = zlib.compressobj(6, zlib.DEFLATED, 31) if compressed else None
-        block = bytearray(label_header(NUM_PIXELS))
-        for line in _lines(rows):
-            block += line
-            count += 1
-            if len(block) >= BLOCK:
-                file.write(deflate.compress(block) if deflate else block)
-                block.clear()
-        file.write(deflate.compress(block) + deflate.flush() if deflate else block)
+    with temporary_beside(path) as temporary:
+        with full_disk_told(path, temporary), open(temporary, "wb") as file:
+            # wbits of 31 asks zlib for the header and trailer of gzip, with neither time nor name in them.
+            deflate = zlib.compressobj(6, zlib.DEFLATED, 31) if compressed else None
+            block = bytearray(label_header(NUM_PIXELS))
+            for line in _lines(rows):
+                block += line
+                count += 1
+                if len(block) >= BLOCK:
+                    file.write(deflate.compress(block) if deflate else block)
+                    block.clear()
+            file.write(deflate.compress(block) + deflate.flush() if deflate else block)
+        if expected_names is not None:
+            raise_errors(_check(temporary, path, expected_names, compressed))
     return count
 
 
@@ -57,12 +63,17 @@ def check_submission(path: str | Path, expected_names: Collection[str]) -> list[
     """
     path = Path(path)
     try:
-        compressed = _is_compressed(path)
-        check = _Check(path, expected_names)
-        with gzip.open(path) if compressed else open(path, "rb") as file:
-            check.read(file)
+        return _check(path, path, expected_names, _is_compressed(path))
     except ConfigError as error:
         return [Problem.from_error(error)]
+
+
+def _check(place: Path, path: Path, expected_names: Collection[str], compressed: bool) -> list[Problem]:
+    """What is wrong with the file at `place`, which is called `path`."""
+    try:
+        check = _Check(path, expected_names)
+        with gzip.open(place) if compressed else open(place, "rb") as file:
+            check.read(file)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return [Problem("error", f"cannot read {path.name}", str(path), reason, "write it again")]

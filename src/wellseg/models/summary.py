@@ -6,12 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from wellseg.errors import ConfigError
 from wellseg.models.layers import PixelGroupNorm
 
 _ACTIVATIONS = (nn.LeakyReLU, nn.ReLU, nn.ReLU6, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Sigmoid, nn.Tanh)
 _POINTWISE = (*_ACTIVATIONS, PixelGroupNorm)
 _PHASES = 32  # rows and columns that are looked at where a network does not say how it decimates
-_LARGEST = 4096  # rows or columns of the largest image that is tried
+_LARGEST, _WIDEST = 16_384, 1024  # rows and columns of the largest image that is tried
 
 
 class ReceptiveField(NamedTuple):
@@ -72,25 +73,33 @@ def whole_receptive_field(net: nn.Module) -> ReceptiveField:
     width = 128
     while True:
         field = _of_whole_depth(net, width)
-        if field.azimuth < width or width >= _LARGEST:  # one that is as wide as the pipe meets itself
+        if field.azimuth < width or width >= _WIDEST:  # one that is as wide as the pipe meets itself
             return field
         width *= 2
 
 
 def depth_reach(net: nn.Module) -> tuple[int, int]:
-    """Rows (above, below) that a pixel depends on beyond its own, the largest over all phases: what a cut needs as halo."""
+    """Rows (above, below) that a pixel depends on beyond its own, the largest over all phases: what a cut needs as halo.
+
+    Raises ConfigError where that is beyond any image that is tried.
+    """
     field = _of_whole_depth(net, width=8)  # rows do not ask how wide the pipe is
     return field.up, field.down
 
 
 def _of_whole_depth(net: nn.Module, width: int) -> ReceptiveField:
-    height = 128
-    while True:
+    margin = max(_PHASES, getattr(net, "total_stride", (1, 1))[0])
+    height = max(128, 4 * margin)
+    while height <= _LARGEST:
         field = receptive_field(net, height, width, phases=True)
         # A field that touches the image's edge may go on behind it.
-        if max(field.up, field.down) + _PHASES < height // 2 or height >= _LARGEST:
+        if max(field.up, field.down) + margin < height // 2:
             return field
         height *= 2
+    raise ConfigError(
+        f"the network's receptive field in depth is beyond {_LARGEST // 2:,} rows",
+        fix="smaller model.context or strides",
+    )
 
 
 def describe(net: nn.Module) -> dict[str, int | list[int]]:

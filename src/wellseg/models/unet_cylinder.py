@@ -28,8 +28,8 @@ class UNetCylinder(nn.Module):
                          networks of all phases. Local: a row's output depends on the rows of its receptive field only
     azimuth="polyphase"  columns are dropped, by the same strides, from the phase with the largest mean square (adaptive
                          polyphase sampling, Chaman and Dokmanic 2021, arXiv:2011.14214), and put back at that phase on
-                         the way up; exact where the strides divide W. The phase is chosen from all rows that are seen, so
-                         that such a model is predicted window by window
+                         the way up; exact where the strides divide W and no two phases are equally strong. The phase is
+                         chosen from all rows that are seen, so that such a model is predicted window by window
 
     Scale i is `thickness` * 2^i channels wide; stages as in wellseg.models.unet_flex.
 

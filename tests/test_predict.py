@@ -211,6 +211,13 @@ def test_a_submission_of_the_test_patches(tmp_path, model, challenge, name):
     assert not (tmp_path / "out/probability").exists()
 
 
+def test_a_submission_of_another_name_takes_the_place_of_the_one_before(tmp_path, model, challenge):
+    asked = (model, challenge, tmp_path / "out", "save=submission", "restore=false")
+    predict(*asked, "submission_name=old.csv.gz")
+    predict(*asked, "submission_name=new.csv", "overwrite=true")
+    assert [p.name for p in (tmp_path / "out").glob("*.csv*")] == ["new.csv"]
+
+
 def test_a_submission_needs_patches_of_different_names(tmp_path, model, challenge):
     np.save(tmp_path / "log.npy", values_of())
     done = predict(model, tmp_path / "log.npy", tmp_path / "a", "save=[submission]", code=2)

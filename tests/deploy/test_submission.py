@@ -179,6 +179,7 @@ def test_all_faults_are_listed_in_one_pass(path):
         (gzip.compress(b",0,1\n" * 1000)[:-20], "ended before"),
         (gzip.compress(b"")[:10] + b"\xff" * 20, "invalid"),
     ],
+    ids=["foreign", "cut short", "damaged"],  # of their own they would hold the time
 )
 def test_damaged_archives_are_named(tmp_path, content, why):
     (tmp_path / "s.csv.gz").write_bytes(content)

@@ -194,9 +194,11 @@ class Manifest:
 
     def _remove_files(self, stored: Mapping[str, Any]) -> None:
         """Delete what was made of all items: until it is made again, it would be taken for that of the new ones."""
-        made = {r.get("file") for r in _mapping(stored.get("files")).values() if isinstance(r, dict)}
-        for name in made & set(self.files):
-            (self.folder / name).unlink(missing_ok=True)
+        made = {str(r.get("file")) for r in _mapping(stored.get("files")).values() if isinstance(r, dict)}
+        for name in made:
+            # An edited manifest must not choose what is deleted elsewhere.
+            if Path(name).name == name and name.endswith((".csv", ".csv.gz")):
+                (self.folder / name).unlink(missing_ok=True)
 
     def _remove_outputs(self, items: Iterable[Mapping[str, Any]]) -> None:
         """Delete the outputs that records name, as far as they lie where outputs are written."""

@@ -1,6 +1,6 @@
 """How fast wellseg trains and predicts, as ratios to the course's computation. Writes benchmarks/speed.md and figures.
 
-    python scripts/bench_speed.py                          # 10 to 12 minutes on 2 cores
+    python scripts/bench_speed.py                          # about 10 minutes on 2 cores
     python scripts/bench_speed.py --device cuda            # the part for a GPU as well
     python scripts/bench_speed.py --artifact F             # also how far bf16 masks of that model are from fp32 ones
     python scripts/bench_speed.py --quick --output x.md    # a trial of everything in about a minute; its numbers mean nothing
@@ -50,17 +50,11 @@ def full(given: argparse.Namespace) -> list[str]:
     """Every section at full size."""
     cores = len(os.sched_getaffinity(0))
     counts = sorted({1, cores})
-    training = [
-        speed_training.measure("exp2001", threads, BATCH, rounds=3, compiled=threads == cores) for threads in counts
-    ]
-    training += [
-        speed_training.measure("exp53", threads, TEACHER_BATCH, rounds=2, compiled=False) for threads in counts
-    ]
-    inference = [
-        speed_inference.measure(threads, BATCH, 36_864, rounds=5, compiled=threads == cores) for threads in counts
-    ]
+    training = [speed_training.measure("exp2001", n, BATCH, rounds=3, compiled=False) for n in counts]
+    training.append(speed_training.measure("exp53", cores, TEACHER_BATCH, rounds=2, compiled=False))
+    inference = [speed_inference.measure(n, BATCH, 36_864, rounds=3, compiled=n == cores) for n in counts]
     with tempfile.TemporaryDirectory(prefix="wellseg_bench_") as folder:
-        wells = speed_wells.measure(Path(folder), 100_000, rounds=5)
+        wells = speed_wells.measure(Path(folder), 100_000, rounds=3)
     growth = speed_growth.measure(speed_growth.SWEEPS)
     device = speed_device.measure("cuda", batch=BATCH, rounds=5, tiny=False) if given.device == "cuda" else None
     return page(given, training, inference, wells, growth, device, rows_to_compare=20_000)
@@ -128,6 +122,7 @@ def introduction(minutes: float, quick: bool) -> list[str]:
 NOT_MEASURED = [
     "## Not measured",
     "",
+    "- Training with `torch.compile`: its first step takes over a minute (a trial at batch 16: 86 s).",
     "- Lightning, validation, logging and checkpoints, which come on top of a training step in a run.",
     "- The course's own code and its published versions of torch: its computation is rebuilt here as `padding=turns`, whose",
     "  logits agree with its published weights, on this torch.",

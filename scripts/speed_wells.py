@@ -80,7 +80,12 @@ def targets(wells: Wells) -> list[list[str]]:
     """Rows of the table of targets."""
     rate = rates(wells.inside["bfloat16"], wells.rows)
     what = f"a well of {wells.rows:,} x {COLUMNS}, bf16, file to files, without start-up, {wells.threads} cores"
-    return [[what, rate.text("rows/s"), f"at least {TARGET:,} (aim {AIM:,})", verdict(TARGET, rate.median)]]
+    whole = rates(wells.seconds["bfloat16"], wells.rows)
+    wanted = f"at least {TARGET:,} (aim {AIM:,})"
+    return [
+        [what, rate.text("rows/s"), wanted, verdict(TARGET, rate.median)],
+        ["the same, the whole command with start-up", whole.text("rows/s"), wanted, verdict(TARGET, whole.median)],
+    ]
 
 
 def section(wells: Wells) -> list[str]:

@@ -24,7 +24,7 @@ BAND_PIXELS = 2048 * 36
 """Pixels that go through the network at once unless told otherwise: some 50 MB of features for the student."""
 
 MOST_WORKERS = 4
-"""Bands that are worked on at once: each takes its memory, and more cores than these wait for it anyhow."""
+"""Bands that are worked on at once, at most: each takes its memory, and all of it is to stay below 300 MB."""
 
 HALOS_PER_BAND = 8
 """Rows of a band per row of its halo, at least, so that a network that sees far does not spend its time on halos."""

@@ -110,8 +110,8 @@ the challenge's 36 x 36 patches. Networks that are only defined on windows, the 
 window of the height they were trained on. Wells recorded as pairs of patches (even and odd azimuths of the same rows) are
 put together to 72 columns, as `wellseg.predict` does, and resampled to the network's 36 and back; the first row is the
 course's student as the course predicted it, each patch on its own. The threshold is the one with the best Dice per
-image on the patches of the validation wells; the test wells are looked at once. Values are mean and standard deviation
-over seeds.
+image on the patches of the validation wells, once per run. The test wells were looked at while this was built.
+Values are mean and standard deviation over seeds.
 
 ## Scores
 

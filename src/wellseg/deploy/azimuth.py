@@ -21,8 +21,8 @@ class Azimuth:
     to its own; "native" feeds the log itself whatever its width.
 
     Rolling the log by columns that are whole columns of the network rolls what the network sees. A well of 72 columns that
-    was recorded as two views of 36 is resampled like any other, which agrees better with its labels than predicting view
-    by view (benchmarks/quality.md). Where the network is sure, columns that are interpolated on the way back are a quarter
+    was recorded as two views of 36 is resampled like any other; what that does to scores, and why, stands in
+    benchmarks/quality.md. Where the network is sure, columns that are interpolated on the way back are a quarter
     or three: a threshold beyond 0.75 makes masks of such logs narrower.
     """
 

@@ -14,12 +14,12 @@ LAYERS = [
     ["config", "build", "schedules", "cli"],
     ["data"],
     ["models", "losses", "metrics"],
-    ["artifact", "checkpoints", "figures"],
+    ["packed", "artifact", "checkpoints", "figures"],
     ["task"],
     ["callbacks"],
-    ["deploy"],
+    ["quant", "deploy"],
     ["assembly", "results", "predictions", "sweep"],
-    ["train", "evaluate", "predict", "check", "__main__"],
+    ["train", "evaluate", "predict", "quantize", "export", "check", "__main__"],
 ]
 LEVEL = {name: i for i, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(p for p in SOURCE.rglob("*.py") if p.name != "__init__.py")

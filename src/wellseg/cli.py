@@ -21,6 +21,8 @@ COMMANDS = {
     "train": "train a model and leave a run folder",
     "evaluate": "score a run or a model file",
     "predict": "find the defects in patches and whole wells",
+    "quantize": "store a model in fewer bits, and report what that costs",
+    "export": "write a model for another engine, checked against its own",
     "check": "list everything that is wrong with a data set",
 }
 
@@ -29,6 +31,7 @@ PATH_KEYS = frozenset(
         "data.root",
         "ckpt_path",
         "artifact",
+        "pretrained",
         "run",
         "runs",
         "input",

@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING
 from wellseg.cli import run_command
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from omegaconf import DictConfig
+
+    from wellseg.assembly import Assembly
 
 log = logging.getLogger("wellseg.train")
 
@@ -50,6 +54,8 @@ def run(cfg: "DictConfig") -> float | None:
         parts = assemble(cfg, folder, choices)
         if checkpoint is not None:
             compare(parts.task.state_dict(), read(checkpoint)["state_dict"], str(checkpoint))
+        elif cfg.pretrained is not None:
+            _start_from(as_path(cfg.pretrained), parts)
         if first and begun:  # only now: what cannot be built must not replace the record of what was
             record(cfg, hydra, folder / ".hydra")
         print_summary(parts)
@@ -64,6 +70,26 @@ def run(cfg: "DictConfig") -> float | None:
             if parts.trainer.global_step == 0:
                 log.warning("nothing was trained: the model file will hold the initial weights")
             return finish(cfg, parts, folder)
+
+
+def _start_from(path: "Path", parts: "Assembly") -> None:
+    """Begin with the weights of a model file. Raises where they do not fit, or where they have seen wells that score here."""
+    from wellseg.artifact import compare, load
+    from wellseg.errors import ConfigError
+
+    model, data = load(path), parts.datamodule
+    compare(parts.task.network.state_dict(), model.network.state_dict(), str(path))
+    if model.metadata.get("data_fingerprint") == data.fingerprint():
+        seen = {well for well, part in model.metadata.get("parts", {}).items() if part == "train"}
+        scored = sorted(well for well in seen if data.parts[well] != "train")
+        if scored:
+            raise ConfigError(
+                "the pretrained model was trained on wells that validate or test here",
+                where=str(path),
+                why=", ".join(scored),
+                fix="the data.num_folds and data.fold that it was trained with, or another model",
+            )
+    parts.task.network.load_state_dict(model.network.state_dict())
 
 
 if __name__ == "__main__":

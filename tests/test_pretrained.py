@@ -1,0 +1,51 @@
+"""Training that starts from a model file: its weights are taken, what does not fit or would leak is refused."""
+
+import pytest
+import torch
+from running import TINY, command
+
+from wellseg import artifact
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("first") / "run"
+    out = command("train", *TINY, "seed=3", f"hydra.run.dir={folder}", cwd=folder.parent)
+    assert out.returncode == 0, out.stderr
+    return folder / "model.safetensors"
+
+
+def train(folder, *overrides):
+    return command("train", *TINY, "seed=4", "trainer.max_epochs=1", *overrides, f"hydra.run.dir={folder}")
+
+
+def test_training_starts_from_the_files_weights(first, tmp_path):
+    out = train(tmp_path / "run", f"pretrained={first}", "optimizer=sgd", "optimizer.lr=0")
+    assert out.returncode == 0, out.stderr
+    before, after = (artifact.load(p).network.state_dict() for p in (first, tmp_path / "run" / "model.safetensors"))
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model.thickness=3"], ["the weights do not fit the network", "model.safetensors", "(3, 1, 3, 3)"]),
+        (["data.fold=1"], ["trained on wells that validate or test here", "data.fold"]),
+    ],
+)
+def test_what_does_not_fit_or_would_leak_is_refused(first, tmp_path, overrides, words):
+    out = train(tmp_path / "run", f"pretrained={first}", *overrides)
+    assert out.returncode == 2
+    assert all(word in out.stderr for word in words), out.stderr
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_other_wells_may_be_scored_by_any_model(first, tmp_path):
+    out = train(tmp_path / "run", f"pretrained={first}", "data.fold=1", "data.wells_seed=1")
+    assert out.returncode == 0, out.stderr
+
+
+def test_a_missing_file_is_named(tmp_path):
+    out = train(tmp_path / "run", f"pretrained={tmp_path / 'no.safetensors'}")
+    assert out.returncode == 2
+    assert "no.safetensors" in out.stderr

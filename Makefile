@@ -4,9 +4,11 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# What quantize, export and firmware work on: any model.safetensors; the default is trained first when it is not there.
+MODEL ?= outputs/default/model.safetensors
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep test test-all lint format bench bench-quality predict tensorboard notebooks clean
+.PHONY: help setup train sweep test test-all lint format bench bench-quality distill predict quantize export firmware tensorboard notebooks clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -45,8 +47,23 @@ bench: $(READY) ## the benchmarks of speed, 20 minutes; writes pages under bench
 bench-quality: $(READY) ## train all models on the real wells and compare them: hours; finished runs are used again
 	$(BIN)/python scripts/bench_quality.py $(ARGS)
 
+distill: $(READY) ## a teacher, its student and the student's twin without one, under 10 minutes on 2 cores; finished runs are used again
+	$(BIN)/python scripts/distill.py $(ARGS)
+
 predict: $(READY) ## masks of wells (ARGS="artifact=FILE input=PATH output=DIR")
 	$(BIN)/python -m wellseg.predict $(ARGS)
+
+outputs/default/model.safetensors: | $(READY)
+	$(BIN)/python -m wellseg.train hydra.run.dir=outputs/default
+
+quantize: $(READY) $(MODEL) ## a model in 4 bits with a report (MODEL=FILE ARGS="quant=int8 ...")
+	$(BIN)/python -m wellseg.quantize artifact=$(MODEL) $(or $(ARGS),quant=int4)
+
+export: $(READY) $(MODEL) ## a model as ONNX, checked against its own (MODEL=FILE ARGS="format=...")
+	$(BIN)/python -m wellseg.export artifact=$(MODEL) $(ARGS)
+
+firmware: $(READY) $(MODEL) ## the smallest model that passes its gate as C, with the runtime (MODEL=FILE)
+	$(BIN)/python scripts/firmware.py $(MODEL) $(ARGS)
 
 tensorboard: $(READY) ## dashboards of all runs below outputs/
 	$(BIN)/tensorboard --logdir outputs --port 6006

@@ -32,6 +32,7 @@ from quality_figures import (
     middling_section,
     validation_curve,
 )
+from quality_mapping import mapping_table
 from quality_options import options_table
 from quality_precision import collect as collect_precisions
 from quality_precision import precision_table
@@ -47,6 +48,7 @@ class Model:
 
     real      trained on the real training wells; else on synthetic wells alone
     restored  wells recorded in pairs are predicted as the pipes they are, as wellseg does; else view by view
+    teachers  runs that it is distilled from
     """
 
     name: str
@@ -54,6 +56,7 @@ class Model:
     overrides: tuple[str, ...]
     real: bool = True
     restored: bool = True
+    teachers: tuple[str, ...] = ()
 
 
 COMMON = (
@@ -76,6 +79,9 @@ COURSE = ("experiment=exp2001", "augment=roll_flip")
 CYLINDER_36 = ("model=unet_cylinder", "data.window=36")
 CYLINDER_144 = ("model=unet_cylinder", "data.window=144", "batch_size=8")
 CYLINDER_360 = ("model=unet_cylinder", "model.context=[1,2,4]", "data.window=360", "batch_size=3")
+TEACHERS = ("synthetic_cylinder_36_2", "cylinder_36_1")
+"""The pair of one run on synthetic and one on real wells that does best on the real validation wells."""
+DISTILLED = ("distill=ensemble", "distill.kind=kl", "distill.temperature=2", "distill.weight=0.8")
 POLYPHASE = ("model.azimuth=polyphase", "model.azimuth_strides=[2,2,3]")
 MODELS = (
     Model("student_turns", "course student (turns)", COURSE, restored=False),
@@ -87,12 +93,16 @@ MODELS = (
     Model("cylinder_144", "unet_cylinder, 144 rows", CYLINDER_144),
     Model("cylinder_360", "unet_cylinder, 360 rows", CYLINDER_360),
     Model("polyphase_36", "unet_cylinder, polyphase, 36 rows", (*CYLINDER_36, *POLYPHASE)),
+    Model("distilled_flex", "unet_flex, distilled", ("model=unet_flex", *DISTILLED), teachers=TEACHERS),
+    Model("distilled_cylinder_36", "unet_cylinder, 36 rows, distilled", (*CYLINDER_36, *DISTILLED), teachers=TEACHERS),
+    Model("synthetic_turns", "course student, wells restored, synthetic", COURSE, real=False),
     Model("synthetic_cylinder_36", "unet_cylinder, 36 rows, synthetic", CYLINDER_36, real=False),
     Model("synthetic_cylinder_144", "unet_cylinder, 144 rows, synthetic", CYLINDER_144, real=False),
 )
 """Peers get everything that wellseg offers around the network; the course's student also as the course predicted it."""
 BASELINE = "student_turns"
 OPTIONS_OF = ("student_turns", "student_cylinder", "cylinder_144")
+MAPPING_OF = ("student_cylinder", "cylinder_144", "synthetic_cylinder_36")
 PUBLISHED = "published student 1004"
 PAGE = """# Quality on real wells
 
@@ -137,6 +147,14 @@ a multiple of the network's stride in depth instead, and looks at rows further f
 
 <!-- begin consistency -->
 <!-- end consistency -->
+
+## Wells of 72 columns
+
+Synthetic wells of 72 columns with exact labels, made from a seed that no model has seen: what becomes of a log of twice the
+network's width.
+
+<!-- begin mapping -->
+<!-- end mapping -->
 
 ## Options of prediction
 
@@ -188,9 +206,11 @@ No real label is seen: the threshold, too, is that of the run's own synthetic va
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def overrides_of(model: Model, seed: int, root: Path) -> list[str]:
+def overrides_of(model: Model, seed: int, root: Path, runs: Path) -> list[str]:
     """The command line of a run, each key once."""
     data = (*REAL, f"data.root={root}") if model.real else SYNTHETIC
+    if model.teachers:
+        data += (f"distill.teachers=[{','.join(str(runs / name / 'model.safetensors') for name in model.teachers)}]",)
     chosen = {o.partition("=")[0]: o for o in (*data, *COMMON, *model.overrides)}
     return [*chosen.values(), f"seed={seed}"]
 
@@ -198,12 +218,12 @@ def overrides_of(model: Model, seed: int, root: Path) -> list[str]:
 def collect(models: Sequence[Model], seeds: int, runs: Path, root: Path, *, train: bool) -> dict[Model, list[Path]]:
     """The run folders of each model, trained where they are missing and `train` allows; models without one are left out."""
     found: dict[Model, list[Path]] = {}
-    for seed in range(seeds):  # all models once before the first one twice
-        for model in models:
-            folder = runs / f"{model.name}_{seed}"
-            if train or finished(folder):
-                command("train", folder, *overrides_of(model, seed, root))
-                found.setdefault(model, []).append(folder)
+    # All models once before the first one twice, and teachers before who learns from them.
+    for model, seed in sorted(((m, s) for s in range(seeds) for m in models), key=lambda run: bool(run[0].teachers)):
+        folder = runs / f"{model.name}_{seed}"
+        if train or finished(folder):
+            command("train", folder, *overrides_of(model, seed, root, runs))
+            found.setdefault(model, []).append(folder)
     return {m: found[m] for m in models if m in found}
 
 
@@ -320,6 +340,9 @@ def main() -> None:
                 {m.label: found[m][0] / "model.safetensors" for m in trained if m.name in OPTIONS_OF},
                 {m.label: results[m][0].threshold for m in trained},
                 test,
+            ),
+            "mapping": mapping_table(
+                {m.label: found[m][0] / "model.safetensors" for m in trained if m.name in MAPPING_OF}
             ),
             "precision": precision_table(precisions) if all(precisions.values()) else nothing,
             "plateau": plateau_table(curves),

@@ -18,7 +18,7 @@ LAYERS = [
     ["task"],
     ["callbacks"],
     ["quant", "deploy"],
-    ["assembly", "results", "predictions", "sweep"],
+    ["assembly", "results", "predictions", "sweep", "runs"],
     ["train", "evaluate", "predict", "quantize", "export", "check", "__main__"],
 ]
 LEVEL = {name: i for i, names in enumerate(LAYERS) for name in names}

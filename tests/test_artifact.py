@@ -1,5 +1,6 @@
 import json
 import os
+import re
 
 import pytest
 import safetensors.torch
@@ -8,6 +9,7 @@ import torch
 from wellseg import artifact
 from wellseg.errors import ArtifactError
 from wellseg.models.unet_flex import UNetFlex
+from wellseg.quant.tensors import quantize_tensor
 
 ARGUMENTS = {"thickness": 2, "encoders": [1, 1], "decoders": [1, 1]}
 METADATA = {
@@ -26,13 +28,14 @@ def saved(tmp_path):
     return path, network.eval()
 
 
-def rewrite(path, tensors=None, **changes):
-    """The file again with other tensors or metadata, and a digest that fits the tensors."""
+def rewrite(path, tensors=None, signed=True, **changes):
+    """The file again with other tensors or metadata, and (signed) a digest that fits them."""
     with safetensors.safe_open(path, framework="pt") as f:
-        record = json.loads(f.metadata()["wellseg"])
+        record = json.loads(f.metadata()["wellseg"]) | changes
         state = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
     state = tensors(state) if tensors else state
-    record |= {"weights_sha256": artifact._digest(state)} | changes
+    if signed:
+        record["weights_sha256"] = artifact._digest(state, record)
     safetensors.torch.save_file(state, path, metadata={"wellseg": json.dumps(record)})
 
 
@@ -125,7 +128,7 @@ def test_every_truncation_and_every_flipped_byte_is_noticed(saved):
         except ArtifactError:
             continue
         # Only text that describes the run may change unnoticed: never a weight.
-        assert artifact._digest(loaded.network.state_dict()) == loaded.metadata["weights_sha256"]
+        assert artifact._digest(loaded.network.state_dict(), loaded.metadata) == loaded.metadata["weights_sha256"]
 
 
 def test_foreign_files_are_refused(tmp_path):
@@ -144,3 +147,170 @@ def test_the_file_is_as_readable_as_any_other(saved, tmp_path):
     path, _ = saved
     (tmp_path / "plain").touch()
     assert os.stat(path).st_mode == os.stat(tmp_path / "plain").st_mode
+
+
+def quantized(network, **choice):
+    return {
+        k: quantize_tensor(v, 4 if v.numel() > 100 else 8, **choice)
+        for k, v in network.state_dict().items()
+        if v.dim() > 1
+    }
+
+
+@pytest.fixture(params=["none", "deflate", "lzma"])
+def packed_file(tmp_path, request):
+    torch.manual_seed(0)
+    path = tmp_path / "packed.safetensors"
+    network = UNetFlex(**ARGUMENTS | {"thickness": 6})
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(torch.randn_like(weight))  # tails, as after training: uniform codes cannot be coded
+    tensors = quantized(network)
+    artifact.save(path, network, ARGUMENTS | {"thickness": 6}, METADATA, tensors, request.param)
+    assert artifact.read_metadata(path)["packed"]["coding"] == request.param
+    return path, network.eval(), tensors
+
+
+def test_a_packed_file_gives_its_integers_and_the_network_that_they_make(packed_file):
+    path, network, tensors = packed_file
+    loaded = artifact.load(path)
+    assert loaded.packed.keys() == tensors.keys()
+    state = loaded.network.state_dict()
+    for key, tensor in tensors.items():
+        assert torch.equal(loaded.packed[key].codes, tensor.codes)
+        assert torch.equal(loaded.packed[key].scale, tensor.scale)
+        assert torch.equal(state[key], tensor.dequantize())
+    for key in state.keys() - tensors.keys():
+        assert torch.equal(state[key], network.state_dict()[key])
+    # The network that was given is not touched, and computes with its own weights.
+    x = torch.randn(2, 1, 36, 36)
+    with torch.no_grad():
+        difference = (loaded.network(x) - network(x)).abs().mean() / network(x).std()
+    assert 0 < difference < 0.5
+    assert loaded.metadata["format"] == 2
+
+
+def test_a_plain_file_has_no_packed_weights(saved):
+    loaded = artifact.load(saved[0])
+    assert loaded.packed == {}
+    assert loaded.metadata["format"] == 1
+    assert "packed" not in loaded.metadata
+
+
+def test_an_artefact_is_saved_in_another_form_with_its_own_metadata(packed_file, tmp_path):
+    packed = artifact.load(packed_file[0])
+    arguments = packed.metadata["architecture"]["arguments"]
+    artifact.save(tmp_path / "plain", packed.network, arguments, packed.metadata)
+    plain = artifact.load(tmp_path / "plain")
+    assert plain.packed == {}
+    assert plain.metadata["format"] == 1
+    assert "packed" not in plain.metadata
+    for key, value in plain.network.state_dict().items():
+        assert torch.equal(value, packed.network.state_dict()[key])
+    artifact.save(tmp_path / "again", plain.network, arguments, plain.metadata, quantized(plain.network, scale="max"))
+    again = artifact.load(tmp_path / "again")
+    assert again.packed.keys() == packed.packed.keys()
+
+
+def test_four_bits_of_the_student_fit_into_300_000_bytes(tmp_path):
+    """576,721 parameters, three convolutions at 8 bits, and as much metadata as a run of real wells leaves."""
+    arguments = {"thickness": 16, "encoders": [2, 1, 1], "decoders": [2, 1, 1]}
+    network = UNetFlex(**arguments)
+    wide = ("encoders.0.0.conv.weight", "encoders.0.1.conv.weight", "refinement.0.weight")
+    tensors = {
+        k: quantize_tensor(v, 8 if k in wide else 4, scale="max")
+        for k, v in network.state_dict().items()
+        if v.dim() > 1
+    }
+    assert sum(p.numel() for p in network.parameters()) == 576_721
+    artifact.save(tmp_path / "m", network, arguments, METADATA | {"scores": "x" * 2_000}, tensors)
+    # 576,160 weights (2,464 of them in 8 bits), 561 scales of 2 bytes, 561 biases of 4, and the header.
+    assert 289_312 + 1_122 + 2_244 < (tmp_path / "m").stat().st_size < 298_000
+
+
+def test_packed_weights_of_another_network_are_not_saved(tmp_path):
+    network = UNetFlex(**ARGUMENTS)
+    tensors = quantized(network)
+    key = next(iter(tensors))
+    for wrong in ({"other.weight": tensors[key]}, {key: quantize_tensor(torch.ones(2, 2), 4)}):
+        with pytest.raises(ValueError, match="packed weights"):
+            artifact.save(tmp_path / "m", network, ARGUMENTS, METADATA, wrong)
+    assert not (tmp_path / "m").exists()
+
+
+def change_first(record, **changes):
+    tensors = record["packed"]["tensors"]
+    name = sorted(tensors)[0]
+    return record["packed"] | {"tensors": tensors | {name: tensors[name] | changes}}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "changes", "text"),
+    [
+        (None, lambda r: {"packed": None}, "record of packed weights is damaged"),
+        (None, lambda r: {"packed": {"coding": "none", "tensors": {}}}, "packed weights"),
+        (None, lambda r: {"packed": change_first(r, bits=77)}, "77 bits cannot be stored"),
+        (None, lambda r: {"packed": change_first(r, group=5)}, "do not divide"),
+        (None, lambda r: {"packed": change_first(r, shape=[2**40, 2**40])}, "do not divide"),
+        (
+            None,
+            lambda r: {"packed": change_first(r, shape=[2**40], group=2**40)},
+            "packed weights|more than weights|stream",
+        ),
+        (None, lambda r: {"packed": r["packed"] | {"coding": "exec"}}, "record of packed weights is damaged"),
+        (lambda s: {k: v for k, v in s.items() if k != ".packed"}, lambda r: {}, "the file holds none"),
+        (lambda s: s | {".packed": s[".packed"][:-1]}, lambda r: {}, "packed weights are|stream"),
+        (lambda s: s | {".packed": s[".packed"].float()}, lambda r: {}, "not bytes"),
+        (lambda s: s | {"bottleneck.0.conv.weight": torch.zeros(3)}, lambda r: {}, "stored twice: bottleneck"),
+    ],
+)
+def test_damaged_or_hostile_packed_weights_are_refused(packed_file, tensors, changes, text):
+    path = packed_file[0]
+    rewrite(path, tensors, **changes(artifact.read_metadata(path)))
+    with pytest.raises(ArtifactError, match=r"packed\.safetensors cannot be read") as error:
+        artifact.load(path)
+    assert re.search(text, error.value.why), error.value.why
+    assert error.value.where == str(path)
+
+
+def test_the_digest_covers_how_the_packed_weights_are_read(tmp_path):
+    """Half as many weights to a scale of half as many bytes: the buffer has the same size, the weights are others."""
+    path, network = tmp_path / "m.safetensors", UNetFlex(**ARGUMENTS)
+    key = "bottleneck.0.conv.weight"
+    tensor = quantize_tensor(network.state_dict()[key] * 1e-7, 4)
+    artifact.save(path, network, ARGUMENTS, METADATA, {key: tensor})
+    record = artifact.read_metadata(path)
+    assert record["packed"]["tensors"][key]["scale"] == "F32"
+    other = change_first(record, scale="F16", group=tensor.group // 2)
+    rewrite(path, lambda s: s | {".packed": s[".packed"] & 0x3F | 0x01}, packed=other)
+    assert not torch.equal(artifact.load(path).packed[key].dequantize(), tensor.dequantize())
+    rewrite(path, signed=False, packed=record["packed"])
+    with pytest.raises(ArtifactError, match="not those that were saved"):
+        artifact.load(path)
+
+
+@pytest.mark.parametrize("changes", [{"format": 1}, {"architecture": {"name": "unet_flex", "arguments": ARGUMENTS}}])
+def test_packed_weights_must_fit_the_network_as_plain_ones_must(packed_file, changes):
+    rewrite(packed_file[0], **changes)
+    with pytest.raises(ArtifactError, match="do not fit the network"):
+        artifact.load(packed_file[0])
+
+
+def test_every_truncation_and_every_flipped_byte_of_a_packed_file_is_noticed(packed_file):
+    path, _, tensors = packed_file
+    whole = path.read_bytes()
+    for size in (0, 4, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ArtifactError):
+            artifact.load(path)
+    passed = 0
+    for position in range(8, len(whole), 61):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x05]) + whole[position + 1 :])
+        try:
+            loaded = artifact.load(path)
+        except ArtifactError:
+            continue
+        passed += 1
+        # Only text that describes the run may change unnoticed: neither a weight nor how to read it.
+        assert all(torch.equal(loaded.packed[k].dequantize(), tensors[k].dequantize()) for k in tensors)
+    assert passed < 20

@@ -204,4 +204,4 @@ def test_every_model_of_the_page_composes():
 
     assert BASELINE in {m.name for m in MODELS}
     for model in MODELS:
-        config.load("train", overrides_of(model, 0, Path("/wells")))
+        config.load("train", overrides_of(model, 0, Path("/wells"), Path("/runs")))

@@ -19,6 +19,8 @@ def test_the_groups_are_those_that_the_commands_compose():
         "augment",
         "model",
         "loss",
+        "distill",
+        "quant",
         "optimizer",
         "scheduler",
         "metrics",

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wellseg import config
+from wellseg import artifact, build, config
 from wellseg.assembly import assemble
 from wellseg.models.summary import count_parameters
 
@@ -26,6 +26,11 @@ PARAMETERS = {
     "exp63": 4_196_481,
     "exp2000": 101_217,
     "exp2001": 576_721,
+    "exp1000": 101_217,
+    "exp1001": 576_721,
+    "exp1002": 576_721,
+    "exp1003": 576_721,
+    "exp1004": 576_721,
     "cylinder": 539_921,
 }
 SMALL = [
@@ -41,9 +46,22 @@ SMALL = [
 ]
 
 
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """Experiment 53 as it begins: what the experiments look for in the model shelf takes a GPU to train."""
+    path = tmp_path_factory.mktemp("shelf") / "model.safetensors"
+    cfg = config.load("train", ["experiment=exp53"])
+    metadata = {"threshold": 0.5, "classes": ["intact", "defect"], "input": {"window": 36, "widths": [36]}}
+    metadata["normalization"] = {"center": 0.0, "scale": 0.01, "clip": 16.0}
+    artifact.save(path, build.part(cfg, "model", {}), build.arguments(cfg, "model"), metadata)
+    return path
+
+
 @pytest.mark.parametrize("name", config.choices("experiment"))
-def test_an_experiment_fits_for_one_step(name, tmp_path):
+def test_an_experiment_fits_for_one_step(name, tmp_path, teacher):
     cfg = config.load("train", [f"experiment={name}", *SMALL])
+    if "teachers" in cfg.distill:
+        cfg.distill.teachers = [str(teacher)]
     cfg.callbacks = {"finite": cfg.callbacks.finite}
     parts = assemble(cfg, tmp_path, {"experiment": name})
     assert count_parameters(parts.task.network) == PARAMETERS[name]
@@ -86,3 +104,24 @@ def test_the_courses_loss_is_bce_with_positives_twice_plus_a_third_of_dice():
     assert (cfg.loss.bce_weight, cfg.loss.positive_weight, cfg.loss.dice_weight) == (1.0, 2.0, 0.3)
     assert cfg.augment.roll == 1.0
     assert (cfg.augment.flip_azimuth, cfg.augment.flip_depth, cfg.augment.noise) == (0.5, 0.5, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "twin", "batch_size", "temperature", "weight"),
+    [
+        ("exp1000", "exp2000", 128, 2, 0.8),
+        ("exp1001", "exp2001", 128, 2, 0.8),
+        ("exp1002", "exp2001", 128, 8, 0.8),
+        ("exp1003", "exp2001", 128, 2, 0.5),
+        ("exp1004", "exp2001", 32, 4, 0.8),
+    ],
+)
+def test_a_distilled_experiment_is_its_twin_with_a_teacher(name, twin, batch_size, temperature, weight):
+    cfg, other = (config.load("train", [f"experiment={n}"]) for n in (name, twin))
+    for group in ("model", "optimizer", "scheduler", "augment", "trainer"):
+        assert cfg[group] == other[group], group
+    assert cfg.batch_size == batch_size
+    assert (cfg.distill.kind, cfg.distill.temperature, cfg.distill.weight) == ("bce", temperature, weight)
+    assert cfg.distill.weighting == "course"
+    assert cfg.distill.teachers == ["outputs/shelf/exp53/model.safetensors"]
+    assert cfg.loss._target_.endswith(".bce.bce")

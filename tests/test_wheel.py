@@ -61,7 +61,9 @@ def test_the_wheel_holds_all_of_the_package_and_of_conf_and_nothing_else(wheel):
     inside = names(wheel, "wellseg/")
     assert {n for n in inside if n.endswith(".yaml")} == {f"conf/{n}" for n in choices}
     assert {n for n in inside if n.endswith(".py")} == modules
-    assert all(n.endswith((".yaml", ".py")) or n in ("py.typed",) for n in inside), inside
+    runtime = {f"firmware/{p.name}" for p in (SOURCE / "firmware").iterdir()}
+    assert {n for n in inside if n.endswith((".c", ".h"))} == runtime
+    assert all(n.endswith((".yaml", ".py")) or n in runtime | {"py.typed"} for n in inside), inside
     assert {n.split("/")[0] for n in names(wheel, "")} == {"wellseg", wheel.name.split("-py3")[0] + ".dist-info"}
 
 

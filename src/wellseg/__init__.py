@@ -15,7 +15,7 @@ def __getattr__(name: str) -> str:
 
 
 def load(path: str) -> "Predictor":
-    """A predictor for a model artefact; see wellseg.deploy.predictor.Predictor. Raises ArtifactError."""
+    """A predictor for a model file, an artefact or ONNX; see wellseg.deploy.predictor.Predictor. Raises ArtifactError."""
     from wellseg.deploy.predictor import Predictor
 
     return Predictor.from_file(path)

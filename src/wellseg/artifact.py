@@ -3,6 +3,8 @@
 The file's metadata hold one key, "wellseg", with JSON: format, architecture {name, arguments}, normalization, classes,
 threshold, input {window, widths, layout, channels}, scores, data fingerprint and parts, versions, parent run. An architecture
 is looked up among the modules of `wellseg.models`; nothing in a file is ever imported, instantiated or interpolated otherwise.
+Format 1 holds every weight as it is. Format 2 holds some as integers of a few bits in the one tensor ".packed", which the key
+"packed" of the metadata describes (see `wellseg.packed`), and the others as they are.
 """
 
 import hashlib
@@ -10,7 +12,7 @@ import importlib
 import json
 import pkgutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,16 @@ import torch
 from torch import Tensor, nn
 
 import wellseg.models
+from wellseg import packed as packing
 from wellseg.data.normalize import Normalization
 from wellseg.errors import ArtifactError
 from wellseg.files import write_bytes
+from wellseg.packed import PackedTensor
 
-FORMAT = 1
+PLAIN, PACKED = 1, 2
 _KEY = "wellseg"
+# No parameter can have this name: the parts between a parameter's dots are never empty.
+_BUFFER = ".packed"
 # Of all numbers among the arguments: more layers or channels are damage or malice, and building them would take forever.
 _LARGEST_SUM = 65_536
 _REQUIRED = {"architecture": dict, "normalization": dict, "threshold": float, "classes": list, "input": dict}
@@ -33,10 +39,14 @@ _REQUIRED = {"architecture": dict, "normalization": dict, "threshold": float, "c
 
 @dataclass(frozen=True)
 class Artifact:
-    """A network (eval mode, fp32, on the CPU) and its metadata."""
+    """A network (eval mode, fp32, on the CPU), its metadata, and those of its weights that the file holds as integers.
+
+    The network holds the latter dequantised. `packed` is empty for a plain file.
+    """
 
     network: nn.Module
     metadata: dict[str, Any]
+    packed: Mapping[str, PackedTensor] = field(default_factory=dict)
 
     @property
     def normalization(self) -> Normalization:
@@ -65,14 +75,33 @@ def architecture_name(network_class: type[nn.Module]) -> str:
     raise ValueError(f"{network_class.__qualname__} is not the ARCHITECTURE of a module in wellseg.models")
 
 
-def save(path: str | Path, network: nn.Module, arguments: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-    """Write the weights of `network`, which `arguments` built, with `metadata` (architecture and format are added here)."""
+def save(
+    path: str | Path,
+    network: nn.Module,
+    arguments: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    packed: Mapping[str, PackedTensor] | None = None,
+    coding: str = "none",
+) -> None:
+    """Write the weights of `network`, which `arguments` built, with `metadata`; format and architecture are set here.
+
+    packed: by their names in the state_dict, weights to be stored as these integers instead of as the network holds them;
+    coding: lossless coding of the integers, one of `wellseg.packed.CODINGS`. Raises ValueError where `packed` does not fit.
+    """
     name = architecture_name(type(network))
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    architecture = {"name": name, "arguments": dict(arguments)}
-    record = {"format": FORMAT, "architecture": architecture, "weights_sha256": _digest(state), **metadata}
+    # What describes the weights comes from them, never from the metadata of an artefact that is saved in another form.
+    record = {k: v for k, v in metadata.items() if k != "packed"}
+    record |= {"format": PLAIN, "architecture": {"name": name, "arguments": dict(arguments)}}
+    if packed:
+        for key, tensor in packed.items():
+            if key not in state or state.pop(key).shape != tensor.codes.shape:
+                raise ValueError(f"packed weights {key} are not {name}'s, or not of their shape")
+        state[_BUFFER], description = packing.encode(packed, coding)
+        record |= {"format": PACKED, "packed": description}
+    record["weights_sha256"] = _digest(state, record)
     _check_metadata(record, str(path))
-    text = json.dumps(record, sort_keys=True, allow_nan=False)
+    text = json.dumps(record, sort_keys=True, allow_nan=False, separators=(",", ":"))
     write_bytes(Path(path), safetensors.torch.save(state, metadata={_KEY: text}))
 
 
@@ -85,8 +114,28 @@ def load(path: str | Path) -> Artifact:
     """Read an artefact written by `save`. Raises ArtifactError unless every weight fits; nothing is loaded partially."""
     path = Path(path)
     metadata, state = _read(path, weights=True)
-    network = _build(metadata["architecture"], state, str(path))
-    return Artifact(network.eval(), metadata)
+    packed = _unpack(metadata, state, path) if metadata["format"] == PACKED else {}
+    weights = {k: v for k, v in state.items() if k != _BUFFER} | {k: v.dequantize() for k, v in packed.items()}
+    network = _build(metadata["architecture"], weights, str(path))
+    return Artifact(network.eval(), metadata, packed)
+
+
+def _unpack(metadata: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -> dict[str, PackedTensor]:
+    try:
+        if _BUFFER not in state:
+            raise ValueError("the file holds none")
+        packed = packing.decode(state[_BUFFER], metadata.get("packed"))
+        both = sorted(packed.keys() & state.keys())
+        if both:
+            raise ValueError(f"stored twice: {', '.join(both)}")
+    except ValueError as error:
+        raise ArtifactError(
+            f"the packed weights of {path.name} cannot be read",
+            where=str(path),
+            why=str(error),
+            fix="copy it again from its run folder, or quantize again",
+        ) from error
+    return packed
 
 
 def _read(path: Path, *, weights: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -119,7 +168,7 @@ def _read(path: Path, *, weights: bool) -> tuple[dict[str, Any], dict[str, Tenso
     except (json.JSONDecodeError, RecursionError) as error:
         raise ArtifactError(f"the metadata of {path.name} are not JSON", where=str(path), why=str(error)) from error
     _check_metadata(metadata, str(path))
-    if weights and metadata.get("weights_sha256") != _digest(state):
+    if weights and metadata.get("weights_sha256") != _digest(state, metadata):
         raise ArtifactError(
             f"the weights of {path.name} are not those that were saved",
             where=str(path),
@@ -129,8 +178,11 @@ def _read(path: Path, *, weights: bool) -> tuple[dict[str, Any], dict[str, Tenso
     return metadata, state
 
 
-def _digest(state: Mapping[str, Tensor]) -> str:
+def _digest(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    """Of the stored tensors, and of what says how to read the packed ones."""
     digest = hashlib.sha256()
+    if "packed" in metadata:
+        digest.update(json.dumps(metadata["packed"], sort_keys=True).encode())
     for key in sorted(state):
         digest.update(f"{key} {state[key].dtype} {tuple(state[key].shape)};".encode())
         digest.update(state[key].reshape(-1).view(torch.uint8).numpy())
@@ -138,12 +190,12 @@ def _digest(state: Mapping[str, Tensor]) -> str:
 
 
 def _check_metadata(metadata: Any, where: str) -> None:
-    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+    if not isinstance(metadata, dict) or metadata.get("format") not in (PLAIN, PACKED):
         found = metadata.get("format") if isinstance(metadata, dict) else type(metadata).__name__
         raise ArtifactError(
             f"artefact format {found!r} is unknown",
             where=where,
-            why=f"this wellseg reads {FORMAT}",
+            why=f"this wellseg reads {PLAIN} and {PACKED}",
             fix="upgrade wellseg",
         )
     for key, kind in _REQUIRED.items():

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 
-from wellseg import build
+from wellseg import build, config
 from wellseg.artifact import Artifact
 from wellseg.callbacks.plateau import StepPlateau
 from wellseg.checkpoints import AtomicCheckpointIO
@@ -48,6 +48,7 @@ class Assembly:
     task: SegmentationTask
     trainer: pl.Trainer
     callbacks: dict[str, pl.Callback] = field(default_factory=dict)
+    quant: Any = None  # settings by which the finished model is quantized, or None
 
 
 def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assembly:
@@ -62,6 +63,13 @@ def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assem
     if not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed={cfg.seed}", fix="a whole number from 0 to 4,294,967,295")
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    distillation = build.part(cfg, "distill", choices)  # first: a teacher that is missing is known before data are read
+    if cfg.data.get("unlabelled") and distillation is None:
+        raise ConfigError(
+            "data.unlabelled=true without a teacher",
+            why="wells without labels teach nothing but what a teacher says of them",
+            fix=f"one of distill={', '.join(c for c in config.choices('distill') if c != 'none')}; or data.unlabelled=false",
+        )
     datamodule = build.part(cfg, "data", choices, augment=build.part(cfg, "augment", choices))
     datamodule.setup()
     network = build.part(cfg, "model", choices)
@@ -79,7 +87,10 @@ def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assem
     )
     if cfg.compile:
         task.network.compile()
-    callbacks = {"plateau": StepPlateau()} | build.parts(cfg, "callbacks", choices)
+    callbacks: dict[str, pl.Callback] = {"plateau": StepPlateau()}
+    if distillation is not None:  # before all that may end the run at the end of a batch: it gives the task's loss back
+        callbacks["distillation"] = distillation
+    callbacks |= build.parts(cfg, "callbacks", choices)
     for callback in callbacks.values():
         if isinstance(callback, ModelCheckpoint):
             callback.dirpath = str(folder / "checkpoints")
@@ -88,7 +99,8 @@ def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assem
     logger = build.part(cfg, "logger", choices, save_dir=str(folder))
     if logger is None:  # Lightning refuses a monitor that has nowhere to write
         callbacks = {k: c for k, c in callbacks.items() if not isinstance(c, LearningRateMonitor)}
-    return Assembly(datamodule, task, build_trainer(cfg, folder, choices, callbacks, logger), callbacks)
+    trainer = build_trainer(cfg, folder, choices, callbacks, logger)
+    return Assembly(datamodule, task, trainer, callbacks, build.part(cfg, "quant", choices))
 
 
 def assemble_for_scoring(

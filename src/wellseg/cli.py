@@ -32,6 +32,7 @@ PATH_KEYS = frozenset(
         "ckpt_path",
         "artifact",
         "pretrained",
+        "distill.teachers",
         "run",
         "runs",
         "input",

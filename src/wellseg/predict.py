@@ -26,9 +26,10 @@ def run(cfg: "DictConfig") -> None:
     import numpy as np
     from hydra.core.hydra_config import HydraConfig
 
-    from wellseg import artifact, build
+    from wellseg import build
     from wellseg.cli import as_path
     from wellseg.data.inputs import find_items
+    from wellseg.deploy.engine import is_onnx, read_metadata
     from wellseg.deploy.manifest import FOLDERS, Manifest, artifact_record, versions
     from wellseg.deploy.prediction import Options
     from wellseg.deploy.predictor import Predictor
@@ -39,7 +40,7 @@ def run(cfg: "DictConfig") -> None:
     folder = Path(hydra.runtime.output_dir).resolve()
     settings = _settings(cfg, folder, hydra)
     path = as_path(cfg.artifact)
-    metadata = artifact.read_metadata(path)
+    metadata = read_metadata(path)
     if settings["threshold"] is None:
         settings["threshold"] = metadata["threshold"]
     # As probabilities are saved: a mask is what comparing these gives, in any precision.
@@ -59,22 +60,23 @@ def run(cfg: "DictConfig") -> None:
         azimuth_layout=cfg.azimuth_layout,
         postprocess=postprocess,
     )
+    package = "onnxruntime" if is_onnx(path) else "torch"
+    predictor = Predictor.from_file(
+        path,
+        precision=cfg.precision,
+        device=settings["device"],
+        compile=cfg.compile,
+        tta=tta,
+        band=cfg.band,
+        width=cfg.width,
+    )
     with folder_lock(folder):
-        head = {"artifact": artifact_record(path, metadata), "settings": settings, "versions": versions()}
+        head = {"artifact": artifact_record(path, metadata), "settings": settings, "versions": versions(package)}
         made_of_all = [cfg.submission_name] if "submission" in options.save else []
         manifest = Manifest(folder, head, [item.outputs[0] for item in items], made_of_all)
         for name in manifest.open(overwrite=cfg.overwrite):
             log.warning("%s is not among the inputs any more; its files are left, the manifest drops it", name)
         clear_leftovers(folder, made_of_all)
-        predictor = Predictor.from_file(
-            path,
-            precision=cfg.precision,
-            device=settings["device"],
-            compile=cfg.compile,
-            tta=tta,
-            band=cfg.band,
-            width=cfg.width,
-        )
         failures = predict_all(items, manifest, predictor, options, debug=cfg.debug)
         totals = manifest.finish()
         if "submission" in options.save and totals["done"] == len(items) and not totals["bad_files"]:
@@ -87,11 +89,11 @@ def _settings(cfg: "DictConfig", folder: "Path", hydra: Any) -> dict[str, Any]:
     """What the numbers and files depend on, as plain values; raises ConfigError for values that do not exist."""
     import os
 
-    import torch
     from omegaconf import OmegaConf
 
+    from wellseg.cli import as_path
     from wellseg.deploy.azimuth import WIDTHS
-    from wellseg.deploy.pipeline import PRECISIONS
+    from wellseg.deploy.engine import PRECISIONS, is_onnx
     from wellseg.deploy.prediction import SAVE
     from wellseg.errors import ConfigError, EnvironmentFault
 
@@ -106,7 +108,7 @@ def _settings(cfg: "DictConfig", folder: "Path", hydra: Any) -> dict[str, Any]:
         raise ConfigError("output= and hydra.run.dir= name two folders", fix="output= is enough")
     save = [given["save"]] if isinstance(given["save"], str) else list(given["save"] or [])
     offered = {
-        "precision": tuple(PRECISIONS),
+        "precision": PRECISIONS,
         "device": ("auto", "cpu", "cuda"),
         "azimuth_layout": ("auto", "single", "interleaved"),
         "width": WIDTHS,
@@ -130,10 +132,15 @@ def _settings(cfg: "DictConfig", folder: "Path", hydra: Any) -> dict[str, Any]:
     if not isinstance(name, str) or os.path.basename(name) != name or not name.endswith((".csv", ".csv.gz")):
         raise ConfigError(f"submission_name={name}", fix="the name of a .csv or .csv.gz file, without folders")
     device = given["device"]
-    if device != "cpu" and not torch.cuda.is_available():
-        if device == "cuda":
-            raise EnvironmentFault("there is no GPU that torch can use", where="device=cuda", fix="device=cpu")
+    if device == "auto" and is_onnx(as_path(given["artifact"])):
         device = "cpu"
+    if device != "cpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            if device == "cuda":
+                raise EnvironmentFault("there is no GPU that torch can use", where="device=cuda", fix="device=cpu")
+            device = "cpu"
     inputs = given["input"] if isinstance(given["input"], list) else [given["input"]]
     return {
         "input": [os.path.abspath(os.path.expanduser(str(i))) for i in inputs],

@@ -22,6 +22,8 @@ from wellseg.assembly import Assembly
 from wellseg.callbacks.panels import save_good_and_bad
 from wellseg.files import write_bytes, write_json
 from wellseg.models.summary import describe
+from wellseg.quant.compression import FIGURE, REPORT, Surroundings, compress
+from wellseg.quant.report import table as quantization_table
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +89,11 @@ def finish(cfg: DictConfig, parts: Assembly, folder: Path) -> float:
         draw_figures(parts, results, details, folder / "figures")
         _log_hyperparameters(cfg, parts, results)
         print_results(results, {"model": folder / "model.safetensors", "scores": folder / "metrics.json"})
+        if parts.quant is not None:
+            scores = parts.task.scores["val"]
+            around = Surroundings(parts.datamodule, trainer, scores, seed=cfg.seed, test=cfg.test)
+            place = folder / "quantized" / parts.quant.name
+            print_quantization(compress(folder / "model.safetensors", parts.quant, around, place), place)
     return results["val"]["dice_per_image"]
 
 
@@ -142,6 +149,7 @@ def _floats(scores: dict[str, Any]) -> dict[str, float | None]:
 
 def _metadata(parts: Assembly, results: dict[str, Any], folder: Path) -> dict[str, Any]:
     data = parts.datamodule
+    distillation = parts.callbacks.get("distillation")
     return {
         "normalization": data.normalization.as_dict(),
         "threshold": results["policy"]["threshold"],
@@ -162,6 +170,7 @@ def _metadata(parts: Assembly, results: dict[str, Any], folder: Path) -> dict[st
             "python": platform.python_version(),
         },
         "parent_run": folder.name,
+        **({"distilled_from": distillation.origins} if distillation else {}),
     }
 
 
@@ -212,6 +221,13 @@ def print_results(results: dict[str, Any], files: dict[str, Path]) -> None:
         )
     for name, path in files.items():
         log.info("%s: %s", name, path)
+
+
+def print_quantization(report: dict[str, Any], folder: Path) -> None:
+    """The final table of a quantization, and where things lie."""
+    log.info("%s", _text(quantization_table(report)))
+    for name, file in (("model", report["result"]["name"]), ("report", REPORT), ("figure", FIGURE)):
+        log.info("%s: %s", name, folder / file)
 
 
 def _text(table: Table) -> str:

@@ -17,7 +17,10 @@ _SHOWN = (SORTED_BY, "val/iou_per_image", "test/dice_per_image", "test/iou_per_i
 
 
 def summarise(sweep_dir: Path) -> list[dict[str, Any]]:
-    """One row per job of `sweep_dir`: job number, its overrides, the scores of its metrics.json; best first, failed last."""
+    """One row per job of `sweep_dir`: number, overrides, what became of it, its scores; best first, failed last.
+
+    The scores are those of its metrics.json, or of a quantization's report.json, then beside the bytes of the model file.
+    """
     rows = []
     for job in (p for p in sweep_dir.iterdir() if p.name.isdigit()):
         row: dict[str, Any] = {"job": int(job.name)}
@@ -26,14 +29,24 @@ def summarise(sweep_dir: Path) -> list[dict[str, Any]]:
             key, _, value = line.partition("=")
             if key != "name":
                 row[key.lstrip("+")] = value
-        metrics = job / "metrics.json"
-        row["status"] = "done" if metrics.is_file() else "failed"
-        if metrics.is_file():
-            scores = json.loads(metrics.read_text(encoding="utf-8"))
-            for part in ("val", "test"):
-                row |= {f"{part}/{k}": v for k, v in (scores[part] or {}).items()}
+        row["status"], found, scores = _outcome(job)
+        row |= found
+        for part in ("val", "test"):
+            row |= {f"{part}/{k}": v for k, v in (scores.get(part) or {}).items()}
         rows.append(row)
     return sorted(rows, key=lambda r: (-r.get(SORTED_BY, float("-inf")), r["job"]))
+
+
+def _outcome(job: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Status, further columns, and scores by part of one job."""
+    metrics, report = job / "metrics.json", job / "report.json"
+    if metrics.is_file():
+        return "done", {}, json.loads(metrics.read_text(encoding="utf-8"))
+    if report.is_file():
+        content = json.loads(report.read_text(encoding="utf-8"))
+        scores = {part: s["after"] for part, s in content.get("scores", {}).items() if s}
+        return content["status"], {"bytes": content["result"]["bytes"]} if "result" in content else {}, scores
+    return "failed", {}, {}
 
 
 def report(cfg: Any) -> None:

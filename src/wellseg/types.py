@@ -6,9 +6,10 @@ Depth is given in the unit that stands beside it (`Well.depth_unit`); an image v
 (CorroSeg: relative wall thickness with zero mean over each row).
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
+if TYPE_CHECKING:  # predicting with an ONNX file needs the codes below, not torch
+    from torch import Tensor
 
 IGNORE = 255
 """Label of a pixel that takes part in no loss and no score: no data, or no label."""
@@ -27,8 +28,8 @@ class Batch(NamedTuple):
     well    (B,) int64, number of its well in `WellDataModule.well_names`
     """
 
-    image: Tensor
-    valid: Tensor
-    target: Tensor
-    index: Tensor
-    well: Tensor
+    image: "Tensor"
+    valid: "Tensor"
+    target: "Tensor"
+    index: "Tensor"
+    well: "Tensor"

@@ -10,6 +10,7 @@ from wellseg.data.well import NULL_VALUES
 from wellseg.deploy.augmentation import TestTimeAugmentation
 from wellseg.deploy.pipeline import Pipeline
 from wellseg.deploy.predictor import Predictor
+from wellseg.deploy.torch_engine import TorchEngine
 from wellseg.errors import ConfigError
 from wellseg.models.unet_cylinder import UNetCylinder
 from wellseg.models.unet_flex import UNetFlex
@@ -58,7 +59,7 @@ def test_it_is_the_network_on_normalised_values(predictor):
     values = np.random.default_rng(0).normal(size=(2, 36, 36)).astype(np.float32)
     x = torch.from_numpy((values - 0.01) / 0.5)[:, None]
     with torch.no_grad():
-        expected = predictor.pipeline.network(x).sigmoid()[:, 0].numpy()
+        expected = predictor.engine.pipeline.network(x).sigmoid()[:, 0].numpy()
     np.testing.assert_allclose(predictor(values), expected, atol=1e-6)
 
 
@@ -95,7 +96,8 @@ def of(network, *, widths=(36,), window=36, precision="float32", **more):
     for p in network.parameters():
         torch.nn.init.kaiming_normal_(p) if p.ndim > 1 else torch.nn.init.uniform_(p, 0, 0.5)
     metadata = METADATA | {"input": {"window": window, "widths": list(widths)}}
-    return Predictor(Pipeline(network, Normalization(0.0, 1.0, 16.0), precision), metadata, **more)
+    engine = TorchEngine(Pipeline(network, Normalization(0.0, 1.0, 16.0), precision), metadata)
+    return Predictor(engine, **more)
 
 
 def well(rows, columns=36, seed=0):
@@ -167,12 +169,20 @@ def test_a_log_that_starts_at_another_row_gets_the_same_answer():
 def test_several_threads_give_the_same_bits_in_the_same_order(padding):
     values = well(500)
     predictor = of(UNetFlex(thickness=2, padding=padding), band=72)
-    assert predictor._workers == 1  # tests run on one thread
+    assert predictor.engine.workers == 1  # tests run on one thread
     alone = list(predictor.stream(ArrayRows(values)))
-    predictor._workers = 3
+    predictor.engine.workers = 3
     together = list(predictor.stream(ArrayRows(values)))
     assert [s for s, _ in alone] == [s for s, _ in together]
     np.testing.assert_array_equal(np.concatenate([p for _, p in together]), np.concatenate([p for _, p in alone]))
+
+
+def test_several_threads_share_a_stack_of_images():
+    values = np.stack([well(100, seed=i) for i in range(9)])
+    predictor = of(UNetFlex(thickness=2), band=200)
+    alone = predictor(values)
+    predictor.engine.workers = 3
+    np.testing.assert_array_equal(predictor(values), alone)
 
 
 def test_a_reader_that_fails_ends_the_stream_with_its_error():
@@ -183,7 +193,7 @@ def test_a_reader_that_fails_ends_the_stream_with_its_error():
             return super().read(start, stop)
 
     predictor = of(UNetFlex(thickness=2), band=72)
-    predictor._workers = 2
+    predictor.engine.workers = 2
     with pytest.raises(OSError, match="gone"):
         list(predictor.stream(Broken(well(500))))
 

@@ -46,6 +46,8 @@ class WellDataModule(pl.LightningDataModule, ABC):
     strict          labels without an image are an error rather than a warning
     fake            write a small set in the exact on-disk format into `root` when it is empty, then use that
     label_map       {value in the files: class index}, or None for files that hold class indices
+    unlabelled      windows without a label, of wells without labels and of the training wells, are trained on as well, with
+                    IGNORE as target: for distillation. Split, normalisation and fingerprint stay as they are
     storage         "memory": all rows lie on the training device; "disk": memory-mapped files in a temporary folder, read
                     by `num_workers` processes
     seed            order of the training windows, augmentation, and split=shuffle
@@ -70,6 +72,7 @@ class WellDataModule(pl.LightningDataModule, ABC):
         clip: float = 16.0,
         strict: bool = False,
         label_map: Mapping[float, int] | None = None,
+        unlabelled: bool = False,
         storage: str = "memory",
         num_workers: int = 0,
         seed: int = 0,
@@ -93,12 +96,18 @@ class WellDataModule(pl.LightningDataModule, ABC):
                 why="windows in memory are gathered on the training device, where workers would only be in the way",
                 fix="data.storage=disk",
             )
+        if unlabelled and split == "shuffle":
+            raise ConfigError(
+                "data.unlabelled=true with data.split=shuffle",
+                why="windows are dealt at random there, whatever well they are of",
+                fix="data.split=wells",
+            )
         self.root, self.fake = None if root is None else Path(root).expanduser(), fake
         self.window, self.stride = window, stride or window
         self.split, self.num_folds, self.fold = split, num_folds, fold
         self.batch_size, self.azimuth_layout = batch_size, azimuth_layout
         self.normalize, self.clip = normalize, clip
-        self.strict, self.label_map = strict, label_map
+        self.strict, self.label_map, self.unlabelled = strict, label_map, unlabelled
         self.storage, self.num_workers = storage, num_workers
         self.seed, self.augment = seed, augment
         self.wells: list[Well] = []
@@ -147,7 +156,7 @@ class WellDataModule(pl.LightningDataModule, ABC):
                 problems.append(Problem("error", error.what, error.where, error.why, error.fix))
                 parts = ["" for _ in labelled]
             self.parts = dict(zip([w.name for w in labelled], parts, strict=True))
-            problems += find_leaks(self._wells_of("train"), self._wells_of("validation") + self._wells_of("test"))
+            problems += find_leaks(self._trained_on(), self._wells_of("validation") + self._wells_of("test"))
             problems += find_leaks(self._wells_of("validation"), self._wells_of("test"))
         self.problems = problems
         return problems
@@ -191,6 +200,9 @@ class WellDataModule(pl.LightningDataModule, ABC):
     def _wells_of(self, part: str) -> list[Well]:
         return [w for w in self.wells if self.parts.get(w.name) == part]
 
+    def _trained_on(self) -> list[Well]:
+        return self._wells_of("train") + [w for w in self.wells if self.unlabelled and w.target is None]
+
     def setup(self, stage: str | None = None) -> None:
         """Read, check and cut once; raises DataError with the whole list when something must be fixed."""
         if self._stores:
@@ -205,6 +217,8 @@ class WellDataModule(pl.LightningDataModule, ABC):
                 log.warning("warning: %s", problem.what)
         if any(p.severity == "warning" for p in problems):
             log.warning("(`python -m wellseg.check` with the same data says more about these warnings)")
+        if self.unlabelled and all(w.target is not None for w in self.wells):
+            raise ConfigError("data.unlabelled=true, but every well has labels", fix="data.unlabelled=false")
         if self.storage == "disk":
             self._folder = Path(tempfile.mkdtemp(prefix="wellseg_"))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
@@ -226,7 +240,8 @@ class WellDataModule(pl.LightningDataModule, ABC):
             batches = epoch_batches(train.group_of, 256, seed=0, epoch=0, shuffle=False)
             values = [b.image[:, 0][b.valid].numpy() for b in map(train.gather, batches)]
         else:
-            stores = {p: self._store(self._wells_of(p), p, self.stride if p == "train" else self.window) for p in PARTS}
+            stores = {"train": self._store(self._trained_on(), "train", self.stride, keep_unlabelled=self.unlabelled)}
+            stores |= {p: self._store(self._wells_of(p), p, self.window) for p in PARTS[1:]}
             self._stores = {p: s for p, s in stores.items() if len(s)}
             values = [w.values for w in self._wells_of("train")]
         for part in ("train", "validation"):
@@ -234,13 +249,14 @@ class WellDataModule(pl.LightningDataModule, ABC):
                 raise DataError(f"no {part} window holds a labelled pixel", fix="another data.fold, or more wells")
         self.normalization = fit_normalization(values, self.normalize, self.clip)
 
-    def _store(self, wells: Sequence[Well], name: str, stride: int) -> WindowStore:
+    def _store(self, wells: Sequence[Well], name: str, stride: int, *, keep_unlabelled: bool = False) -> WindowStore:
         folder = None
         if self._folder is not None:
             folder = self._folder / name
             folder.mkdir()
         number_of = {w.name: i for i, w in enumerate(self.wells)}
-        return WindowStore(wells, [number_of[w.name] for w in wells], self.window, stride, folder=folder)
+        numbers = [number_of[w.name] for w in wells]
+        return WindowStore(wells, numbers, self.window, stride, keep_unlabelled=keep_unlabelled, folder=folder)
 
     def store(self, part: str) -> WindowStore | None:
         """The windows of "train", "validation" or "test"; None when the split has no such part."""

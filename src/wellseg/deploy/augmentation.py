@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from torch import Tensor
+import numpy as np
 
 from wellseg.errors import ConfigError
 
@@ -15,18 +15,18 @@ class View(NamedTuple):
     flip_azimuth: bool
     flip_depth: bool
 
-    def apply(self, image: Tensor) -> Tensor:
+    def apply(self, image: np.ndarray) -> np.ndarray:
         """(..., H, W) -> the view, of the same shape."""
-        turned = image.roll(self.shift, -1) if self.shift else image
-        return turned.flip(self._axes()) if self._axes() else turned
+        turned = np.roll(image, self.shift, -1) if self.shift else image
+        return np.flip(turned, self._axes()) if self._axes() else turned
 
-    def undo(self, image: Tensor) -> Tensor:
+    def undo(self, image: np.ndarray) -> np.ndarray:
         """The image that `apply` made this view of."""
-        upright = image.flip(self._axes()) if self._axes() else image
-        return upright.roll(-self.shift, -1) if self.shift else upright
+        upright = np.flip(image, self._axes()) if self._axes() else image
+        return np.roll(upright, -self.shift, -1) if self.shift else upright
 
-    def _axes(self) -> list[int]:
-        return [axis for axis, flip in ((-1, self.flip_azimuth), (-2, self.flip_depth)) if flip]
+    def _axes(self) -> tuple[int, ...]:
+        return tuple(axis for axis, flip in ((-1, self.flip_azimuth), (-2, self.flip_depth)) if flip)
 
 
 class TestTimeAugmentation:
@@ -63,7 +63,7 @@ class TestTimeAugmentation:
         mirrored += [(True, True)] * (self.flip_azimuth and self.flip_depth)
         return [View(shift, *flips) for flips in mirrored for shift in shifts]
 
-    def __call__(self, forward: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    def __call__(self, forward: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> np.ndarray:
         """The mean of `forward` over all views of `image` (B, C, H, W), each put back upright: (B, K, H, W).
 
         forward: image (B, C, H, W) -> probability (B, K, H, W). NaN, in the image or in what forward returns, stays at its

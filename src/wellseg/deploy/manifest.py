@@ -8,8 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from wellseg.errors import ConfigError, DataError
 from wellseg.files import path_sha256, write_bytes
 
@@ -39,10 +37,10 @@ def artifact_record(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    found = {name: version(name) for name in ("wellseg", "numpy")}
-    return {**found, "torch": str(torch.__version__), "python": platform.python_version()}
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of what the numbers depend on: of wellseg, numpy, Python, and the `packages` that compute."""
+    found = {name: version(name) for name in ("wellseg", "numpy", *packages)}
+    return {**found, "python": platform.python_version()}
 
 
 def output_record(folder: Path, path: Path) -> dict[str, Any]:

@@ -5,9 +5,8 @@ from torch import Tensor, nn
 
 from wellseg.data.normalize import Normalization, Normalize
 from wellseg.data.well import NULL_VALUES
+from wellseg.deploy.engine import PRECISIONS
 from wellseg.errors import ConfigError
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def valid_pixels(image: Tensor) -> Tensor:
@@ -29,7 +28,7 @@ class Pipeline(nn.Module):
         super().__init__()
         if precision not in PRECISIONS:
             raise ConfigError(f"unknown precision {precision!r}", fix=f"precision is one of: {', '.join(PRECISIONS)}")
-        self.dtype = PRECISIONS[precision]
+        self.dtype: torch.dtype = getattr(torch, precision)
         self.network = network.to(dtype=self.dtype, memory_format=torch.channels_last)
         self.normalize = Normalize(normalization)
 

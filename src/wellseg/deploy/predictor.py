@@ -1,33 +1,28 @@
-"""A model file as a function of arrays: no Lightning, no Hydra."""
+"""A model file as a function of arrays: no Lightning, no Hydra, and for an ONNX file no torch."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from wellseg import artifact
 from wellseg.data.rows import ArrayRows, RowSource
 from wellseg.data.well import is_null
 from wellseg.deploy.azimuth import Azimuth
-from wellseg.deploy.pipeline import Pipeline
+from wellseg.deploy.engine import Engine, check_columns, open_engine
 from wellseg.deploy.tiling import Band, bands
 from wellseg.errors import ConfigError
-from wellseg.models.summary import depth_reach
 
 BAND_PIXELS = 2048 * 36
 """Pixels that go through the network at once unless told otherwise: some 50 MB of features for the student."""
 
-MOST_WORKERS = 4
-"""Bands that are worked on at once, at most: each takes its memory, and all of it is to stay below 300 MB."""
-
 HALOS_PER_BAND = 8
 """Rows of a band per row of its halo, at least, so that a network that sees far does not spend its time on halos."""
+
+Key = TypeVar("Key")
 
 
 class Predictor:
@@ -35,42 +30,36 @@ class Predictor:
 
     values: float (H, W) or (N, H, W), N images of one size, of any height, in the units of the data set; NaN, an infinity
     or a sentinel (wellseg.data.well.NULL_VALUES) means no data, as does what a masked array masks. Returns float32, NaN where
-    there is no data. Raises ValueError for other shapes and for what is no real number.
+    there is no data. Raises ValueError for other shapes and for what is no real number, ConfigError for a number of
+    columns that the engine does not take.
 
     `threshold` is the one that validation chose: a pixel is a defect when its probability is at least that.
-    `metadata` is what the artefact says of itself.
+    `metadata` is what the model file says of itself.
 
     tta    (forward, image) -> probability, such as wellseg.deploy.augmentation.TestTimeAugmentation; None: the plain pass
     band   rows that go through the network at once, None: as many as make BAND_PIXELS
     width  "auto" or "native", see wellseg.deploy.azimuth
 
-    On a CPU as many bands are worked on at once as torch has threads (`torch.set_num_threads`), each by one thread: bands
-    need not wait for one another, where threads that share an operation wait at its end.
+    As many bands or stacks of images are worked on at once as `engine.workers` says.
     """
 
     def __init__(
         self,
-        pipeline: Pipeline,
-        metadata: dict[str, Any],
+        engine: Engine,
         *,
-        tta: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor] | None = None,
+        tta: Callable[[Callable[[np.ndarray], np.ndarray], np.ndarray], np.ndarray] | None = None,
         band: int | None = None,
         width: str = "auto",
-        device: str | torch.device = "cpu",
     ) -> None:
         if band is not None and band < 1:
             raise ConfigError(f"band={band}", fix="a whole number of at least 1, or null")
-        self.device = torch.device(device)
-        self.pipeline = pipeline.eval().to(self.device)
-        self.metadata = metadata
-        self.threshold: float = metadata["threshold"]
+        self.engine = engine
+        self.metadata: dict[str, Any] = engine.metadata
+        self.threshold: float = engine.metadata["threshold"]
         self._tta, self._band, self._width = tta, band, width
-        self._workers = min(torch.get_num_threads(), MOST_WORKERS) if self.device.type == "cpu" else 1
-        network = pipeline.network
-        # Networks whose up-sampling depends on the height of the input are only defined on windows as in training.
-        self._window = None if getattr(network, "any_height", True) else metadata["input"]["window"]
-        self._stride = getattr(network, "total_stride", (1, 1))[0]
-        self._trained = metadata["input"].get("widths", ())
+        self._window = engine.window
+        # A file that takes one width only resamples whatever is not of that.
+        self._trained = engine.metadata["input"].get("widths", ()) if engine.columns is None else (engine.columns,)
 
     @classmethod
     def from_file(
@@ -78,39 +67,33 @@ class Predictor:
         path: str | Path,
         *,
         precision: str = "float32",
-        device: str | torch.device = "cpu",
+        device: str = "cpu",
         compile: bool = False,
         tta: Callable | None = None,
         band: int | None = None,
         width: str = "auto",
     ) -> "Predictor":
-        """Read a model artefact. Raises ArtifactError.
-
-        precision: float32 or bfloat16. compile: torch.compile, which takes a minute at the first call and pays for logs of
-        millions of rows only.
+        """Read a model file, an artefact or ONNX. Raises ArtifactError, and ConfigError for what such a file cannot do;
+        precision, device and compile: see wellseg.deploy.engine.open_engine.
         """
-        model = artifact.load(path)
-        predictor = cls(
-            Pipeline(model.network, model.normalization, precision),
-            model.metadata, tta=tta, band=band, width=width, device=device,
-        )  # fmt: skip
-        if compile:
-            predictor.pipeline.network.compile(dynamic=True)
-        return predictor
+        engine = open_engine(path, precision=precision, device=device, compile=compile)
+        return cls(engine, tta=tta, band=band, width=width)
 
     @cached_property
     def halo(self) -> tuple[int, int]:
         """Rows (above, below) that the output of a row depends on, over all its places in the sampling grid."""
         if self._window is not None:
             return 0, 0
-        above, below = depth_reach(self.pipeline.network)
+        above, below = self.engine.reach()
         if getattr(self._tta, "symmetric_reach", False):
             above = below = max(above, below)
         return above, below
 
     def azimuth(self, columns: int) -> Azimuth:
         """How a log of `columns` columns meets the widths that the network was trained on; as text, for a manifest."""
-        return Azimuth(columns, self._trained, width=self._width)
+        azimuth = Azimuth(columns, self._trained, width=self._width)
+        check_columns(self.engine, azimuth.network_columns)
+        return azimuth
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         if isinstance(values, np.ma.MaskedArray):
@@ -127,8 +110,8 @@ class Predictor:
         if batch == 1 or self._window not in (None, values.shape[1]):
             return np.stack([self(image) for image in values])
         azimuth = self.azimuth(values.shape[2])
-        pieces = (values[i : i + batch] for i in range(0, len(values), batch))
-        return np.concatenate([self._images(piece, azimuth) for piece in pieces])
+        tasks = ((i, values[i : i + batch]) for i in range(0, len(values), batch))
+        return np.concatenate([p for _, p in self._in_order(tasks, lambda v: self._images(v, azimuth))])
 
     def stream(self, rows: RowSource) -> Iterator[tuple[int, np.ndarray]]:
         """(first row, probabilities (h, W)) of consecutive bands that cover `rows` once; memory does not grow with H.
@@ -141,7 +124,7 @@ class Predictor:
         wide = max(columns, azimuth.network_columns)
         pieces = self._window_pieces(height, wide) if self._window else self._band_pieces(height, wide)
         tasks = ((piece, rows.read(piece.first, piece.last)) for piece in pieces)
-        for piece, probability in self._in_order(tasks, azimuth):
+        for piece, probability in self._in_order(tasks, lambda v: self._image(v, azimuth)):
             yield piece.start, probability[piece.start - piece.first : piece.stop - piece.first]
 
     def _band_pieces(self, height: int, columns: int) -> Iterator[Band]:
@@ -149,7 +132,7 @@ class Predictor:
         above, below = (0, 0) if height <= band else self.halo
         if self._band is None:
             band = max(band, HALOS_PER_BAND * (above + below))
-        return bands(height, band, above, below, self._stride)
+        return bands(height, band, above, below, self.engine.stride)
 
     def _window_pieces(self, height: int, columns: int) -> Iterator[Band]:
         """Bands of whole windows, for networks that are defined on windows only."""
@@ -157,27 +140,23 @@ class Predictor:
         return bands(height, several, 0, 0, self._window)
 
     def _in_order(
-        self, tasks: Iterator[tuple[Band, np.ndarray]], azimuth: Azimuth
-    ) -> Iterator[tuple[Band, np.ndarray]]:
-        if self._workers == 1:
-            yield from ((piece, self._image(values, azimuth)) for piece, values in tasks)
+        self, tasks: Iterator[tuple[Key, np.ndarray]], work: Callable[[np.ndarray], np.ndarray]
+    ) -> Iterator[tuple[Key, np.ndarray]]:
+        """(key, work(values)) of each task (key, values), in their order; few are read ahead of what is done."""
+        workers = self.engine.workers
+        if workers == 1:
+            yield from ((key, work(values)) for key, values in tasks)
             return
-        # OpenMP's number of threads is a setting of the thread that asks.
-        threads = torch.get_num_threads()
-        pool = ThreadPoolExecutor(self._workers, "wellseg", initializer=torch.set_num_threads, initargs=(1,))
-        try:
-            pending: deque[tuple[Band, Future]] = deque()
-            for piece, values in tasks:
-                pending.append((piece, pool.submit(self._image, values, azimuth)))
-                if len(pending) > self._workers:
+        with self.engine.pool() as pool:
+            pending: deque[tuple[Key, Future]] = deque()
+            for key, values in tasks:
+                pending.append((key, pool.submit(work, values)))
+                if len(pending) > workers:
                     done, future = pending.popleft()
                     yield done, future.result()
             while pending:
                 done, future = pending.popleft()
                 yield done, future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)  # threads that are started later take over what was set last
 
     def _image(self, values: np.ndarray, azimuth: Azimuth) -> np.ndarray:
         """One image as recorded (H, W) -> probabilities; in windows where the network knows no others."""
@@ -188,7 +167,6 @@ class Predictor:
         found = self._images(padded.reshape(-1, self._window, columns), azimuth)
         return found.reshape(-1, columns)[:height]
 
-    @torch.inference_mode()
     def _images(self, values: np.ndarray, azimuth: Azimuth) -> np.ndarray:
         """Images as recorded (N, H, W) -> probabilities, NaN where there is no data."""
         null = is_null(values) if azimuth.resampled else None
@@ -196,8 +174,8 @@ class Predictor:
         height = image.shape[1]
         if self._window is None and getattr(self._tta, "symmetric_reach", False):
             # A mirrored image must meet the sampling grid as its band does, wherever that was cut.
-            image = np.pad(image, ((0, 0), (0, -height % self._stride), (0, 0)), constant_values=np.nan)
-        tensor = torch.from_numpy(np.ascontiguousarray(image)).unsqueeze(1).to(self.device)
-        found = self.pipeline(tensor) if self._tta is None else self._tta(self.pipeline, tensor)
-        found = azimuth.from_network(found[:, 0, :height].cpu().numpy())
+            image = np.pad(image, ((0, 0), (0, -height % self.engine.stride), (0, 0)), constant_values=np.nan)
+        image = image[:, None]
+        found = self.engine(image) if self._tta is None else self._tta(self.engine, image)
+        found = azimuth.from_network(found[:, 0, :height])
         return found if null is None else np.where(null, np.float32(np.nan), found)

@@ -74,14 +74,14 @@ def _plain() -> bool:
 
 def _pad_by_concatenation(x: Tensor, pads: Pads) -> Tensor:
     top, bottom, left, right = pads
-    if max(left, right) > 1 and max(left, right) > x.shape[-1]:
+    # A traced graph is used at other widths, so that the width of the moment must not decide.
+    if max(left, right) > 1 and not torch.jit.is_tracing() and max(left, right) > x.shape[-1]:
         width = x.shape[-1]
         x = x.index_select(-1, torch.arange(-left, width + right, device=x.device) % width)
     else:
         columns = [x[..., -left:]] * (left > 0) + [x] + [x[..., :right]] * (right > 0)
         x = torch.cat(columns, -1) if len(columns) > 1 else x
-    rows = [x[:, :, :1].expand(-1, -1, top, -1)] * (top > 0) + [x]
-    rows += [x[:, :, -1:].expand(-1, -1, bottom, -1)] * (bottom > 0)
+    rows = [x[:, :, :1]] * top + [x] + [x[:, :, -1:]] * bottom
     return torch.cat(rows, -2) if len(rows) > 1 else x
 
 

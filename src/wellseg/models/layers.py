@@ -50,7 +50,8 @@ class PixelGroupNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        grouped = x.unflatten(1, (self.groups, -1))
+        batch, channels, height, width = x.shape
+        grouped = x.reshape(batch, self.groups, channels // self.groups, height, width)
         # float32 at least: in half precision the variance of nearly equal channels is all rounding.
         grouped = grouped.float() if x.dtype in (torch.float16, torch.bfloat16) else grouped
         var, mean = torch.var_mean(grouped, dim=2, correction=0, keepdim=True)

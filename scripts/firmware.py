@@ -1,0 +1,80 @@
+#!/usr/bin/env python
+"""`make firmware`: the smallest model image that passes its gate, as a C header beside the runtime, and what it costs.
+
+    python scripts/firmware.py MODEL [--folder outputs/firmware]
+
+Quantizes MODEL with each of CANDIDATES (a finished quantization of the same file is used again), takes the one whose
+image is smallest of those that the gate let pass, and exports it with scripts/firmware_report.py.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from firmware_report import report
+from rich.console import Console
+from rich.table import Table
+
+from wellseg import artifact
+from wellseg.deploy.firmware import export_firmware, image_of
+from wellseg.errors import BAD_INPUT, ConfigError
+from wellseg.files import path_sha256
+from wellseg.quant.compression import REPORT
+
+CANDIDATES = ("int3", "int4", "int8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="a full-precision model.safetensors")
+    parser.add_argument("--folder", type=Path, default=Path("outputs/firmware"))
+    given = parser.parse_args()
+    tried = {quant: quantized(given.model, quant, given.folder / quant) for quant in CANDIDATES}
+    table = Table("quantization", "gate", "model file", "firmware image", "validation Dice", "test Dice")
+    images = {}
+    for quant, found in tried.items():
+        status, scores, image = found["status"], found.get("scores") or {}, "-"
+        if status == "done":
+            try:
+                images[quant] = len(image_of(artifact.load(given.folder / quant / "model.safetensors")))
+                image = f"{images[quant]:,} bytes"
+            except ConfigError as error:
+                image = error.what
+        size = f"{found['result']['bytes']:,} bytes" if "result" in found else "-"
+        table.add_row(quant, status, size, image, *(_dice(scores.get(part)) for part in ("val", "test")))
+    Console(width=140).print(table)
+    if not images:
+        print("error: no quantization passed its gate and fits the firmware", file=sys.stderr)
+        return BAD_INPUT
+    smallest = min(images, key=images.__getitem__)
+    chosen = given.folder / smallest / "model.safetensors"
+    image = export_firmware(chosen, given.folder)
+    print(f"{smallest} it is: {image} and the header and sources beside it\n")
+    print("\n".join(report(chosen, image)))
+    return 0
+
+
+def quantized(model: Path, quant: str, folder: Path) -> dict:
+    """report.json of this quantization of the model, made now unless it is there. Exits where it fails."""
+    path = folder / REPORT
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["source"]["sha256"] == path_sha256(model):
+            print(f"using {folder}", flush=True)
+            return found
+    call = [sys.executable, "-m", "wellseg.quantize", f"artifact={model}", f"quant={quant}", f"hydra.run.dir={folder}"]
+    print("$ python", *call[1:], flush=True)
+    code = subprocess.run(call).returncode
+    if code not in (0, BAD_INPUT) or not path.is_file():  # a refusal by the gate leaves its report
+        raise SystemExit(code or 1)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _dice(scores: dict | None) -> str:
+    return "-" if not scores else f"{scores['before']['dice_per_image']:.4f} -> {scores['after']['dice_per_image']:.4f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

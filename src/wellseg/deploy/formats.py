@@ -1,0 +1,100 @@
+"""The formats that a model can be exported to, and the export itself: write, compare, and only then put in place."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from wellseg import artifact
+from wellseg.artifact import Artifact
+from wellseg.deploy import parity
+from wellseg.deploy.engine import Engine
+from wellseg.deploy.predictor import Predictor
+from wellseg.deploy.torch_engine import TorchEngine
+from wellseg.files import write_bytes
+
+
+class Format(NamedTuple):
+    """How a model is written, as `files`, the first of which is named to `write` and `open`."""
+
+    files: tuple[str, ...]
+    write: Callable[[Artifact, Path], Mapping[str, Any]]
+    open: Callable[[Path, Mapping[str, Any]], Engine]
+
+
+def _write_onnx(model: Artifact, path: Path) -> Mapping[str, Any]:
+    from wellseg.deploy.onnx_export import onnx_bytes
+    from wellseg.deploy.onnx_file import parse_onnx
+
+    content = onnx_bytes(model)
+    path.write_bytes(content)
+    return parse_onnx(content, path)
+
+
+def _open_onnx(path: Path, metadata: Mapping[str, Any]) -> Engine:
+    from wellseg.deploy.onnx_engine import OnnxEngine
+
+    return OnnxEngine.from_file(path)
+
+
+def _write_torch_export(model: Artifact, path: Path) -> Mapping[str, Any]:
+    from wellseg.deploy.torch_export import write_torch_export
+
+    return write_torch_export(model, path)
+
+
+def _open_torch_export(path: Path, metadata: Mapping[str, Any]) -> Engine:
+    from wellseg.deploy.torch_export import ProgramEngine
+
+    return ProgramEngine(path, metadata)
+
+
+def _write_openvino(model: Artifact, path: Path) -> Mapping[str, Any]:
+    from wellseg.deploy.openvino_export import write_openvino
+
+    return write_openvino(model, path)
+
+
+def _open_openvino(path: Path, metadata: Mapping[str, Any]) -> Engine:
+    from wellseg.deploy.openvino_export import OpenvinoEngine
+
+    return OpenvinoEngine(path, metadata)
+
+
+FORMATS = {
+    "onnx": Format(("model.onnx",), _write_onnx, _open_onnx),
+    "torch_export": Format(("model.pt2",), _write_torch_export, _open_torch_export),
+    "openvino": Format(("model.xml", "model.bin"), _write_openvino, _open_openvino),
+}
+
+
+def export(
+    source: Path, form: Format, folder: Path, wells: Sequence[np.ndarray], *, compared: bool = True
+) -> tuple[list[Path], Mapping[str, Any], list[parity.Difference]]:
+    """Write the artefact `source` into `folder`; returns the files, their metadata, and how far they are from it.
+
+    wells: values as recorded (H, W) to compare on; `compared` False leaves that out. A file that does not compute what
+    the artefact does never comes into the folder: raises ArtifactError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".export.", suffix=".tmp", dir=folder))
+    try:
+        first = temporary / form.files[0]
+        metadata = form.write(artifact.load(source), first)
+        differences = []
+        if compared:
+            reference = TorchEngine.from_file(source)
+            # What the file takes only, windows or one width, the artefact is given too.
+            reference.window, reference.columns = metadata["engine"]["window"], metadata["engine"]["columns"]
+            width = "native" if reference.columns is None else "auto"
+            theirs, ours = Predictor(form.open(first, metadata), width=width), Predictor(reference, width=width)
+            differences = parity.compare(ours, theirs, wells)
+            parity.check(differences, form.files[0])
+        for name in form.files:
+            write_bytes(folder / name, (temporary / name).read_bytes())
+    finally:
+        shutil.rmtree(temporary)
+    return [folder / name for name in form.files], metadata, differences

@@ -1,0 +1,160 @@
+"""A model artefact as one ONNX file: null handling, normalisation, network and sigmoid, with the artefact's metadata."""
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from wellseg.artifact import Artifact
+from wellseg.deploy.onnx_engine import INPUT, OUTPUT
+from wellseg.deploy.onnx_file import FORMAT, KEY, KIND
+from wellseg.deploy.pipeline import Pipeline
+from wellseg.errors import ArtifactError, EnvironmentFault
+from wellseg.models.cylinder import Pad
+from wellseg.models.summary import depth_reach
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 18
+_SAMPLE = (43, 37)
+"""Rows and columns of the image that a network of any size is traced on: odd at every scale, so that every crop is seen."""
+
+
+def onnx_bytes(model: Artifact) -> bytes:
+    """The file: input "image" (N, 1, H, W) float32 as recorded, output "probability" (N, K, H, W) float32, NaN without data.
+
+    N is free. H and W are, unless the network's own code decides by them: then they are the window and the first of the
+    widths of training. Metadata: see wellseg.deploy.onnx_file. Raises ArtifactError where the network cannot be exported.
+    """
+    pipeline = Pipeline(model.network, model.normalization).eval()
+    size = window_size(model)
+    graph, fixed = _traced(pipeline, _SAMPLE, free=True), False
+    if graph is None:
+        graph, fixed = _traced(pipeline, size, free=False), True
+    metadata = exported_metadata(model, columns=size[1] if fixed else None)
+    metadata["engine"] |= {"kind": KIND, "opset": OPSET}
+    set_metadata(graph, metadata)
+    return graph.SerializeToString()
+
+
+def window_size(model: Artifact) -> tuple[int, int]:
+    """Rows and columns of the images that the network was trained on; of several widths, the first."""
+    given = model.metadata["input"]
+    return given["window"], (given.get("widths") or [36])[0]
+
+
+def exported_metadata(model: Artifact, *, columns: int | None, windows_only: bool = False) -> dict[str, Any]:
+    """The artefact's metadata, and below "engine" what a Predictor asks the network itself where it has one.
+
+    columns: the only width that the exported network takes, None for any that the padding allows. windows_only: it takes
+    windows of training only, though the network may take any depth.
+    """
+    network, window = model.network, None
+    above = below = 0
+    if windows_only or not getattr(network, "any_height", True):
+        window = model.metadata["input"]["window"]
+    else:
+        above, below = depth_reach(network)
+    engine = {
+        "format": FORMAT,
+        "precision": "float32",
+        "above": above,
+        "below": below,
+        "stride": getattr(network, "total_stride", (1, 1))[0],
+        "window": window,
+        "columns": columns,
+        "least_columns": columns or least_columns(network),
+    }
+    return {**model.metadata, "engine": engine}
+
+
+def set_metadata(graph: "onnx.ModelProto", metadata: Mapping[str, Any]) -> None:
+    """Write `metadata` into an ONNX model, in place of what is there."""
+    import onnx
+
+    onnx.helper.set_model_props(graph, {KEY: json.dumps(metadata, sort_keys=True, allow_nan=False)})
+
+
+def least_columns(network: nn.Module) -> int:
+    """The fewest columns at which no padding is wider than the image that it pads: what the exported graph can do."""
+    pads = [module for module in network.modules() if isinstance(module, Pad)]
+    too_wide: list[bool] = []
+
+    def look(pad: Pad, inputs: tuple) -> None:
+        x = inputs[0][0] if isinstance(inputs[0], tuple) else inputs[0]
+        too_wide.append(max(pad.pads[2:]) > x.shape[-1])
+
+    hooks = [pad.register_forward_pre_hook(look) for pad in pads]
+    channels = next(m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d))
+    try:
+        for columns in range(1, 1 + 2**10):
+            too_wide.clear()
+            with torch.inference_mode():
+                network(torch.zeros(1, channels, 1, columns))
+            if not any(too_wide):
+                return columns
+    finally:
+        for hook in hooks:
+            hook.remove()
+    raise ArtifactError("the network's kernels are wider than any image", fix="smaller model.azimuth_strides")
+
+
+def _traced(pipeline: Pipeline, size: tuple[int, int], *, free: bool) -> "onnx.ModelProto | None":
+    """The graph as traced on images of `size`, for any size where `free`; None where that cannot be, since the network's
+    code decides by a size and the graph would be right for the traced one only.
+    """
+    onnx, optimizer = _tools()
+    axes = {0: "N"} | ({2: "H", 3: "W"} if free else {})
+    buffer = io.BytesIO()
+    image = torch.zeros(2, 1, *size)
+    # The exporter on torch.export takes minutes to prove things about sizes that are halved and halved again; this one
+    # writes down what happens, and parity at several sizes is what proves it.
+    with warnings.catch_warnings(record=True) as said, torch.no_grad():
+        warnings.simplefilter("always")
+        try:
+            torch.onnx.export(
+                pipeline, (image,), buffer, dynamo=False, opset_version=OPSET,
+                input_names=[INPUT], output_names=[OUTPUT], dynamic_axes={INPUT: axes, OUTPUT: axes},
+            )  # fmt: skip
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ArtifactError(
+                "the network cannot be written as ONNX",
+                why=str(error).splitlines()[0][:500],
+                fix="other layers: conf/model/unet_flex.yaml can be written with any of its options",
+            ) from error
+    if free and any(issubclass(w.category, torch.jit.TracerWarning) for w in said):
+        return None
+    with _silent("onnxscript", "onnx_ir"):  # they tell of every constant that they fold
+        return optimizer.optimize(onnx.load_model_from_string(buffer.getvalue()))
+
+
+@contextmanager
+def _silent(*names: str) -> Iterator[None]:
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    try:
+        for logger in levels:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
+
+
+def _tools() -> tuple[Any, Any]:
+    try:
+        import onnx
+        from onnxscript import optimizer
+    except ImportError as error:
+        raise EnvironmentFault(
+            "ONNX files are written by onnx and onnxscript, which cannot be imported",
+            why=str(error),
+            fix="pip install 'wellseg[onnx]'",
+        ) from error
+    return onnx, optimizer

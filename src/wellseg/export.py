@@ -1,0 +1,132 @@
+"""`python -m wellseg.export`: a model for another engine, in one file, compared with the model file before it is there."""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from wellseg.cli import run_command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from omegaconf import DictConfig
+
+log = logging.getLogger("wellseg.export")
+
+ROWS = 2000
+"""Rows of each well that are read for comparing."""
+WELLS = 5
+"""Wells that are read, from all over what there is."""
+
+
+def run(cfg: "DictConfig") -> None:
+    """Write the file and report.json into the output folder. Raises ArtifactError, and leaves no file, where the export
+    does not compute what the artefact does.
+    """
+    from pathlib import Path
+
+    from hydra.core.hydra_config import HydraConfig
+
+    from wellseg import artifact
+    from wellseg.cli import as_path
+    from wellseg.deploy import parity
+    from wellseg.deploy.engine import is_onnx
+    from wellseg.deploy.formats import FORMATS, export
+    from wellseg.errors import ArtifactError, ConfigError
+    from wellseg.files import path_sha256, write_json
+
+    folder = Path(HydraConfig.get().runtime.output_dir).resolve()
+    if cfg.artifact is None:
+        raise ConfigError("export takes artifact=FILE", fix="artifact=DIR/model.safetensors, of a run of train")
+    if cfg.format not in FORMATS:
+        raise ConfigError(f"there is no format={cfg.format}", fix=f"format is one of: {', '.join(FORMATS)}")
+    source, form = as_path(cfg.artifact), FORMATS[cfg.format]
+    if is_onnx(source):
+        raise ArtifactError(
+            f"{source.name} is an export already",
+            where=str(source),
+            fix="artifact= the model.safetensors that it was made from",
+        )
+    metadata = artifact.read_metadata(source)
+    wells, origin = _wells(cfg.input, source, metadata) if cfg.parity else ([], None)
+    files, exported, differences = export(source, form, folder, wells, compared=cfg.parity)
+    report = {
+        "format": cfg.format,
+        "files": [{"name": f.name, "bytes": f.stat().st_size, "sha256": path_sha256(f)} for f in files],
+        "artifact": {"name": source.name, "bytes": source.stat().st_size, "sha256": path_sha256(source)},
+        "engine": exported["engine"],
+        "versions": _versions(cfg.format),
+        "parity": _parity_record(differences, origin) if cfg.parity else None,
+    }
+    write_json(folder / "report.json", report)
+    for line in parity.table(differences):
+        log.info("%s", line)
+    if not cfg.parity:
+        log.warning("not compared with the model file: parity=false")
+    for file in files:
+        log.info("%s (%s bytes)", file, f"{file.stat().st_size:,}")
+
+
+def _wells(given: str | None, source: "Path", metadata: dict[str, Any]) -> "tuple[list[np.ndarray], str]":
+    """Values as recorded (H, W), with nulls, to compare on, and where they are from. Raises DataError, ConfigError."""
+    from wellseg.cli import as_path
+    from wellseg.deploy.parity import synthetic_wells
+
+    path = as_path(given) if given is not None else _data_of_run(source)
+    if path is not None:
+        return _read(path), str(path)
+    return synthetic_wells(metadata), "wells made by code"
+
+
+def _data_of_run(source: "Path") -> "Path | None":
+    """The data folder that the run's configuration beside a model file names, where it is still there."""
+    from pathlib import Path
+
+    import yaml
+
+    try:
+        stored = yaml.safe_load((source.parent / ".hydra" / "config.yaml").read_text(encoding="utf-8"))
+        root = stored["data"]["root"]
+        return Path(root) if Path(root).is_dir() else None
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return None  # not in a run folder, or a run on data without files
+
+
+def _read(path: "Path") -> "list[np.ndarray]":
+    """The first rows of a few wells below `path`. Raises DataError."""
+    import numpy as np
+
+    from wellseg.data.inputs import find_items
+    from wellseg.errors import DataError
+
+    items, _ = find_items([str(path)], "all", [])
+    wells = []
+    for item in items[:: max(len(items) // WELLS, 1)][:WELLS]:
+        if item.patches:
+            wells += [np.concatenate(list(images.values())) for images, _ in [item.read()] if images]
+        else:
+            with item.open() as source:
+                rows = source.read(0, min(source.shape[0], ROWS))
+                wells.append(np.asarray(rows, np.float32).reshape(-1, rows.shape[-1])[:ROWS])
+    if not wells:
+        raise DataError("there are no rows to compare on", where=str(path), fix="another input=, or input=null")
+    return wells
+
+
+def _parity_record(differences: list[Any], origin: str) -> dict[str, Any]:
+    from wellseg.deploy.parity import BAND, TOLERANCE
+
+    shapes = [d.as_dict() for d in differences]
+    return {"data": origin, "tolerance": TOLERANCE, "band_around_threshold": BAND, "shapes": shapes}
+
+
+def _versions(form: str) -> dict[str, str]:
+    from wellseg.deploy.manifest import versions
+
+    return versions(
+        *{"onnx": ("torch", "onnx", "onnxruntime"), "openvino": ("torch", "openvino")}.get(form, ("torch",))
+    )
+
+
+if __name__ == "__main__":
+    run_command("export")

@@ -1,0 +1,217 @@
+"""A model file into a smaller or faster one beside a report: calibrate, quantize, pass the gate, score what was written."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from wellseg import artifact, figures
+from wellseg.artifact import Artifact
+from wellseg.data.module import WellDataModule
+from wellseg.deploy.predictor import Predictor
+from wellseg.errors import ArtifactError, ConfigError
+from wellseg.files import remove_leftovers, write_json
+from wellseg.metrics.segmentation import SegmentationScores
+from wellseg.quant import report
+from wellseg.quant.calibration import as_recorded, gather
+from wellseg.quant.comparison import Comparison, Model, batches, compare
+from wellseg.quant.gate import GateRefusal, Passed, pass_gate
+from wellseg.quant.picture import picture
+from wellseg.quant.quantizer import Calibration, Produced, as_quantizer
+from wellseg.quant.speed import measure
+
+log = logging.getLogger(__name__)
+
+MODELS = ("model.safetensors", "model.onnx")
+REPORT, FIGURE = "report.json", "quantization.png"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a quantization is calibrated and scored with.
+
+    data: split as the model's own run, where these are its data. trainer: gives the device and the limits of what is
+    scored; nothing is run by it. scores: a metric at the model's threshold.
+    """
+
+    data: WellDataModule
+    trainer: pl.Trainer
+    scores: SegmentationScores
+    seed: int
+    test: bool = True
+
+
+def full_precision(path: Path) -> Artifact:
+    """Read the model file to quantize. Raises ArtifactError, also where it is quantized already."""
+    model = artifact.load(path)
+    if model.packed:
+        quantized = model.metadata.get("quantization", {}).get("name")
+        raise ArtifactError(
+            "this model is quantized already" + (f": quant={quantized}" if quantized else ""),
+            where=str(path),
+            why="quantizing it again would add the errors of both, and its report would compare with the wrong model",
+            fix="give the full-precision model that it was made from, the model.safetensors of the training run",
+        )
+    return model
+
+
+def compress(path: Path, settings: Any, around: Surroundings, folder: Path) -> dict[str, Any]:
+    """Quantize the model file `path` as `settings` (of the group quant) say; returns what report.json in `folder` holds.
+
+    Leaves in `folder` the model, report.json and a figure; where the gate refuses, report.json alone, and GateRefusal is
+    raised. What an earlier quantization left there is removed first. Everything but speed is a function of the model
+    file, the settings, the data and the seed.
+    """
+    quantizer = as_quantizer(settings)
+    model = full_precision(path)
+    part = _parts(around)
+    folder.mkdir(parents=True, exist_ok=True)
+    claim(folder)
+    device = around.trainer.strategy.root_device
+    _warn_of_other_data(model, around.data)
+    calibration, wells = gather(around.data, model.normalization, quantizer.calibration_windows, device, around.seed)
+    log.info(
+        "quant=%s: calibrating on %d windows of %d training wells, on %s",
+        quantizer.name, sum(map(len, calibration.normalized)), len(wells), device,
+    )  # fmt: skip
+    found = {
+        "format": report.FORMAT,
+        "status": report.REFUSED,
+        "quant": report.settings_of(settings),
+        "source": report.file_record(path) | {"parent_run": model.metadata.get("parent_run")},
+        "parameters": sum(p.numel() for p in model.network.parameters()),
+        "calibration": {"windows": sum(map(len, calibration.normalized)), "wells": wells, "seed": around.seed},
+        "versions": report.versions(),
+    }
+    before = _predictor(path, device)
+    with tempfile.TemporaryDirectory(prefix=".quantize.", suffix=".tmp", dir=folder) as work:
+        try:
+            passed = _pass_gate(quantizer, model, calibration, before, part["val"], around, Path(work))
+        except GateRefusal as refusal:
+            reason = {"what": refusal.what, "why": refusal.why, "fix": refusal.fix}
+            write_json(folder / REPORT, found | {"gate": report.gate_of(settings, refusal.steps), "refusal": reason})
+            raise
+        served = _device(passed.produced.path, device)
+        after = _predictor(passed.produced.path, device)
+        test = (
+            compare(before, after, _windows(around.data, "test", part["test"]), around.scores) if part["test"] else None
+        )
+        values = as_recorded(around.data.store("validation").gather(part["val"][0]))
+        found |= {
+            "status": report.DONE,
+            "result": report.file_record(passed.produced.path),
+            "threshold": report.threshold_of(model.threshold, passed.validation),
+            "policy": {
+                "empty": around.scores.empty,
+                "split": around.data.split,
+                "split_of_the_model": _same_data(model, around.data),
+                "leaky": around.data.leaky,
+                "window": around.data.window,
+            },
+            "scores": {"val": report.scores_of(passed.validation), "test": report.scores_of(test)},
+            "gate": report.gate_of(settings, passed.steps),
+            "speed": measure(before if served == device else _predictor(path, served), after, values, served),
+            "layers": passed.produced.layers,
+        }
+        _tell_of_threshold(found["threshold"])
+        figures.save(picture(found), folder / FIGURE)
+        write_json(folder / REPORT, found)
+        os.replace(passed.produced.path, folder / passed.produced.path.name)
+    return found
+
+
+def _pass_gate(
+    quantizer: Any,
+    model: Artifact,
+    calibration: Calibration,
+    before: Model,
+    validation: list[Any],
+    around: Surroundings,
+    work: Path,
+) -> Passed:
+    numbers = count()
+
+    def make(wide: Sequence[str]) -> Produced:
+        place = work / str(next(numbers))
+        place.mkdir()
+        return quantizer.quantize(model, calibration, place, wide)
+
+    def score(produced: Produced) -> Comparison:
+        after = _predictor(produced.path, calibration.device)
+        return compare(before, after, _windows(around.data, "validation", validation), around.scores)
+
+    return pass_gate(quantizer, make, score)
+
+
+def _parts(around: Surroundings) -> dict[str, list[Any]]:
+    """Window numbers of validation and test in batches, within the trainer's limits."""
+    trainer, data = around.trainer, around.data
+    found = {
+        "val": batches(data, "validation", trainer.limit_val_batches),
+        "test": batches(data, "test", trainer.limit_test_batches) if around.test else [],
+    }
+    if not found["val"]:
+        raise ConfigError(
+            f"trainer.limit_val_batches={trainer.limit_val_batches} leaves nothing to validate on",
+            why="validation decides whether a quantized model passes its gate",
+            fix="trainer.limit_val_batches=1.0",
+        )
+    return found
+
+
+def _windows(data: WellDataModule, part: str, numbers: list[Any]) -> Any:
+    store = data.store(part)
+    return (store.gather(n) for n in numbers)
+
+
+def _predictor(path: Path, device: torch.device) -> Predictor:
+    """The file as it is served, fed with the data's own columns: what training scored."""
+    return Predictor.from_file(path, device=str(_device(path, device)), width="native")
+
+
+def _device(path: Path, device: torch.device) -> torch.device:
+    """Where the file is run: ONNX files run on the processor."""
+    return torch.device("cpu") if path.suffix == ".onnx" else device
+
+
+def claim(folder: Path) -> None:
+    """Remove what an earlier quantization left in `folder`. Raises ConfigError where the folder holds a model that none made."""
+    taken = [name for name in MODELS if (folder / name).exists()]
+    if taken and not (folder / REPORT).is_file():
+        raise ConfigError(
+            "this folder holds another model",
+            where=str(folder / taken[0]),
+            why="the quantized one would replace it",
+            fix="another hydra.run.dir",
+        )
+    remove_leftovers(folder)
+    for name in (*MODELS, REPORT, FIGURE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _same_data(model: Artifact, data: WellDataModule) -> bool:
+    metadata = model.metadata
+    return metadata.get("data_fingerprint") == data.fingerprint() and metadata.get("parts") == data.parts
+
+
+def _warn_of_other_data(model: Artifact, data: WellDataModule) -> None:
+    if not _same_data(model, data):
+        log.warning(
+            "warning: these are not the data and the split that the model was trained with: wells that it was trained on may "
+            "be among those that it is scored on here, and others among those that calibrate it"
+        )
+
+
+def _tell_of_threshold(threshold: dict[str, Any]) -> None:
+    if threshold["validation_would_choose"] != threshold["kept"]:
+        log.info(
+            "threshold %.2f is kept; on validation %.2f would now give a Dice per image of %.4f rather than %.4f",
+            *(threshold[k] for k in ("kept", "validation_would_choose", "dice_per_image_chosen_anew", "dice_per_image_kept")),
+        )  # fmt: skip

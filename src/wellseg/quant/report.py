@@ -1,0 +1,112 @@
+"""What a quantization costs and gains: report.json, and the table at the end of the command."""
+
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from wellseg.files import path_sha256
+from wellseg.quant.comparison import SCORES, Comparison
+
+FORMAT = 1
+DONE, REFUSED = "done", "refused"
+_PARTS = {"val": "validation", "test": "test"}
+
+
+def file_record(path: Path) -> dict[str, Any]:
+    """A model file by name, hash and size; the size is the whole file's: weights, scales, header."""
+    return {"name": path.name, "sha256": path_sha256(path), **size(path.stat().st_size)}
+
+
+def size(count: int) -> dict[str, float | int]:
+    """Bytes, also in units of 1000 (kB) and of 1024 (KiB)."""
+    return {"bytes": count, "kB": round(count / 1000, 3), "KiB": round(count / 1024, 3)}
+
+
+def scores_of(comparison: Comparison | None) -> dict[str, Any] | None:
+    """One part of the data in report.json; None where it was not scored."""
+    if comparison is None:
+        return None
+    return {
+        "windows": comparison.windows,
+        "before": comparison.before,
+        "after": comparison.after,
+        "probability_difference": comparison.difference,
+        "mask_agreement": comparison.agreement,
+    }
+
+
+def threshold_of(threshold: float, validation: Comparison) -> dict[str, Any]:
+    """The threshold that was kept, and what choosing it anew on validation would have given."""
+    best, dice = validation.best
+    kept = validation.after["dice_per_image"]
+    # Of equal scores the metric names the one nearest to 0.5: that is no reason to leave the model's own.
+    return {
+        "kept": threshold,
+        "validation_would_choose": threshold if dice <= kept else best,
+        "dice_per_image_kept": kept,
+        "dice_per_image_chosen_anew": dice,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {name: version(name) for name in ("wellseg", "pytorch-lightning", "numpy", "safetensors")}
+    return {**found, "torch": str(torch.__version__), "python": platform.python_version()}
+
+
+def gate_of(settings: Any, steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """The gate in report.json; steps as wellseg.quant.gate gives them."""
+    return {
+        "score": "dice_per_image on validation",
+        "max_dice_drop": settings.max_dice_drop,
+        "fallback": settings.fallback,
+        "widened": [step["widened"] for step in steps if step["widened"]],
+        "steps": steps,
+    }
+
+
+def settings_of(settings: Any) -> dict[str, Any]:
+    """The choice of the group quant, as plain values."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items()}
+
+
+def table(report: dict[str, Any]) -> Table:
+    """Sizes, scores, agreement and speed, before and after, of a report whose status is DONE."""
+    shown = Table(title=f"quant={report['quant']['name']}, threshold {report['threshold']['kept']:.2f}")
+    for column in ("", "before", "after", "change"):
+        shown.add_column(column, justify="right" if column else "left")
+    before, after = report["source"], report["result"]
+    shown.add_row(
+        "bytes on disk",
+        f"{before['bytes']:,}",
+        f"{after['bytes']:,}",
+        f"{after['bytes'] / before['bytes']:.3f} of the size",
+    )
+    shown.add_row("KiB", f"{before['KiB']:,.1f}", f"{after['KiB']:,.1f}", "")
+    for part, name in _PARTS.items():
+        scores = report["scores"][part]
+        if scores is None:
+            continue
+        for score in SCORES:
+            old, new = scores["before"][score], scores["after"][score]
+            known = old is not None and new is not None
+            change = f"{100 * (new - old):+.2f} points" if known else ""
+            shown.add_row(f"{name} {score}", _number(old), _number(new), change)
+        difference, agreement = scores["probability_difference"], scores["mask_agreement"]
+        shown.add_row(f"{name} |difference|", "", f"{difference['mean']:.2e}", f"at most {difference['max']:.3f}")
+        shown.add_row(
+            f"{name} masks agree", "", _number(agreement["dice_per_image"]), f"pooled {agreement['dice_pooled']:.4f}"
+        )
+    for key, name in (("latency_ms_batch_1", "ms for a window"), ("windows_per_s_batch_256", "windows/s, 256 at once")):
+        speed = report["speed"][key]
+        shown.add_row(name, f"{speed['before']:,.2f}", f"{speed['after']:,.2f}", f"{speed['ratio']:.2f} times as fast")
+    return shown
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,125 @@
+"""Weights and activations in 8 bits, for speed: an ONNX file that integer engines run as integers."""
+
+import copy
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import nn
+
+from wellseg.artifact import Artifact
+from wellseg.errors import ConfigError
+from wellseg.files import write_bytes
+from wellseg.models.layers import ConvBlock
+from wellseg.models.unet_flex import UNetFlex
+from wellseg.quant import ranges
+from wellseg.quant.quantizer import Calibration, Produced
+from wellseg.quant.simulation import Simulation
+from wellseg.quant.tuning import finetune
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StaticScheme:
+    """How activations and weights become bytes. Raises ConfigError for values that cannot be honoured.
+
+    calibration  where the ranges of activations end, see wellseg.quant.ranges: minmax, percentile or entropy;
+                 percentile of them, 0..100
+    equalize     bring the channels of every feature map to one range, see wellseg.quant.equalize
+    weight_bits  8, or 7 for processors without VNNI, whose 16-bit sums of two products overflow at 8
+    finetune_*   Adam steps, windows per step and rate of quantization-aware fine-tuning against the full-precision answers
+    fallback     refuse: there is no wider kind of byte
+    """
+
+    name: str
+    calibration: str = "minmax"
+    percentile: float = 99.99
+    equalize: bool = True
+    weight_bits: int = 8
+    finetune_steps: int = 600
+    finetune_batch: int = 16
+    finetune_lr: float = 6e-5
+    calibration_windows: int = 1024
+    max_dice_drop: float | None = 0.005
+    fallback: str = "refuse"
+
+    def __post_init__(self) -> None:
+        drop = self.max_dice_drop
+        for key, holds, wanted in (
+            ("calibration", self.calibration in ranges.METHODS, f"one of {', '.join(ranges.METHODS)}"),
+            ("percentile", 0 < self.percentile <= 100, "above 0 and at most 100"),
+            ("weight_bits", self.weight_bits in (7, 8), "8 or 7"),
+            ("finetune_steps", self.finetune_steps >= 0, "a whole number from 0"),
+            ("finetune_batch", self.finetune_batch >= 1, "a whole number from 1"),
+            ("finetune_lr", self.finetune_lr > 0, "above 0"),
+            ("calibration_windows", self.calibration_windows >= 1, "a whole number from 1"),
+            ("max_dice_drop", drop is None or 0 <= drop <= 1, "0..1, or null"),
+            ("fallback", self.fallback == "refuse", "refuse: no layer can be kept wider in an integer engine"),
+        ):
+            if not holds:
+                raise ConfigError(
+                    f"quant.{key}={getattr(self, key)!r} is not possible",
+                    where=f"quantization {self.name}",
+                    fix=f"quant.{key} is {wanted}",
+                )
+
+    def quantize(self, model: Artifact, calibration: Calibration, folder: Path, wide: Sequence[str] = ()) -> Produced:
+        """Write folder / "model.onnx"; the same arguments give the same bytes.
+
+        Layers: per convolution with an activation its name, 8 bits, "damage" (see Simulation.damages) of the file's
+        weights and "damage_untuned" of the ones before fine-tuning. Raises ConfigError for networks of other kinds.
+        """
+        assert not wide, "fallback=refuse never widens"
+        check(model.network)
+        from wellseg.quant import static_graph
+
+        network = copy.deepcopy(model.network).to(calibration.device)
+        simulation = Simulation(
+            network, calibration.normalized, method=self.calibration, percentile=self.percentile,
+            per_channel=self.equalize, highest=2 ** (self.weight_bits - 1) - 1,
+        )  # fmt: skip
+        untuned = simulation.damages(calibration.normalized[0])
+        if self.finetune_steps:
+            losses = finetune(
+                simulation, network, calibration.normalized, model.threshold,
+                steps=self.finetune_steps, batch=self.finetune_batch, lr=self.finetune_lr, seed=calibration.seed,
+            )  # fmt: skip
+            tenth = max(len(losses) // 10, 1)
+            log.info(
+                "quant=%s: fine-tuned, loss %.2g in the first tenth of the steps, %.2g in the last",
+                self.name, sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth,
+            )  # fmt: skip
+        damages = simulation.damages(calibration.normalized[0])
+        record = {**asdict(self), "windows": sum(map(len, calibration.normalized)), "seed": calibration.seed}
+        built = static_graph.build(simulation, model, {"quantization": record})
+        path = folder / "model.onnx"
+        write_bytes(path, built.SerializeToString(deterministic=True))
+        layers = [
+            {"name": name, "bits": 8, "damage": damages[name], "damage_untuned": untuned[name], "wide": True}
+            for name in damages
+        ]
+        return Produced(path, layers)
+
+
+def check(network: nn.Module) -> None:
+    """Raise ConfigError unless an integer engine can run `network`: UNetFlex of LeakyReLU or ReLU with linear resampling."""
+    if not isinstance(network, UNetFlex):
+        raise ConfigError(
+            f"activations of {type(network).__name__} cannot be quantized",
+            why="equalization and the integer graph are written for model=unet_flex",
+            fix="a model of unet_flex, or quantize the weights alone: quant=int8",
+        )
+    blocks = [m for m in network.modules() if isinstance(m, ConvBlock)]
+    for what, holds, wanted in (
+        ("down", all(d.kind == "decimate" for d in network.downs), "decimate"),
+        ("up", all(u.kind == "bilinear" for u in network.ups), "bilinear"),
+        ("activation", all(isinstance(b.activation, nn.LeakyReLU | nn.ReLU) for b in blocks), "leaky_relu or relu"),
+        ("normalization", all(isinstance(b.norm, nn.Identity | nn.BatchNorm2d) for b in blocks), "none or batch"),
+    ):
+        if not holds:
+            raise ConfigError(
+                f"activations of a network with this model.{what} cannot be quantized",
+                fix=f"model.{what}={wanted}, or quantize the weights alone: quant=int8",
+            )

@@ -1,0 +1,222 @@
+"""A network's weights in few bits: what a Scheme asks for, step by step."""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellseg.errors import ConfigError
+from wellseg.packed import PackedTensor, code_range, encode
+from wellseg.quant import mixed
+from wellseg.quant.columns import CONVOLUTIONS, from_matrix, to_matrix
+from wellseg.quant.correction import correct_bias, mean_outputs
+from wellseg.quant.finetune import finetune
+from wellseg.quant.gptq import input_moments, round_columns
+from wellseg.quant.mixed import Grid
+from wellseg.quant.scheme import Scheme
+from wellseg.quant.tensors import quantize_tensor
+
+log = logging.getLogger(__name__)
+
+STATISTICS_WINDOWS = 256
+"""Windows, the first ones, from which moments, means and errors are taken; fine-tuning sees all."""
+
+SENSITIVITY_WINDOWS = 64
+"""Windows for mixed precision, which runs the network once for every grid of every layer."""
+
+# Rounding against moments and fine-tuning change codes, and with them what a lossless coding makes of them.
+_CODING_MARGIN = 0.01
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """network: in evaluation mode, with the dequantized weights. packed: these weights by name in its state_dict.
+
+    layers: plain values, one entry per packed weight in running order: "name", "shape", "bits", "bytes" (codes, zero
+    points and scales, before any coding), "weight_error" (root mean square, relative to that of the weight),
+    "output_error" (the same of the layer's output for the full-precision network's inputs; None where it never runs) and
+    "sqnr_db", -20 log10 of that.
+    kept: names of weights with two or more axes that stay in float32, since they are no convolution's.
+    """
+
+    network: nn.Module
+    packed: dict[str, PackedTensor]
+    layers: list[dict[str, Any]]
+    kept: list[str]
+
+
+def quantize(
+    network: nn.Module, scheme: Scheme, inputs: Sequence[Tensor], *, seed: int = 0, progress: Progress | None = None
+) -> Quantized:
+    """Quantize the convolutions of `network`, which is left as it is, for storage as `scheme` asks.
+
+    inputs: normalised batches (B, C, H, W) of training windows, on the device of `network`; there the work is done.
+    progress: called with (what is done, steps done, steps). The same arguments give the same weights on one machine.
+    Raises ConfigError for `wide_layers` that the network does not have and for a `max_bytes` that cannot be met.
+    """
+    full, quantized = deepcopy(network).eval(), deepcopy(network).eval()
+    tell = progress or (lambda *_: None)
+    few = _first(inputs, STATISTICS_WINDOWS)
+    means = mean_outputs(full, _convolutions(full), few)
+    convolutions = _convolutions(quantized)
+    # Those that never run come last; they are rounded like the others, only without data.
+    names = [*means, *(name for name in convolutions if name not in means)]
+    keys = {name: f"{name}.weight".lstrip(".") for name in names}
+    kept = [n for n, p in network.named_parameters() if p.dim() > 1 and n not in keys.values()]
+    if kept:
+        log.warning("warning: %d weights are no convolution's and stay in float32: %s", len(kept), ", ".join(kept[:5]))
+    grids = _grids(full, list(keys.values()), scheme, few, tell)
+
+    packed: dict[str, PackedTensor] = {}
+    before_rounding: dict[str, Tensor] = {}
+    for done, name in enumerate(names, 1):
+        layer, key = convolutions[name], keys[name]
+        packed[key], before_rounding[key] = _round(quantized, layer, grids[key], scheme, few)
+        _set(layer, packed[key])
+        if scheme.bias_correction and name in means:
+            correct_bias(quantized, layer, means[name], few)
+        tell("rounding", done, len(names))
+    if scheme.finetune_steps:
+        packed = finetune(
+            full, quantized, packed, before_rounding, inputs,
+            steps=scheme.finetune_steps, lr=scheme.finetune_lr, seed=seed,
+            progress=lambda done, steps: tell("fine-tuning", done, steps),
+        )  # fmt: skip
+    _check_size(packed, scheme)
+    errors = _output_errors(full, convolutions, few)
+    layers = [_describe(keys[n], full.get_submodule(n).weight, packed[keys[n]], errors.get(n)) for n in names]
+    return Quantized(quantized, packed, layers, kept)
+
+
+def _convolutions(network: nn.Module) -> dict[str, nn.Module]:
+    return {name: module for name, module in network.named_modules() if isinstance(module, CONVOLUTIONS)}
+
+
+def _first(inputs: Sequence[Tensor], windows: int) -> list[Tensor]:
+    found = []
+    for batch in inputs:
+        if windows > 0:
+            found.append(batch[:windows])
+        windows -= len(batch)
+    return found
+
+
+def _grids(
+    network: nn.Module, keys: list[str], scheme: Scheme, inputs: Sequence[Tensor], tell: Progress
+) -> dict[str, Grid]:
+    """The grid of every weight, by name; `keys` are in running order."""
+    unknown = set(scheme.wide_layers) - set(keys)
+    if unknown:
+        raise ConfigError(
+            f"quant.wide_layers names what is no convolution's weight: {', '.join(sorted(unknown))}",
+            why=f"there are {', '.join(keys[:20])}{', ...' if len(keys) > 20 else ''}",
+        )
+    ends = {*keys[: scheme.wide_first], *keys[len(keys) - min(scheme.wide_last, len(keys)) :]}
+    several = scheme.bits if isinstance(scheme.bits, Sequence) else (scheme.bits,)
+    wide = Grid(max(scheme.wide_bits, *several), scheme.scale)
+    fixed = {key: wide for key in keys if key in ends or key in scheme.wide_layers}
+    if len(several) == 1:
+        return {key: fixed.get(key, Grid(several[0], scheme.scale)) for key in keys}
+    # Where codes are coded, rare ones cost little: a range that cuts nothing off may then be the better one.
+    scales = dict.fromkeys([scheme.scale] if scheme.coding == "none" else [scheme.scale, "max"])
+    free = [Grid(bits, scale) for bits in several for scale in scales]
+    options = mixed.measure(
+        network, {key: [fixed[key]] if key in fixed else free for key in keys},
+        lambda weight, grid: _nearest(weight, grid, scheme), _first(inputs, SENSITIVITY_WINDOWS), scheme.coding,
+        progress=lambda done, steps: tell("measuring sensitivity", done, steps),
+    )  # fmt: skip
+    budget = scheme.max_bytes if scheme.coding == "none" else int(scheme.max_bytes * (1 - _CODING_MARGIN))
+    try:
+        return mixed.allocate(options, budget)
+    except ValueError as error:
+        raise ConfigError(
+            f"quant.max_bytes={scheme.max_bytes} cannot be met", why=str(error), fix="allow more, or smaller quant.bits"
+        ) from error
+
+
+def _nearest(weight: Tensor, grid: Grid, scheme: Scheme) -> PackedTensor:
+    return quantize_tensor(
+        weight, grid.bits,
+        symmetric=scheme.symmetric, granularity=scheme.granularity, group_size=scheme.group_size, scale=grid.scale,
+    )  # fmt: skip
+
+
+def _round(
+    network: nn.Module, layer: nn.Module, grid: Grid, scheme: Scheme, inputs: Sequence[Tensor]
+) -> tuple[PackedTensor, Tensor]:
+    """The weight of `layer`, a module of `network`, packed; and what was rounded to its codes, of its shape and device."""
+    weight = layer.weight.detach()
+    tensor = _nearest(weight, grid, scheme)
+    if scheme.rounding == "nearest":
+        return tensor, weight.clone()
+    moments = input_moments(network, layer, inputs)
+    zero = torch.zeros_like(tensor.scale) if tensor.zero is None else tensor.zero.float()
+    spread = (g[:, None].expand(-1, tensor.group).reshape(weight.shape).to(weight.device) for g in (tensor.scale, zero))
+    rounded = round_columns(
+        to_matrix(layer, weight), moments, *(to_matrix(layer, g) for g in spread), *code_range(tensor.bits)
+    )
+    codes, compensated = (from_matrix(layer, matrix) for matrix in rounded)
+    return replace(tensor, codes=codes.cpu().contiguous()), compensated
+
+
+@torch.no_grad()
+def _set(layer: nn.Module, tensor: PackedTensor) -> None:
+    layer.weight.copy_(tensor.dequantize())
+
+
+def _check_size(packed: Mapping[str, PackedTensor], scheme: Scheme) -> None:
+    if scheme.max_bytes is None:
+        return
+    size = encode(packed, scheme.coding)[0].numel()
+    if size > scheme.max_bytes:
+        raise ConfigError(
+            f"the weights take {size:,} bytes, more than quant.max_bytes={scheme.max_bytes}",
+            where=f"quantization {scheme.name}",
+            fix="allow more, or fewer quant.bits, or several, of which every layer gets what fits",
+        )
+
+
+@torch.no_grad()
+def _output_errors(
+    network: nn.Module, quantized: Mapping[str, nn.Module], inputs: Sequence[Tensor]
+) -> dict[str, float]:
+    """By layer the root mean square of the change of its output for the inputs it has in `network`, relative to the output."""
+    sums: dict[str, Tensor] = {}
+
+    def record(name: str, x: Tensor, output: Tensor) -> None:
+        change = quantized[name](x) - output
+        powers = torch.stack([t.double().square().sum() for t in (change, output)])
+        sums[name] = sums.get(name, 0.0) + powers
+
+    handles = [
+        module.register_forward_hook(lambda _module, args, output, name=name: record(name, args[0], output))
+        for name, module in _convolutions(network).items()
+    ]
+    try:
+        for batch in inputs:
+            network(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: float((change / power).sqrt()) if power > 0 else 0.0 for name, (change, power) in sums.items()}
+
+
+def _describe(key: str, weight: Tensor, tensor: PackedTensor, output_error: float | None) -> dict[str, Any]:
+    weight = weight.detach().cpu().float()
+    norm = float(weight.norm())
+    return {
+        "name": key,
+        "shape": list(weight.shape),
+        "bits": tensor.bits,
+        "bytes": encode({key: tensor}, "none")[0].numel(),
+        "weight_error": float((tensor.dequantize() - weight).norm()) / norm if norm else 0.0,
+        "output_error": output_error,
+        "sqnr_db": -20 * math.log10(output_error) if output_error else None,
+    }

@@ -14,7 +14,19 @@ from wellseg import config
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
-DECISIVE = ("data", "augment", "model", "loss", "optimizer", "scheduler", "metrics", "trainer", "seed", "batch_size")
+DECISIVE = (
+    "data",
+    "augment",
+    "model",
+    "loss",
+    "distill",
+    "optimizer",
+    "scheduler",
+    "metrics",
+    "trainer",
+    "seed",
+    "batch_size",
+)
 """Groups and keys in which a kept run must agree with the one that is asked for."""
 
 
@@ -77,7 +89,8 @@ def _portable(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     if "model" not in plain:  # scoring: the trainer's epochs are of no account
         plain["trainer"] = {"precision": plain["trainer"]["precision"]}
     flat = dict(_flat(plain)) | {k: choices[k] for k in plain if k in choices}
-    flat.pop("data.root", None)
+    for place in ("data.root", "distill.teachers", "distill.recipe"):
+        flat.pop(place, None)
     return flat
 
 

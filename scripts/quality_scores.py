@@ -202,10 +202,9 @@ def cut_change(
     predictor: Predictor, wells: Mapping[str, Well], found: Mapping[str, np.ndarray], restored: bool
 ) -> tuple[int, float | None]:
     """`cut_by` and `cut_change` of Consistency. Away from the ends means by the receptive field, or by one window."""
-    network = predictor.pipeline.network
-    stride = network.total_stride[0]
+    stride, window = predictor.engine.stride, predictor.engine.window
     by = stride * -(-CUT // stride)
-    above, below = predictor.halo if network.any_height else [predictor.metadata["input"]["window"]] * 2
+    above, below = predictor.halo if window is None else (window, window)
     change = None
     cut = predict(predictor, wells, slice(by, EXACT_ROWS), restored=restored)
     for name, well in wells.items():

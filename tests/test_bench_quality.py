@@ -25,8 +25,7 @@ class Pointwise:
     """A predictor whose answer is a property of the pipe: neither rolls nor cuts move it."""
 
     def __init__(self, window=None):
-        self.pipeline = SimpleNamespace(network=SimpleNamespace(total_stride=(8, 8), any_height=window is None))
-        self.metadata = {"input": {"window": window}}
+        self.engine = SimpleNamespace(stride=8, window=window)
         self.halo = (4, 4)
 
     def __call__(self, values):

@@ -100,6 +100,13 @@ def test_a_file_that_computes_something_else_is_deleted(model, tmp_path, monkeyp
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["export.log"]
 
 
+def test_a_halo_that_is_too_small_is_found_out(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_export, "depth_reach", lambda network: (0, 0))
+    done = export(model, tmp_path / "out", code=2)
+    assert "1 x 601 x 36" in done.stderr
+    assert not (tmp_path / "out" / "model.onnx").exists()
+
+
 def test_without_parity_nothing_is_compared_and_the_report_says_so(model, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_export, "onnx_bytes", broken(model))
     done = export(model, tmp_path / "out", "parity=false")

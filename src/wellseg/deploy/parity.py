@@ -16,6 +16,9 @@ TOLERANCE = 1e-5
 BAND = 1e-4
 """Masks must be the same outside this distance of a probability from the threshold."""
 
+BAND_ROWS = 200
+"""Rows at a time in which the exported file gets the longest image, which the artefact sees in one piece."""
+
 _SPOILT = 0.02
 """Share of pixels that are made to mean "no data", in every way that a log can say so."""
 

@@ -26,6 +26,8 @@ ERRORS = {
     "output_error": "error of the layer's output",
     "damage": "change of the probabilities",
 }
+LEAST = 1e-5
+"""Masks that agree entirely are drawn as if they differed by this much: the axis is logarithmic."""
 
 
 def draw_curve(models: Mapping[str, Mapping[str, Sequence[tuple[str, Any]]]], path: Path) -> None:
@@ -40,7 +42,7 @@ def draw_curve(models: Mapping[str, Mapping[str, Sequence[tuple[str, Any]]]], pa
             style = {"color": color, "marker": marker, "ls": line, "ms": 5, "lw": 1.2, "label": method}
             size = [r["bytes"] / 1000 for r in results]
             for axis, part in zip(row, PARTS, strict=False):
-                axis.plot(size, [1 - agreement(r, part) for r in results], **style)
+                axis.plot(size, [max(1 - agreement(r, part), LEAST) for r in results], **style)
             row[2].plot(size, [points(r, "test", "dice_per_image")[1] for r in results], **style)
         for axis, part in zip(row, PARTS.values(), strict=False):
             axis.set(yscale="log", title=f"{label}: masks, {part}", ylabel="1 - Dice per image against full precision")

@@ -74,20 +74,20 @@ CURVE = (
 
 @dataclass(frozen=True)
 class Source:
-    """A full-precision model file, and the folder `runs`/`name` for what is made of it. root: the real wells, or None
-    where nothing is to be made. seed: of the calibration windows."""
+    """A full-precision model file, the folder `runs`/`name` for what is made of it, and the real wells in `root`.
+    seed: of the calibration windows."""
 
     name: str
     path: Path
     runs: Path
-    root: Path | None
+    root: Path
     seed: int = 0
 
-    def result(self, setting: Setting) -> dict[str, Any] | None:
-        """What `setting` makes of the model: the kept result, a new one, or None where there is neither it nor a root.
+    def result(self, setting: Setting, *, make: bool) -> dict[str, Any] | None:
+        """What `setting` makes of the model: the kept result where it fits, else a new one, or None unless `make`.
 
-        "bytes" of the whole file, "layers" (see wellseg.quant.storage.Quantized), and by part, "val" and "test", the
-        "scores" before and after, as in report.json.
+        "parameters", "bytes" of the whole file, "wells" of the calibration, "layers" (see
+        wellseg.quant.storage.Quantized), and by part, "val" and "test", the "scores" before and after, as in report.json.
         """
         file = self.runs / self.name / setting.name / RESULT
         asked = self._asked(setting)
@@ -95,11 +95,19 @@ class Source:
             found = json.loads(file.read_text())
             if found["made_of"] == asked:
                 return found
-        if self.root is None:
+        if not make:
             return None
         found = {"made_of": asked, **self._quantized(setting, file.parent)}
         write_json(file, found)
         return found
+
+    def split(self) -> dict[str, list[int]]:
+        """The numbers of the wells of every part."""
+        numbers = {part: set() for part in ("train", *PARTS.values())}
+        for well in self._data.wells:
+            if self._data.parts.get(well.name) in numbers:
+                numbers[self._data.parts[well.name]].add(int(well.group.rpartition("_")[2]))
+        return {part: sorted(found) for part, found in numbers.items()}
 
     @cached_property
     def sha256(self) -> str:
@@ -123,7 +131,9 @@ class Source:
         for part in PARTS:
             kept = iter(self._full[part])
             found[part] = scores_of(compare(lambda _, kept=kept: next(kept), after, self._windows(part), scores))
-        return {"bytes": made.path.stat().st_size, "wells": wells, "layers": made.layers, "scores": found}
+        count = sum(p.numel() for p in model.network.parameters())
+        size = made.path.stat().st_size
+        return {"parameters": count, "bytes": size, "wells": wells, "layers": made.layers, "scores": found}
 
     @cached_property
     def _data(self) -> CorroSegDataModule:

@@ -57,7 +57,9 @@ def rows_table(full_bytes: int, results: Mapping[str, Result | None]) -> str:
         return NOTHING
     first = next(iter(made.values()))
     before = [f"{100 * first['scores'][part]['before'][score]:.2f}" for part, score in columns]
-    rows = [["full precision", 32, f"{full_bytes:,}", f"{full_bytes / 1024:,.1f}", *before, *[None] * len(columns), None]]
+    rows = [
+        ["full precision", 32, f"{full_bytes:,}", f"{full_bytes / 1024:,.1f}", *before, *[None] * len(columns), None]
+    ]
     for name, result in results.items():
         if result is None:
             rows.append([name, "not made yet", *[None] * (len(head) - 2)])
@@ -135,21 +137,22 @@ def curve_table(points_of: Mapping[str, Sequence[tuple[str, Result]]]) -> str:
 # --- about one million parameters at 4 bits against 577 thousand at 8 -------------------------------------------------
 
 
-def million_table(large: Sequence[Result], small: Sequence[Result], names: tuple[str, str]) -> str:
-    """Mean and standard deviation over seeds, in full precision and quantized; large[i] and small[i] share a seed."""
-    if not large or not small:
-        return "(Needs runs of both models, see the command.)"
+def million_table(pairs: Sequence[tuple[Result, Result]]) -> str:
+    """Mean and standard deviation over seeds, in full precision and quantized; a pair is the larger and the smaller
+    network of one seed."""
+    if not pairs:
+        return NOTHING
     columns = [(part, score) for part in PARTS for score in DICE]
-    head = ["", "seeds", "bytes", *(f"Dice {DICE[score]}, {PARTS[part]}" for part, score in columns)]
+    head = ["parameters", "", "seeds", "bytes", *(f"Dice {DICE[score]}, {PARTS[part]}" for part, score in columns)]
     rows = []
-    for name, found in zip(names, (large, small), strict=True):
-        for side, what in (("before", "full precision"), ("after", "quantized")):
+    for found in zip(*pairs, strict=True):
+        several = {layer["bits"] for layer in found[0]["layers"]}
+        for side, what in (("before", "full precision"), ("after", f"{min(several)} bits")):
             size = spread([r["bytes"] for r in found], 0) if side == "after" else None
             values = [[100 * r["scores"][part][side][score] for r in found] for part, score in columns]
-            rows.append([f"{name}, {what}", len(found), size, *(spread(v, 2) for v in values)])
-    pairs = list(zip(large, small, strict=False))
+            rows.append([f"{found[0]['parameters']:,}", what, len(found), size, *(spread(v, 2) for v in values)])
     gains = [[points(a, *c)[0] - points(b, *c)[0] for a, b in pairs] for c in columns]
-    rows.append(["quantized, gain of the larger, seed by seed", len(pairs), None, *(spread(g, 2, sign="+") for g in gains)])
+    rows.append(["gain", "quantized, seed by seed", len(pairs), None, *(spread(g, 2, sign="+") for g in gains)])
     return table(head, rows)
 
 

@@ -30,7 +30,8 @@ class Scheme:
     wide_first, wide_last: as many convolutions at either end, in running order, get `wide_bits`. wide_layers: names of
     further weights that get them, as in the state_dict; the gate adds some.
     coding: lossless coding of the file's integers. calibration_windows: windows of the training part that are looked at.
-    finetune_steps, finetune_lr: Adam steps of quantization-aware fine-tuning against the full-precision network's outputs.
+    finetune_steps, finetune_lr: Adam steps of quantization-aware fine-tuning against the full-precision network's outputs,
+    and their rate relative to the root mean square of each weight.
     max_dice_drop: the most Dice (0..1) that validation may lose; None lets everything pass. fallback: what happens beyond
     it, widening the worst layers until it holds, or refusing. max_bytes: the most the weights may take in the file.
     """
@@ -49,7 +50,7 @@ class Scheme:
     wide_layers: Sequence[str] = ()
     coding: str = "none"
     finetune_steps: int = 0
-    finetune_lr: float = 1e-4
+    finetune_lr: float = 2e-3
     calibration_windows: int = 256
     max_dice_drop: float | None = 0.005
     fallback: str = "layers"

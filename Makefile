@@ -57,7 +57,7 @@ outputs/default/model.safetensors: | $(READY)
 	$(BIN)/python -m wellseg.train hydra.run.dir=outputs/default
 
 quantize: $(READY) $(MODEL) ## a model in 4 bits with a report (MODEL=FILE ARGS="quant=int8 ...")
-	$(BIN)/python -m wellseg.quantize artifact=$(MODEL) $(or $(ARGS),quant=int4)
+	$(BIN)/python -m wellseg.quantize artifact=$(MODEL) $(if $(findstring quant=,$(ARGS)),,quant=int4) $(ARGS)
 
 export: $(READY) $(MODEL) ## a model as ONNX, checked against its own (MODEL=FILE ARGS="format=...")
 	$(BIN)/python -m wellseg.export artifact=$(MODEL) $(ARGS)

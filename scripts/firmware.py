@@ -17,11 +17,12 @@ from firmware_report import report
 from rich.console import Console
 from rich.table import Table
 
-from wellseg import artifact
+from wellseg import artifact, build, config
 from wellseg.deploy.firmware import export_firmware, image_of
 from wellseg.errors import BAD_INPUT, ConfigError
 from wellseg.files import path_sha256
 from wellseg.quant.compression import REPORT
+from wellseg.quant.report import settings_of
 
 CANDIDATES = ("int3", "int4", "int8")
 
@@ -59,17 +60,23 @@ def main() -> int:
 def quantized(model: Path, quant: str, folder: Path) -> dict:
     """report.json of this quantization of the model, made now unless it is there. Exits where it fails."""
     path = folder / REPORT
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["source"]["sha256"] == path_sha256(model):
-            print(f"using {folder}", flush=True)
-            return found
+    settings = settings_of(build.part(config.load("quantize", [f"quant={quant}"]), "quant", {"quant": quant}))
+    asked = {"source": path_sha256(model), "quant": json.loads(json.dumps(settings))}
+
+    def made() -> dict | None:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        mine = {"source": found.get("source", {}).get("sha256"), "quant": found.get("quant")}
+        return found if mine == asked else None
+
+    if found := made():
+        print(f"using {folder}", flush=True)
+        return found
     call = [sys.executable, "-m", "wellseg.quantize", f"artifact={model}", f"quant={quant}", f"hydra.run.dir={folder}"]
     print("$ python", *call[1:], flush=True)
     code = subprocess.run(call).returncode
-    if code not in (0, BAD_INPUT) or not path.is_file():  # a refusal by the gate leaves its report
-        raise SystemExit(code or 1)
-    return json.loads(path.read_text(encoding="utf-8"))
+    if found := made():  # a refusal by the gate leaves its report, too
+        return found
+    raise SystemExit(code or 1)
 
 
 def _dice(scores: dict | None) -> str:

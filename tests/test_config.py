@@ -21,9 +21,10 @@ def test_help_needs_neither_torch_nor_hydra(command):
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stderr
     assert f"wellseg.{command} key=value" in out.stdout
-    if command != "predict":  # which takes files, not data sets
+    if command not in ("predict", "export"):  # which take files, not data sets
         assert re.search(r"^  data +corroseg", out.stdout, flags=re.M)
-        assert "synthetic*" in out.stdout or command == "evaluate"
+        assert "synthetic*" in out.stdout or command in ("evaluate", "quantize")
+    assert ("Groups (" in out.stdout) == (command != "export")
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,8 @@ def test_home_null_and_sweeps_of_paths():
     assert cli.quote_path("hydra.run.dir=x y") == "hydra.run.dir='x y'"
     assert cli.quote_path("model.thickness=4,8", sweep=True) == "model.thickness=4,8"
     assert cli.quote_path("data.root='x y'") == "data.root='x y'"
+    assert cli.quote_path("distill.teachers=[/a b/é (1).x, /c]") == "distill.teachers=['/a b/é (1).x','/c']"
+    assert cli.quote_path("input=['x y',z]") == "input=['x y',z]"
 
 
 def test_sweeps_are_checked_before_the_first_job():

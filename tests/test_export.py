@@ -37,7 +37,7 @@ def export(model, folder, *more, code=0):
 
 def test_one_file_and_a_report_of_five_shapes(model, exported):
     folder, done = exported
-    report = json.loads((folder / "report.json").read_text())
+    report = json.loads((folder / "export.json").read_text())
     content = (folder / "model.onnx").read_bytes()
     assert report["files"] == [
         {"name": "model.onnx", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -47,7 +47,7 @@ def test_one_file_and_a_report_of_five_shapes(model, exported):
     assert all(s["passed"] and s["difference"] <= 1e-5 and not s["masks"] for s in report["parity"]["shapes"])
     assert report["parity"]["data"] == "wells made by code"
     assert done.stdout.count(" x 36 ") >= 4
-    assert sorted(p.name for p in folder.iterdir()) == ["export.log", "model.onnx", "report.json"]
+    assert sorted(p.name for p in folder.iterdir()) == ["export.json", "export.log", "model.onnx"]
 
 
 def test_the_file_is_a_predictor(model, exported):
@@ -111,7 +111,7 @@ def test_without_parity_nothing_is_compared_and_the_report_says_so(model, tmp_pa
     monkeypatch.setattr(onnx_export, "onnx_bytes", broken(model))
     done = export(model, tmp_path / "out", "parity=false")
     assert "not compared" in done.stdout
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["parity"] is None
+    assert json.loads((tmp_path / "out" / "export.json").read_text())["parity"] is None
 
 
 def test_an_export_that_fails_leaves_the_one_before(model, exported, tmp_path, monkeypatch):
@@ -124,7 +124,7 @@ def test_an_export_that_fails_leaves_the_one_before(model, exported, tmp_path, m
 def test_wells_of_the_users_are_compared_on(model, tmp_path):
     np.save(tmp_path / "well.npy", values_of(100))
     export(model, tmp_path / "out", f"input={tmp_path / 'well.npy'}")
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["parity"]["data"] == str(tmp_path / "well.npy")
+    assert json.loads((tmp_path / "out" / "export.json").read_text())["parity"]["data"] == str(tmp_path / "well.npy")
 
 
 def test_the_wells_of_the_run_are_found(model, tmp_path):
@@ -135,7 +135,7 @@ def test_the_wells_of_the_run_are_found(model, tmp_path):
     (run / ".hydra" / "config.yaml").write_text(f"data:\n  root: {tmp_path / 'wells'}\n")
     (run / "model.safetensors").write_bytes(model.read_bytes())
     export(run / "model.safetensors", run)
-    assert json.loads((run / "report.json").read_text())["parity"]["data"] == str(tmp_path / "wells")
+    assert json.loads((run / "export.json").read_text())["parity"]["data"] == str(tmp_path / "wells")
 
 
 def export_apart(model, folder, *more):
@@ -148,7 +148,7 @@ def export_apart(model, folder, *more):
 @pytest.mark.slow
 def test_torch_export_runs_without_our_code(model, tmp_path):
     export_apart(model, tmp_path, "format=torch_export")
-    report = json.loads((tmp_path / "report.json").read_text())
+    report = json.loads((tmp_path / "export.json").read_text())
     assert [f["name"] for f in report["files"]] == ["model.pt2"]
     engine = ProgramEngine(tmp_path / "model.pt2", artifact.read_metadata(model) | {"engine": report["engine"]})
     np.testing.assert_allclose(Predictor(engine)(values_of(36)), wellseg.load(model)(values_of(36)), atol=1e-5)
@@ -157,7 +157,7 @@ def test_torch_export_runs_without_our_code(model, tmp_path):
 @pytest.mark.slow
 def test_openvino_gets_its_two_files(model, tmp_path):
     export_apart(model, tmp_path, "format=openvino")
-    report = json.loads((tmp_path / "report.json").read_text())
+    report = json.loads((tmp_path / "export.json").read_text())
     assert [f["name"] for f in report["files"]] == ["model.xml", "model.bin"]
     assert all(s["passed"] for s in report["parity"]["shapes"])
 

@@ -40,9 +40,22 @@ def test_what_does_not_fit_or_would_leak_is_refused(first, tmp_path, overrides, 
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
+def test_windows_dealt_at_random_are_of_wells_that_score_here(tmp_path):
+    assert train(tmp_path / "shuffled", "data.split=shuffle").returncode == 0
+    model = tmp_path / "shuffled" / "model.safetensors"
+    out = train(tmp_path / "run", f"pretrained={model}")
+    assert out.returncode == 2
+    assert "trained on wells that validate or test here" in out.stderr
+    out = train(tmp_path / "leaky", f"pretrained={model}", "data.split=shuffle")
+    assert out.returncode == 0, out.stderr
+    origin = artifact.read_metadata(tmp_path / "leaky" / "model.safetensors")["pretrained_from"]
+    assert origin == {"name": "shuffled", "weights_sha256": artifact.read_metadata(model)["weights_sha256"]}
+
+
 def test_other_wells_may_be_scored_by_any_model(first, tmp_path):
     out = train(tmp_path / "run", f"pretrained={first}", "data.fold=1", "data.wells_seed=1")
     assert out.returncode == 0, out.stderr
+    assert "comes from other data" in out.stdout
 
 
 def test_a_missing_file_is_named(tmp_path):

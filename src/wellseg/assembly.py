@@ -18,6 +18,7 @@ from wellseg.callbacks.plateau import StepPlateau
 from wellseg.checkpoints import AtomicCheckpointIO
 from wellseg.data.module import WellDataModule
 from wellseg.errors import ConfigError
+from wellseg.quant.quantizer import as_quantizer
 from wellseg.task import SegmentationTask
 
 _EXPECTED_WARNINGS = (
@@ -48,6 +49,7 @@ class Assembly:
     task: SegmentationTask
     trainer: pl.Trainer
     callbacks: dict[str, pl.Callback] = field(default_factory=dict)
+    pretrained_from: dict[str, str] | None = None  # name and weights_sha256 of the model that training started from
     quant: Any = None  # settings by which the finished model is quantized, or None
 
 
@@ -73,6 +75,9 @@ def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assem
     datamodule = build.part(cfg, "data", choices, augment=build.part(cfg, "augment", choices))
     datamodule.setup()
     network = build.part(cfg, "model", choices)
+    quant = build.part(cfg, "quant", choices)
+    if quant is not None:  # now, not when the network has been trained
+        as_quantizer(quant).check(network)
     optimizer = build.part(cfg, "optimizer", choices)
     build.attempt(cfg, "optimizer", choices, lambda: optimizer(network.parameters()))
     task = SegmentationTask(
@@ -100,7 +105,7 @@ def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assem
     if logger is None:  # Lightning refuses a monitor that has nowhere to write
         callbacks = {k: c for k, c in callbacks.items() if not isinstance(c, LearningRateMonitor)}
     trainer = build_trainer(cfg, folder, choices, callbacks, logger)
-    return Assembly(datamodule, task, trainer, callbacks, build.part(cfg, "quant", choices))
+    return Assembly(datamodule, task, trainer, callbacks, quant=quant)
 
 
 def assemble_for_scoring(

@@ -133,7 +133,7 @@ def _check_folder(name: str, overrides: Sequence[str]) -> None:
                 "the run folder cannot be written",
                 where=folder,
                 why=error.strerror or str(error),
-                fix="another output=" if name == "predict" else "another hydra.run.dir",
+                fix="another output=" if name in ("predict", "export") else "another hydra.run.dir",
             ) from error
 
 
@@ -226,14 +226,16 @@ def quote_path(override: str, *, sweep: bool = False) -> str:
     key, equals, value = override.partition("=")
     if not equals or key.lstrip("+") not in PATH_KEYS or value in ("", "null", "auto") or "${" in value:
         return override
-    if value[0] in "'\"[":
+    listed = value[0] == "[" and value[-1] == "]" and not any(quote in value for quote in "'\"")
+    if value[0] in "'\"[" and not listed:
         return override
     swept = sweep and not key.startswith("hydra.")
-    pieces = value.split(",") if swept else [value]
-    pieces = [os.path.expanduser(piece) for piece in pieces]
+    pieces = value[1:-1].split(",") if listed else value.split(",") if swept else [value]
+    pieces = [os.path.expanduser(piece.strip() if listed else piece) for piece in pieces]
     if not key.startswith("hydra."):
         pieces = [os.path.abspath(piece) for piece in pieces]
-    return f"{key}={','.join(map(_quoted, pieces))}"
+    joined = ",".join(map(_quoted, pieces))
+    return f"{key}=[{joined}]" if listed else f"{key}={joined}"
 
 
 def _quoted(text: str, quote: str = "'") -> str:
@@ -308,17 +310,19 @@ def help_text(name: str) -> str:
     lines = [
         f"python -m wellseg.{name} key=value ...      {COMMANDS[name]}",
         "",
-        "Groups (group=choice; * is the default):",
     ]
+    if defaults:
+        lines.append("Groups (group=choice; * is the default):")
     for group in defaults:
         offered = [f"{c}*" if c == defaults[group] else c for c in config.choices(group)]
         lines.append(_wrapped(f"  {group:<12}", offered))
-    lines += ["", "Keys (key=value):"]
+    lines += [*([""] if defaults else []), "Keys (key=value):"]
     for line in text.split("\nhydra:")[0].splitlines():
         if found := re.match(r"^(\w+): (.*?)(?:\s+# (.*))?$", line):
             key, value, comment = found.groups()
             lines.append(f"  {key}={value}".ljust(27) + f" {comment or ''}")
-    lines += ["", "A group's keys are set as group.key=value; those of the defaults are:"]
+    if defaults:
+        lines += ["", "A group's keys are set as group.key=value; those of the defaults are:"]
     for group, choice in defaults.items():
         path = config.folder() / group / f"{choice}.yaml"
         if path.is_file():

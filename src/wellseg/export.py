@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wellseg.export")
 
+REPORT = "export.json"
+"""Not report.json: that is a quantization's, which may write to the folder of its own only."""
 ROWS = 2000
 """Rows of each well that are read for comparing."""
 WELLS = 5
@@ -20,12 +22,13 @@ WELLS = 5
 
 
 def run(cfg: "DictConfig") -> None:
-    """Write the file and report.json into the output folder. Raises ArtifactError, and leaves no file, where the export
+    """Write the file and export.json into the output folder. Raises ArtifactError, and leaves no file, where the export
     does not compute what the artefact does.
     """
     from pathlib import Path
 
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     from wellseg import artifact
     from wellseg.cli import as_path
@@ -35,7 +38,11 @@ def run(cfg: "DictConfig") -> None:
     from wellseg.errors import ArtifactError, ConfigError
     from wellseg.files import path_sha256, write_json
 
-    folder = Path(HydraConfig.get().runtime.output_dir).resolve()
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir).resolve()
+    asked = any(o.startswith("output=") for o in hydra.overrides.task)
+    if asked and as_path(str(cfg.output)) != folder and hydra.mode != RunMode.MULTIRUN:
+        raise ConfigError("output= and hydra.run.dir= name two folders", fix="output= is enough")
     if cfg.artifact is None:
         raise ConfigError("export takes artifact=FILE", fix="artifact=DIR/model.safetensors, of a run of train")
     if cfg.format not in FORMATS:
@@ -58,7 +65,7 @@ def run(cfg: "DictConfig") -> None:
         "versions": _versions(cfg.format),
         "parity": _parity_record(differences, origin) if cfg.parity else None,
     }
-    write_json(folder / "report.json", report)
+    write_json(folder / REPORT, report)
     for line in parity.table(differences):
         log.info("%s", line)
     if not cfg.parity:
@@ -67,14 +74,15 @@ def run(cfg: "DictConfig") -> None:
         log.info("%s (%s bytes)", file, f"{file.stat().st_size:,}")
 
 
-def _wells(given: str | None, source: "Path", metadata: dict[str, Any]) -> "tuple[list[np.ndarray], str]":
+def _wells(given: Any, source: "Path", metadata: dict[str, Any]) -> "tuple[list[np.ndarray], str]":
     """Values as recorded (H, W), with nulls, to compare on, and where they are from. Raises DataError, ConfigError."""
     from wellseg.cli import as_path
     from wellseg.deploy.parity import synthetic_wells
 
-    path = as_path(given) if given is not None else _data_of_run(source)
-    if path is not None:
-        return _read(path), str(path)
+    named = [given] if isinstance(given, str) else list(given or [])
+    paths = [as_path(str(path)) for path in named] or [p for p in [_data_of_run(source)] if p is not None]
+    if paths:
+        return _read(paths), ", ".join(map(str, paths))
     return synthetic_wells(metadata), "wells made by code"
 
 
@@ -92,14 +100,14 @@ def _data_of_run(source: "Path") -> "Path | None":
         return None  # not in a run folder, or a run on data without files
 
 
-def _read(path: "Path") -> "list[np.ndarray]":
-    """The first rows of a few wells below `path`. Raises DataError."""
+def _read(paths: "list[Path]") -> "list[np.ndarray]":
+    """The first rows of a few wells below `paths`. Raises DataError."""
     import numpy as np
 
     from wellseg.data.inputs import find_items
     from wellseg.errors import DataError
 
-    items, _ = find_items([str(path)], "all", [])
+    items, _ = find_items([str(path) for path in paths], "all", [])
     wells = []
     for item in items[:: max(len(items) // WELLS, 1)][:WELLS]:
         if item.patches:
@@ -109,7 +117,9 @@ def _read(path: "Path") -> "list[np.ndarray]":
                 rows = source.read(0, min(source.shape[0], ROWS))
                 wells.append(np.asarray(rows, np.float32).reshape(-1, rows.shape[-1])[:ROWS])
     if not wells:
-        raise DataError("there are no rows to compare on", where=str(path), fix="another input=, or input=null")
+        raise DataError(
+            "there are no rows to compare on", where=", ".join(map(str, paths)), fix="another input=, or input=null"
+        )
     return wells
 
 

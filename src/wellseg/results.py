@@ -171,6 +171,7 @@ def _metadata(parts: Assembly, results: dict[str, Any], folder: Path) -> dict[st
         },
         "parent_run": folder.name,
         **({"distilled_from": distillation.origins} if distillation else {}),
+        **({"pretrained_from": parts.pretrained_from} if parts.pretrained_from else {}),
     }
 
 

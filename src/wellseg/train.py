@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
+    from wellseg.artifact import Artifact
     from wellseg.assembly import Assembly
 
 log = logging.getLogger("wellseg.train")
@@ -54,8 +55,14 @@ def run(cfg: "DictConfig") -> float | None:
         parts = assemble(cfg, folder, choices)
         if checkpoint is not None:
             compare(parts.task.state_dict(), read(checkpoint)["state_dict"], str(checkpoint))
-        elif cfg.pretrained is not None:
-            _start_from(as_path(cfg.pretrained), parts)
+        if cfg.pretrained is not None:
+            origin = _check_origin(as_path(cfg.pretrained), parts)
+            parts.pretrained_from = {
+                "name": as_path(cfg.pretrained).parent.name,
+                "weights_sha256": origin.metadata["weights_sha256"],
+            }
+            if checkpoint is None:
+                parts.task.network.load_state_dict(origin.network.state_dict())
         if first and begun:  # only now: what cannot be built must not replace the record of what was
             record(cfg, hydra, folder / ".hydra")
         print_summary(parts)
@@ -72,24 +79,24 @@ def run(cfg: "DictConfig") -> float | None:
             return finish(cfg, parts, folder)
 
 
-def _start_from(path: "Path", parts: "Assembly") -> None:
-    """Begin with the weights of a model file. Raises where they do not fit, or where they have seen wells that score here."""
+def _check_origin(path: "Path", parts: "Assembly") -> "Artifact":
+    """The model file that training starts from. Raises where it does not fit, or has seen wells that score here."""
     from wellseg.artifact import compare, load
     from wellseg.errors import ConfigError
 
-    model, data = load(path), parts.datamodule
+    model = load(path)
     compare(parts.task.network.state_dict(), model.network.state_dict(), str(path))
-    if model.metadata.get("data_fingerprint") == data.fingerprint():
-        seen = {well for well, part in model.metadata.get("parts", {}).items() if part == "train"}
-        scored = sorted(well for well in seen if data.parts[well] != "train")
-        if scored:
-            raise ConfigError(
-                "the pretrained model was trained on wells that validate or test here",
-                where=str(path),
-                why=", ".join(scored),
-                fix="the data.num_folds and data.fold that it was trained with, or another model",
-            )
-    parts.task.network.load_state_dict(model.network.state_dict())
+    seen = parts.datamodule.scored_wells_seen(model.metadata)
+    if seen:
+        raise ConfigError(
+            "the pretrained model was trained on wells that validate or test here",
+            where=str(path),
+            why=", ".join(seen),
+            fix="the data.split, data.num_folds and data.fold that it was trained with, or another model",
+        )
+    if seen is None and not parts.datamodule.leaky:
+        log.warning("%s comes from other data: whether it has seen the wells scored here is unknown", path)
+    return model
 
 
 if __name__ == "__main__":

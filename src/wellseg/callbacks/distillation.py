@@ -198,17 +198,15 @@ class _Teacher:
 
     def check_against(self, data: WellDataModule) -> None:
         """Refuse a teacher that has learnt what is to score the student; say what else about it is odd."""
-        parts = self._metadata.get("parts") or {}
-        same = self._metadata.get("data_fingerprint") == data.fingerprint()
-        held_out = [w for w, part in data.parts.items() if part != "train" and parts.get(w) == "train"]
-        if same and held_out:
+        held_out = data.scored_wells_seen(self._metadata)
+        if held_out:
             raise ConfigError(
                 f"the teacher was trained on {', '.join(held_out)}, which this run scores",
                 where=str(self._path),
                 why="what it knows of them would reach the student, and validation and test would be too good",
                 fix="the data.split, data.num_folds and data.fold of the teacher's run, or a teacher of this split",
             )
-        if not same and not data.leaky:
+        if held_out is None and not data.leaky:
             log.warning(
                 "teacher %s comes from other data: whether it has seen the wells scored here is unknown", self.name
             )

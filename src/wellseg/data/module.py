@@ -180,6 +180,16 @@ class WellDataModule(pl.LightningDataModule, ABC):
         """
         self._known_split = (fingerprint, dict(parts))
 
+    def scored_wells_seen(self, metadata: Mapping[str, Any]) -> list[str] | None:
+        """Wells that validate or test here and that the model of this artefact metadata was trained on.
+
+        None where it comes from other data, so that nothing is known. A model of split="shuffle" has seen every well.
+        """
+        if metadata.get("data_fingerprint") != self.fingerprint():
+            return None
+        theirs = metadata.get("parts") or {}
+        return [w for w, part in self.parts.items() if part != "train" and theirs.get(w, "train") == "train"]
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint says of the data (Lightning's hook)."""
         return {"fingerprint": self.fingerprint(), "parts": dict(self.parts)}

@@ -42,6 +42,15 @@ def quantize(model, folder, *arguments):
     return out
 
 
+def export(model, folder):
+    pytest.importorskip("onnx")
+    return command("export", f"artifact={model}", f"output={folder}", "parity=false")
+
+
+def contents(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".log" and p.name != ".lock"}
+
+
 def report_of(folder):
     return json.loads((folder / "report.json").read_text())
 
@@ -228,7 +237,11 @@ def test_what_is_missing_is_said(trained, tmp_path):
         ([f"artifact={model}", "quant=int8", "metrics.threshold=0.3"], "keeps the threshold"),
         ([f"artifact={model}", "quant=int8", "trainer.limit_val_batches=0"], "nothing to validate on"),
         ([f"artifact={model}", "quant=int8", "quant.bits=9"], "quant.bits"),
-        ([f"artifact={model}", "quant=int8", "quant.name=a/b"], "quant.name=a/b"),
+        ([f"artifact={model}", "quant=int8", "quant.name=a/b"], "quant.name='a/b'"),
+        ([f"artifact={model}", "quant=int8", "quant.name=5"], "quant.name=5"),
+        ([f"artifact={model}", "quant=int8_static", "quant.name=.."], "quant.name='..'"),
+        ([f"artifact={model}", "quant=int8_static", "quant.finetune_steps=1.5"], "quant.finetune_steps=1.5"),
+        ([f"artifact={model}", "quant=mixed", "quant.max_bytes=1"], "quant.max_bytes=1 cannot be met"),
         ([f"artifact={model}", "quant=int8", "data.split=random"], "data.split=random"),
     ):
         out = command("quantize", *arguments, f"hydra.run.dir={tmp_path / 'q'}", cwd=tmp_path)
@@ -270,14 +283,72 @@ def test_weights_of_zero_and_of_nan(trained, tmp_path):
 def test_another_model_is_never_overwritten(trained, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(trained[0], run)
-    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.suffix not in (".log", "")}
-    out = quantize(run / "model.safetensors", run, "quant=int8")
+    out = export(run / "model.safetensors", run)
+    assert out.returncode == 0, out.stderr
+    before = contents(run)
+    for model, message in (
+        (run / "model.safetensors", "the model to quantize lies in this folder"),
+        (trained[0] / "model.safetensors", "this folder holds another model"),
+    ):
+        out = quantize(model, run, "quant=int8")
+        assert out.returncode == 2
+        assert message in out.stderr
+        assert contents(run) == before
+
+
+def test_what_else_lies_beside_a_quantization_is_never_overwritten(trained, tmp_path):
+    """Neither the report of something else, nor a model that is not the one of the quantization's report."""
+    source = trained[0] / "model.safetensors"
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "report.json").write_text('{"format": "onnx", "files": []}')
+    shutil.copytree(trained[0] / "quantized" / "int8", tmp_path / "b")
+    assert export(tmp_path / "b" / "model.safetensors", tmp_path / "b").returncode == 0
+    shutil.copytree(trained[0] / "quantized" / "int8", tmp_path / "c")
+    shutil.copy(source, tmp_path / "c")
+    for name, message in (("a", "another report"), ("b", "another model"), ("c", "another model")):
+        before = contents(tmp_path / name)
+        out = quantize(source, tmp_path / name, "quant=int8")
+        assert out.returncode == 2
+        assert message in out.stderr
+        assert contents(tmp_path / name) == before
+
+
+def test_a_mistake_leaves_what_was_there(trained, tmp_path):
+    model = trained[0] / "model.safetensors"
+    assert quantize(model, tmp_path, "quant=int8", "seed=1").returncode == 0
+    before = contents(tmp_path)
+    for arguments in (
+        ["quant=int8", "trainer.limit_val_batches=0"],
+        ["quant=int4", "quant.wide_layers=[x]"],
+        ["quant=mixed", "quant.max_bytes=1"],
+    ):
+        assert quantize(model, tmp_path, *arguments).returncode == 2
+        assert contents(tmp_path) == before
+    assert quantize(model, tmp_path, "quant=int8", "quant.bits=4").returncode == 0
+    assert report_of(tmp_path)["quant"]["bits"] == 4
+    assert OmegaConf.load(tmp_path / ".hydra" / "config.yaml").quant.bits == 4
+
+
+def test_a_leaky_split_is_never_the_models_own(tmp_path):
+    arguments = [*TINY, "data.split=shuffle", "trainer.max_epochs=1", "logger=none", "test=false"]
+    out = command("train", *arguments, *NAIVE, "quant.max_dice_drop=null", f"hydra.run.dir={tmp_path}")
+    assert out.returncode == 0, out.stderr
+    assert "no model says which ones it was trained on" in out.stdout
+    policy = report_of(tmp_path / "quantized" / "int8")["policy"]
+    assert (policy["leaky"], policy["split_of_the_model"]) == (True, False)
+
+
+def test_a_network_that_the_quantization_cannot_take_is_not_trained(tmp_path):
+    arguments = [*TINY, "model.up=nearest", "quant=int8_static", "logger=none"]
+    out = command("train", *arguments, f"hydra.run.dir={tmp_path}")
     assert out.returncode == 2
-    assert "another model" in out.stderr
-    assert {p: p.read_bytes() for p in before} == before
+    assert "model.up=bilinear" in out.stderr
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_full_disk_leaves_no_half_model(trained, tmp_path, monkeypatch):
+    earlier = shutil.copytree(trained[0] / "quantized" / "int8", tmp_path / "earlier")
+    before = contents(earlier)
     fsync = os.fsync
 
     def full(descriptor):
@@ -287,10 +358,13 @@ def test_a_full_disk_leaves_no_half_model(trained, tmp_path, monkeypatch):
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    out = quantize(trained[0] / "model.safetensors", tmp_path, "quant=int8")
-    assert out.returncode == 4
-    assert "the disk is full" in out.stderr
-    assert {p.name for p in tmp_path.iterdir()} == {".hydra", ".lock", "quantize.log"}
+    for folder in (tmp_path / "q", earlier):
+        out = quantize(trained[0] / "model.safetensors", folder, "quant=int8")
+        assert out.returncode == 4
+        assert "the disk is full" in out.stderr
+        left = {p.name for p in before if folder == earlier}
+        assert {p.name for p in folder.iterdir()} == {".hydra", ".lock", "quantize.log"} | left
+    assert {p: p.read_bytes() for p in before} == before
 
 
 def test_a_foreign_safetensors_file_is_refused(tmp_path):

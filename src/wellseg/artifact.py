@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import json
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import wellseg.models
 from wellseg import packed as packing
 from wellseg.data.normalize import Normalization
 from wellseg.errors import ArtifactError
-from wellseg.files import write_bytes
+from wellseg.files import is_onnx, write_bytes
 from wellseg.packed import PackedTensor
 
 PLAIN, PACKED = 1, 2
@@ -114,20 +114,32 @@ def load(path: str | Path) -> Artifact:
     """Read an artefact written by `save`. Raises ArtifactError unless every weight fits; nothing is loaded partially."""
     path = Path(path)
     metadata, state = _read(path, weights=True)
-    packed = _unpack(metadata, state, path) if metadata["format"] == PACKED else {}
-    weights = {k: v for k, v in state.items() if k != _BUFFER} | {k: v.dequantize() for k, v in packed.items()}
-    network = _build(metadata["architecture"], weights, str(path))
+    network = _build(metadata["architecture"], str(path))
+    wanted, packed = network.state_dict(), {}
+    if metadata["format"] == PACKED:
+        packed = _unpack(metadata.get("packed"), state, wanted, path)
+        state = {k: v for k, v in state.items() if k != _BUFFER} | {k: v.dequantize() for k, v in packed.items()}
+    compare(wanted, state, str(path))
+    network.load_state_dict(state, strict=True, assign=True)
     return Artifact(network.eval(), metadata, packed)
 
 
-def _unpack(metadata: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -> dict[str, PackedTensor]:
+def _unpack(
+    record: Any, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path
+) -> dict[str, PackedTensor]:
+    """The weights of `wanted` that lie in the buffer. A few bytes can claim many: none is unpacked unless all fit."""
     try:
         if _BUFFER not in state:
             raise ValueError("the file holds none")
-        packed = packing.decode(state[_BUFFER], metadata.get("packed"))
+        packed = packing.shapes(record)
         both = sorted(packed.keys() & state.keys())
         if both:
             raise ValueError(f"stored twice: {', '.join(both)}")
+        plain = {k: v.shape for k, v in state.items() if k != _BUFFER}
+        _refuse(_misfits({k: v.shape for k, v in wanted.items()}, plain | packed), str(path))
+        return packing.decode(state[_BUFFER], record)
+    except ArtifactError:
+        raise
     except ValueError as error:
         raise ArtifactError(
             f"the packed weights of {path.name} cannot be read",
@@ -135,7 +147,6 @@ def _unpack(metadata: Mapping[str, Any], state: Mapping[str, Tensor], path: Path
             why=str(error),
             fix="copy it again from its run folder, or quantize again",
         ) from error
-    return packed
 
 
 def _read(path: Path, *, weights: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -144,6 +155,13 @@ def _read(path: Path, *, weights: bool) -> tuple[dict[str, Any], dict[str, Tenso
         fix = f"artifact={inside}" if inside.is_file() else "check artifact=..."
         raise ArtifactError(
             "no such model file", where=str(path), why="it is a folder" if path.is_dir() else "", fix=fix
+        )
+    if is_onnx(path):
+        raise ArtifactError(
+            f"{path.name} is an ONNX export",
+            where=str(path),
+            why="it is for predict alone: the weights of a network are not read from it",
+            fix="give the model.safetensors that it was made from",
         )
     try:
         with safetensors.safe_open(path, framework="pt") as f:
@@ -215,7 +233,8 @@ def _check_metadata(metadata: Any, where: str) -> None:
         raise ArtifactError("the artefact's normalization is damaged", where=where, why=str(n))
 
 
-def _build(architecture: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -> nn.Module:
+def _build(architecture: Mapping[str, Any], where: str) -> nn.Module:
+    """On the meta device: nothing is allocated, whatever sizes a damaged or hostile file claims."""
     table = architectures()
     name, arguments = architecture.get("name"), architecture.get("arguments")
     if not isinstance(name, str) or name not in table:
@@ -232,16 +251,12 @@ def _build(architecture: Mapping[str, Any], state: Mapping[str, Tensor], where: 
             f"the arguments of {name} add up to more than {_LARGEST_SUM}", where=where, why=f"{arguments}"[:500]
         )
     try:
-        # On the meta device nothing is allocated, whatever sizes a damaged or hostile file claims.
         with torch.device("meta"):
-            network = table[name](**arguments)
+            return table[name](**arguments)
     except Exception as error:
         raise ArtifactError(
             f"{name} cannot be built from the file's arguments", where=where, why=repr(error)
         ) from error
-    compare(network.state_dict(), state, where)
-    network.load_state_dict(dict(state), strict=True, assign=True)
-    return network
 
 
 def _numbers(value: Any) -> Iterator[float]:
@@ -254,15 +269,29 @@ def _numbers(value: Any) -> Iterator[float]:
 
 def compare(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
     """Raise ArtifactError with a table of what differs unless `found` has the keys, shapes, types and finite values wanted."""
-    rows = [f"{k}: missing" for k in wanted if k not in found]
-    rows += [f"{k}: not part of the network" for k in found if k not in wanted]
+    rows = _misfits({k: v.shape for k, v in wanted.items()}, {k: v.shape for k, v in found.items()})
     for key in wanted.keys() & found.keys():
         if wanted[key].shape != found[key].shape:
-            rows.append(f"{key}: expected {tuple(wanted[key].shape)}, file has {tuple(found[key].shape)}")
-        elif wanted[key].dtype != found[key].dtype:
+            continue
+        if wanted[key].dtype != found[key].dtype:
             rows.append(f"{key}: expected {wanted[key].dtype}, file has {found[key].dtype}")
         elif found[key].is_floating_point() and not torch.isfinite(found[key]).all():
             rows.append(f"{key}: holds NaN or infinity")
+    _refuse(rows, where)
+
+
+def _misfits(wanted: Mapping[str, Sequence[int]], found: Mapping[str, Sequence[int]]) -> list[str]:
+    """A row for every name that only one of both has, and for every shape that differs."""
+    rows = [f"{k}: missing" for k in wanted if k not in found]
+    rows += [f"{k}: not part of the network" for k in found if k not in wanted]
+    return rows + [
+        f"{k}: expected {tuple(wanted[k])}, file has {tuple(found[k])}"
+        for k in wanted.keys() & found.keys()
+        if tuple(wanted[k]) != tuple(found[k])
+    ]
+
+
+def _refuse(rows: list[str], where: str) -> None:
     if rows:
         shown = sorted(rows)[:10] + ([f"... and {len(rows) - 10} more"] if len(rows) > 10 else [])
         raise ArtifactError("the weights do not fit the network", where=where, why="\n".join(shown))

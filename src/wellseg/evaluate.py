@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from wellseg.cli import run_command
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from omegaconf import DictConfig
 
 
@@ -30,6 +32,7 @@ def run(cfg: "DictConfig") -> float:
         raise ConfigError("evaluate takes run=DIR or artifact=FILE, one of them", fix="run= a run folder of train")
     if cfg.run is not None:
         path = as_path(cfg.run) / "model.safetensors"
+        _refuse_onnx(path)
         changes = [key for key in asked if key not in ("run", "artifact")]
         cfg, choices = stored_config(as_path(cfg.run), cfg, choices, changes)
     else:
@@ -47,6 +50,22 @@ def run(cfg: "DictConfig") -> float:
         draw_figures(parts, results, details, folder / "figures")
         print_results(results, {"scores": folder / "metrics.json", "figures": folder / "figures"})
     return results["val"]["dice_per_image"]
+
+
+def _refuse_onnx(path: "Path") -> None:
+    """Raise ConfigError where a quantization or an export left an ONNX file instead of the model file `path`."""
+    from wellseg.errors import ConfigError
+
+    folder = path.parent
+    if path.exists() or not (folder / "model.onnx").exists():
+        return
+    scored = (folder / "report.json").exists()
+    raise ConfigError(
+        "the folder holds model.onnx, which evaluate does not score",
+        where=str(folder),
+        why=f"evaluate scores the networks of {path.name} files; this one is for predict alone",
+        fix="its scores are in report.json, beside it" if scored else f"evaluate the {path.name} that it was made from",
+    )
 
 
 if __name__ == "__main__":

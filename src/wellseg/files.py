@@ -1,4 +1,4 @@
-"""Files that survive a crash: whole or untouched; what they hold, as a hash; and a lock on a run folder."""
+"""Files that survive a crash: whole or untouched; what they hold, as a kind and a hash; and a lock on a run folder."""
 
 import errno
 import glob
@@ -152,6 +152,20 @@ def open_regular(path: str | os.PathLike, *, buffering: int = -1) -> BinaryIO:
 
 def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
+
+
+def is_onnx(path: str | os.PathLike) -> bool:
+    """Whether the file's first bytes are those of an ONNX model rather than of a safetensors file: names may lie.
+
+    A safetensors file has an 8-byte length and then JSON; an ONNX model begins with a key of ModelProto, of which
+    every exporter writes ir_version (field 1) first. Anything else, and what cannot be read, is not ONNX.
+    """
+    try:
+        with open_regular(path) as file:
+            start = file.read(9)
+    except OSError:
+        return False
+    return start[:1] == b"\x08" and start[8:9] != b"{"
 
 
 def path_sha256(path: str | os.PathLike) -> str:

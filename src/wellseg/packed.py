@@ -23,8 +23,10 @@ CODINGS = ("none", "deflate", "lzma")
 _SCALES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 _KEYS = {"bits", "group", "scale", "shape", "zero"}
 _MOST_DIMENSIONS = 8
-# A coded buffer may grow by this factor or to this size, whichever is more: trained weights never come near, bombs do.
-_LARGEST_FACTOR, _ALWAYS_ALLOWED = 100, 2**22
+# A coded buffer may grow by this factor: weights of two bits or more never come near, bombs do.
+_LARGEST_FACTOR = 16
+# Codes that are unpacked at once, a multiple of 8: the intermediate results take thirty bytes for each.
+_PIECE = 2**16
 # Weights look like noise: no matches worth a dictionary, and no neighbour that tells anything about the next byte.
 _LZMA = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**20, "lc": 0, "lp": 0, "pb": 0}]
 
@@ -102,6 +104,16 @@ def unpack_bits(data: Tensor, bits: int, count: int) -> Tensor:
     stored = data.cpu().numpy()
     if bits == 16:
         return torch.from_numpy(np.frombuffer(stored.tobytes(), "<i2").astype(np.int32))
+    codes = np.empty(count, np.int32)
+    for start in range(0, count, _PIECE):
+        piece = codes[start : start + _PIECE]
+        first = packed_size(start, bits)
+        piece[:] = _unpack(stored[first : first + packed_size(piece.size, bits)], bits, piece.size)
+    return torch.from_numpy(codes)
+
+
+def _unpack(stored: np.ndarray, bits: int, count: int) -> np.ndarray:
+    """`unpack_bits` of whole bytes that begin with a code, up to 8 bits."""
     blocks = -(-count // 8)
     padded = np.zeros(blocks * bits, np.uint8)
     padded[: stored.size] = stored
@@ -109,7 +121,7 @@ def unpack_bits(data: Tensor, bits: int, count: int) -> Tensor:
     words[:, :bits] = padded.reshape(blocks, bits)
     values = words.view("<u8") >> (np.arange(8, dtype=np.uint64) * np.uint64(bits)) & np.uint64(2**bits - 1)
     sign = 2 ** (bits - 1)
-    return torch.from_numpy((values.reshape(-1)[:count].astype(np.int32) ^ sign) - sign)
+    return (values.reshape(-1)[:count].astype(np.int32) ^ sign) - sign
 
 
 def packed_size(count: int, bits: int) -> int:
@@ -126,29 +138,27 @@ def encode(tensors: Mapping[str, PackedTensor], coding: str) -> tuple[Tensor, di
     if coding != "none":
         wide = _join(tensors, coded=True)
         coded = _compress(wide, coding)
-        if len(coded) < len(plain) and len(wide) <= _largest(len(coded)):
+        if len(coded) < len(plain) and len(wide) <= _LARGEST_FACTOR * len(coded):
             return _buffer(coded), {"coding": coding, "tensors": record}
     return _buffer(plain), {"coding": "none", "tensors": record}
 
 
+def shapes(record: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors that a record promises, at no cost in memory. Raises ValueError as `decode` does."""
+    return {name: tuple(layout.shape) for name, layout in _layouts(record).items()}
+
+
 def decode(data: Tensor, record: Any) -> dict[str, PackedTensor]:
-    """What `encode` encoded, exactly. Raises ValueError, naming the tensor, for anything else that a file may hold."""
-    if not isinstance(record, dict) or record.keys() != {"coding", "tensors"} or record["coding"] not in CODINGS:
-        raise ValueError(f"the record of packed weights is damaged: {str(record)[:200]}")
-    if not isinstance(record["tensors"], dict):
-        raise ValueError("the record of packed weights lists no tensors")
-    coded = record["coding"] != "none"
-    layouts = {}
-    for name in sorted(record["tensors"]):
-        try:
-            layouts[name] = _Layout(record["tensors"][name], coded)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
+    """What `encode` encoded, exactly. Raises ValueError, naming the tensor, for anything else that a file may hold.
+
+    A code of 2 bits becomes 4 bytes, whatever it is for: compare `shapes` with what is wanted before.
+    """
+    layouts = _layouts(record)
     size = sum(layout.size for layout in layouts.values())
     if data.dtype != torch.uint8 or data.dim() != 1:
         raise ValueError(f"packed weights are {data.dtype} {tuple(data.shape)}, not bytes")
     content = data.cpu().numpy().tobytes()
-    if coded:
+    if record["coding"] != "none":
         content = _decompress(content, record["coding"], size)
     if len(content) != size:
         raise ValueError(f"the packed weights are {len(content):,} bytes, their record asks for {size:,}")
@@ -160,6 +170,22 @@ def decode(data: Tensor, record: Any) -> dict[str, PackedTensor]:
             raise ValueError(f"{name}: {error}") from error
         start += layout.size
     return tensors
+
+
+def _layouts(record: Any) -> dict[str, "_Layout"]:
+    """By name, in the order of the buffer. Raises ValueError, naming the tensor."""
+    if not isinstance(record, dict) or record.keys() != {"coding", "tensors"} or record["coding"] not in CODINGS:
+        raise ValueError(f"the record of packed weights is damaged: {str(record)[:200]}")
+    if not isinstance(record["tensors"], dict):
+        raise ValueError("the record of packed weights lists no tensors")
+    coded = record["coding"] != "none"
+    layouts = {}
+    for name in sorted(record["tensors"]):
+        try:
+            layouts[name] = _Layout(record["tensors"][name], coded)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return layouts
 
 
 class _Layout:
@@ -232,10 +258,6 @@ def _buffer(content: bytes) -> Tensor:
     return torch.from_numpy(np.frombuffer(content, np.uint8).copy())
 
 
-def _largest(coded: int) -> int:
-    return max(_ALWAYS_ALLOWED, _LARGEST_FACTOR * coded)
-
-
 def _compress(content: bytes, coding: str) -> bytes:
     if coding == "lzma":
         return lzma.compress(content, lzma.FORMAT_RAW, filters=_LZMA)
@@ -248,7 +270,7 @@ def _compress(content: bytes, coding: str) -> bytes:
 
 def _decompress(coded: bytes, coding: str, size: int) -> bytes:
     """Exactly `size` bytes, never allocating more. Raises ValueError."""
-    if size > _largest(len(coded)):
+    if size > _LARGEST_FACTOR * len(coded):
         raise ValueError(f"{len(coded):,} coded bytes claim to hold {size:,}: more than weights can be shrunk")
     raw_lzma = coding == "lzma"
     try:

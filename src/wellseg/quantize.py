@@ -44,13 +44,18 @@ def run(cfg: "DictConfig") -> float:
     model = full_precision(path)
     cfg, choices = _with_data(cfg, choices, path, hydra.overrides.task)
     with folder_lock(folder):
-        claim(folder)
+        claim(folder, path)
         with read_write(hydra), open_dict(hydra):
             hydra.runtime.choices = choices
-        record(cfg, hydra, folder / ".hydra")
+
+        def remember() -> None:
+            record(cfg, hydra, folder / ".hydra")
+
+        if not (folder / ".hydra").is_dir():  # else it is of the model that is there, and goes with it
+            remember()
         parts = assemble_for_scoring(cfg, folder, choices, model, model.threshold)
         around = Surroundings(parts.datamodule, parts.trainer, parts.task.scores["val"], seed=cfg.seed, test=cfg.test)
-        report = compress(path, settings, around, folder)
+        report = compress(path, settings, around, folder, remember)
     print_quantization(report, folder)
     return report["scores"]["val"]["after"]["dice_per_image"]
 

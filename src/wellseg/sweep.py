@@ -19,7 +19,8 @@ _SHOWN = (SORTED_BY, "val/iou_per_image", "test/dice_per_image", "test/iou_per_i
 def summarise(sweep_dir: Path) -> list[dict[str, Any]]:
     """One row per job of `sweep_dir`: number, overrides, what became of it, its scores; best first, failed last.
 
-    The scores are those of its metrics.json, or of a quantization's report.json, then beside the bytes of the model file.
+    The scores are those of its metrics.json, or of a quantization's report.json, then beside the bytes of the model file;
+    an export (export.json) has bytes alone.
     """
     rows = []
     for job in (p for p in sweep_dir.iterdir() if p.name.isdigit()):
@@ -39,13 +40,16 @@ def summarise(sweep_dir: Path) -> list[dict[str, Any]]:
 
 def _outcome(job: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Status, further columns, and scores by part of one job."""
-    metrics, report = job / "metrics.json", job / "report.json"
+    metrics, report, export = job / "metrics.json", job / "report.json", job / "export.json"
     if metrics.is_file():
         return "done", {}, json.loads(metrics.read_text(encoding="utf-8"))
     if report.is_file():
         content = json.loads(report.read_text(encoding="utf-8"))
         scores = {part: s["after"] for part, s in content.get("scores", {}).items() if s}
         return content["status"], {"bytes": content["result"]["bytes"]} if "result" in content else {}, scores
+    if export.is_file():
+        content = json.loads(export.read_text(encoding="utf-8"))
+        return "done", {"bytes": sum(file["bytes"] for file in content["files"])}, {}
     return "failed", {}, {}
 
 

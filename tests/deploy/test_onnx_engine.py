@@ -167,6 +167,51 @@ def test_weights_in_other_files_are_refused_and_those_not_touched(graph, path, w
     assert canary.stat().st_atime_ns == before
 
 
+# Model.graph is field 7, whose key is 0x3A. Parsers of protobuf keep 32 bits of a key, so that most of these are the graph
+# to them; bit 32 and bit 64, spare zeros.
+@pytest.mark.parametrize("key", ["ba80808010", "ba8080808080808080_02", "ba00", "ba80808000", "ba8080808080808080_00"])
+def test_no_key_hides_a_graph_from_the_scan(graph, path, key):
+    canary = path.parent / "canary.bin"
+    canary.write_bytes(np.full(4, 0.25, np.float32).tobytes())
+    secret = external(numpy_helper.from_array(np.zeros(1, np.float32), "secret"), "canary.bin")
+    graph.graph.initializer.append(secret)
+    graph.graph.node.append(helper.make_node("Identity", ["secret"], ["read"]))
+    hidden = graph.graph.SerializeToString()
+    graph.ClearField("graph")
+    rest = graph.SerializeToString()
+    disguised = rest + bytes.fromhex(key.replace("_", "")) + varint(len(hidden)) + hidden
+    before = canary.stat().st_atime_ns
+    assert "is not a whole ONNX file" in refused(disguised, path)
+    assert canary.stat().st_atime_ns == before
+    # The same with the key that it stands for: so far, nothing but the key is at fault.
+    assert "keeps weights in other files" in refused(rest + b"\x3a" + varint(len(hidden)) + hidden, path)
+
+
+@pytest.mark.parametrize(
+    ("message", "fault"),
+    [
+        ("00 00", "byte 2 does not begin a field"),
+        ("02 00", "byte 2 does not begin a field"),
+        ("0b", "byte 2 does not begin a field"),  # a group, which no ONNX file has
+        ("0f", "byte 2 does not begin a field"),
+        ("3a 80 80 80 80 08", "the number at byte 3 is too large"),  # 2**31 bytes
+        ("3a 80 00", "the number at byte 3 is too large, or in more bytes"),
+        ("08 ff ff ff ff ff ff ff ff ff 02", "the number at byte 3 is too large"),  # bit 64
+        ("08 80 80 80 80 80 80 80 80 80 80 01", "the number at byte 3 is too large"),
+        ("3a 05 00", "a field of 5 bytes begins where 1 are left"),
+        ("3a ff", "it ends within a number"),
+        ("09 00", "a field of 8 bytes begins where 1 are left"),
+    ],
+)
+def test_what_parsers_may_read_in_different_ways_is_refused(path, message, fault):
+    assert fault in refused(b"\x08\x0a" + bytes.fromhex(message), path)
+
+
+def test_the_largest_numbers_are_read():
+    message = bytes.fromhex("f8ffffff0f ffffffffffffffffff01")
+    assert list(onnx_file._fields(memoryview(message))) == [(2**29 - 1, 2**64 - 1)]
+
+
 def test_a_foreign_file_is_told_from_ours(graph, path):
     del graph.metadata_props[:]
     assert "without wellseg metadata" in refused(graph, path)

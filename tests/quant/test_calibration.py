@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wellseg.data.corroseg import CorroSegDataModule
 from wellseg.data.synthetic import SyntheticDataModule
 from wellseg.quant.calibration import BATCH, draw, gather
 
@@ -43,6 +44,25 @@ def test_calibration_is_of_training_wells_in_both_forms(columns):
     n = data.normalization
     expected = np.clip((recorded - n.center) / n.scale, -n.clip, n.clip)
     assert np.allclose(np.where(np.isnan(recorded), 0, expected), fed, atol=1e-6)
+
+
+def test_wells_that_are_only_trained_on_for_distillation_do_not_calibrate(tmp_path):
+    found = []
+    for unlabelled in (False, True):
+        data = CorroSegDataModule(root=tmp_path, fake=True, unlabelled=unlabelled)
+        data.setup()
+        found.append(gather(data, data.normalization, 10_000, torch.device("cpu"), seed=0))
+    (plain, wells), (more, same) = found
+    assert len(data.store("train")) > sum(map(len, plain.normalized)), "nothing was added that could be drawn"
+    assert same == wells == sorted(name for name, part in data.parts.items() if part == "train")
+    assert all(torch.equal(a, b) for a, b in zip(plain.normalized, more.normalized, strict=True))
+
+
+def test_a_leaky_split_calibrates_on_its_training_windows():
+    data = SyntheticDataModule(num_wells=5, rows_per_well=360, split="shuffle")
+    data.setup()
+    calibration, _ = gather(data, data.normalization, 10_000, torch.device("cpu"), seed=0)
+    assert sum(map(len, calibration.normalized)) == len(data.store("train")) > 0
 
 
 def test_batches_do_not_depend_on_the_datas_batch_size():

@@ -50,6 +50,17 @@ def test_too_small_a_budget_says_what_is_needed():
         allocate({"a": {FEW: Option(600, 1.0), MORE: Option(900, 0.1)}, "b": {FEW: Option(400, 1.0)}}, 999)
 
 
+@pytest.mark.parametrize("budget", [0, 1])
+def test_next_to_no_budget_is_too_small(budget):
+    with pytest.raises(ValueError, match=f"take 600 bytes, more than {budget}"):
+        allocate({"a": {FEW: Option(600, 1.0)}}, budget)
+
+
+def test_a_budget_that_fits_but_for_the_rounding_gives_the_smallest():
+    options = {"a": {MORE: Option(900, 0.1), FEW: Option(600, 1.0)}, "b": {FEW: Option(400, 1.0)}}
+    assert allocate(options, 1000) == {"a": FEW, "b": FEW}
+
+
 def test_measures_every_weight_alone_and_puts_it_back():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 1, 1)).eval()

@@ -18,6 +18,11 @@ def test_several_widths_are_sorted_and_need_a_limit():
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
+        ({"name": 5}, "quant.name=5"),
+        ({"name": ""}, "quant.name=''"),
+        ({"name": ".."}, r"quant.name='\.\.'"),
+        ({"name": "a/b"}, "quant.name='a/b'"),
+        ({"name": "a\\b"}, "quant.name="),
         ({"bits": 9}, "quant.bits=9"),
         ({"bits": 1}, "quant.bits=1"),
         ({"bits": "4"}, "quant.bits='4'"),
@@ -60,7 +65,7 @@ def test_values_that_cannot_be_honoured_are_refused_with_a_fix(changes, text):
     with pytest.raises(ConfigError, match=text) as error:
         Scheme(**{"name": "trial", "bits": 4} | changes)
     assert error.value.fix
-    assert "trial" in error.value.where
+    assert str(changes.get("name", "trial")) in error.value.where
 
 
 def test_schemes_from_lists_and_tuples_are_equal():

@@ -1,6 +1,7 @@
 """Weights and activations in 8 bits: the file that ONNX Runtime runs, against its simulation and the float network."""
 
 import re
+import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -15,10 +16,10 @@ from wellseg.artifact import Artifact
 from wellseg.data.normalize import Normalization
 from wellseg.data.synthetic import SyntheticDataModule
 from wellseg.deploy.pipeline import Pipeline
-from wellseg.errors import ConfigError
+from wellseg.errors import ConfigError, EnvironmentFault
 from wellseg.models.unet_classic import UNetClassic
 from wellseg.models.unet_flex import UNetFlex
-from wellseg.quant import calibration, ranges, static
+from wellseg.quant import calibration, ranges
 from wellseg.quant.equalize import blocks, equalize, fold_batch_norms, readers
 from wellseg.quant.quantizer import Calibration
 from wellseg.quant.simulation import STEP, Simulation, distance
@@ -341,11 +342,13 @@ def test_the_configuration_holds_every_setting_and_its_default():
     [
         ("calibration", "mean"), ("percentile", 0), ("weight_bits", 4), ("finetune_steps", -1), ("finetune_batch", 0),
         ("finetune_lr", 0.0), ("calibration_windows", 0), ("max_dice_drop", 2), ("fallback", "layers"),
+        ("name", 5), ("name", ""), ("name", ".."), ("finetune_steps", 1.5), ("finetune_batch", True),
+        ("calibration_windows", 8.0), ("weight_bits", 8.0), ("equalize", 1), ("percentile", float("nan")),
     ],
 )  # fmt: skip
 def test_impossible_settings_are_refused(key, value):
     with pytest.raises(ConfigError, match=rf"quant\.{key}={re.escape(repr(value))} is not possible"):
-        StaticScheme("static", **{key: value})
+        StaticScheme(**{"name": "static", key: value})
 
 
 @pytest.mark.parametrize(
@@ -360,4 +363,12 @@ def test_impossible_settings_are_refused(key, value):
 )  # fmt: skip
 def test_networks_that_no_integer_engine_computes_are_refused(net, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
-        static.check(net())
+        SCHEME.check(net())
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_what_is_not_installed_is_known_before_anything_is_done(package, monkeypatch):
+    SCHEME.check(network())
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(EnvironmentFault, match=rf"needs {package}\n[\s\S]*wellseg\[onnx\]"):
+        SCHEME.check(network())

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from wellseg.errors import ConfigError
+from wellseg.files import is_onnx
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -66,20 +67,6 @@ class DescribedEngine:
             yield pool
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def is_onnx(path: str | Path) -> bool:
-    """Whether the file's first bytes are those of an ONNX model rather than of a safetensors file: names may lie.
-
-    A safetensors file has an 8-byte length and then JSON; an ONNX model begins with a key of ModelProto, of which
-    every exporter writes ir_version (field 1) first. Anything else, and what cannot be read, is not ONNX.
-    """
-    try:
-        with open(path, "rb") as file:
-            start = file.read(9)
-    except OSError:
-        return False
-    return start[:1] == b"\x08" and start[8:9] != b"{"
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

@@ -40,6 +40,9 @@ _PARTS = {
 }
 """Message -> its fields that are messages in which a tensor can lie."""
 _DEEPEST = 32
+# The largest key, length and number that a parser of protobuf keeps whole. It drops what lies above, so that a larger one
+# would be another field, or a field of another length, to the engine than to the scan.
+_LARGEST_KEY, _LARGEST_LENGTH, _LARGEST_NUMBER = 2**32 - 1, 2**31 - 1, 2**64 - 1
 
 
 def read_onnx(path: Path) -> tuple[bytes, dict[str, Any]]:
@@ -152,34 +155,42 @@ def _keeps_data_elsewhere(message: memoryview, kind: str, depth: int) -> bool:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(field number, number or bytes) of a protobuf message. Raises ValueError where it is not one."""
+    """(field number, number or bytes) of a protobuf message. Raises ValueError where it is not one, or where parsers may
+    read it in different ways.
+    """
     place, size = 0, len(message)
     while place < size:
-        key, place = _varint(message, place)
+        start = place
+        key, place = _varint(message, place, _LARGEST_KEY)
         field, wire = key >> 3, key & 7
+        if field == 0 or wire not in (_VARINT, _BYTES, _FIXED64, _FIXED32):
+            raise ValueError(f"byte {start:,} does not begin a field")
         if wire == _VARINT:
-            value, place = _varint(message, place)
+            value, place = _varint(message, place, _LARGEST_NUMBER)
             yield field, value
             continue
         if wire == _BYTES:
-            length, place = _varint(message, place)
-        elif wire in (_FIXED64, _FIXED32):
-            length = 8 if wire == _FIXED64 else 4
+            length, place = _varint(message, place, _LARGEST_LENGTH)
         else:
-            raise ValueError(f"byte {place:,} does not begin a field")
+            length = 8 if wire == _FIXED64 else 4
         if length > size - place:
             raise ValueError(f"a field of {length:,} bytes begins where {size - place:,} are left")
         yield field, message[place : place + length]
         place += length
 
 
-def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    value = 0
+def _varint(message: memoryview, place: int, largest: int) -> tuple[int, int]:
+    """The number at `place`, and the place after it. Raises ValueError for one above `largest`, or in more bytes than it
+    takes.
+    """
+    value, start = 0, place
     for shift in range(0, 70, 7):
         if place >= len(message):
-            break
+            raise ValueError("it ends within a number")
         byte, place = message[place], place + 1
         value |= (byte & 127) << shift
         if byte < 128:
+            if value > largest or (byte == 0 and shift):
+                break
             return value, place
-    raise ValueError("it ends within a number" if place >= len(message) else f"no number at byte {place:,}")
+    raise ValueError(f"the number at byte {start:,} is too large, or in more bytes than it takes")

@@ -24,13 +24,18 @@ def draw(count: int, seed: int, total: int) -> np.ndarray:
 def gather(
     data: WellDataModule, normalization: Normalization, count: int, device: torch.device, seed: int
 ) -> tuple[Calibration, list[str]]:
-    """`count` training windows on `device`, normalised as the model's input, and the names of their wells."""
+    """`count` training windows on `device`, normalised as the model's input, and the names of their wells.
+
+    Of wells in the part train alone, whatever else is trained on (data.unlabelled); split=shuffle deals no wells.
+    """
     store = data.store("train")  # every window holds data: WindowStore leaves out the others
+    training = np.array([data.leaky or data.parts.get(name) == "train" for name in data.well_names])
+    offered = np.flatnonzero(training[store.well_of])
     normalize = Normalize(normalization)
     recorded: dict[int, list[np.ndarray]] = {}
     normalized: list[Tensor] = []
     wells: set[int] = set()
-    for numbers in _batches(store.group_of, draw(count, seed, len(store))):
+    for numbers in _batches(store.group_of, offered[draw(count, seed, len(offered))]):
         batch = store.gather(numbers)
         recorded.setdefault(batch.image.shape[-1], []).append(as_recorded(batch))
         normalized.append(normalize(batch.image.to(device), batch.valid.to(device)))

@@ -1,9 +1,10 @@
 """A model file into a smaller or faster one beside a report: calibrate, quantize, pass the gate, score what was written."""
 
+import json
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -17,7 +18,7 @@ from wellseg.artifact import Artifact
 from wellseg.data.module import WellDataModule
 from wellseg.deploy.predictor import Predictor
 from wellseg.errors import ArtifactError, ConfigError
-from wellseg.files import remove_leftovers, write_json
+from wellseg.files import path_sha256, remove_leftovers, write_json
 from wellseg.metrics.segmentation import SegmentationScores
 from wellseg.quant import report
 from wellseg.quant.calibration import as_recorded, gather
@@ -62,18 +63,23 @@ def full_precision(path: Path) -> Artifact:
     return model
 
 
-def compress(path: Path, settings: Any, around: Surroundings, folder: Path) -> dict[str, Any]:
+def compress(
+    path: Path, settings: Any, around: Surroundings, folder: Path, when_ready: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
     """Quantize the model file `path` as `settings` (of the group quant) say; returns what report.json in `folder` holds.
 
     Leaves in `folder` the model, report.json and a figure; where the gate refuses, report.json alone, and GateRefusal is
-    raised. What an earlier quantization left there is removed first. Everything but speed is a function of the model
-    file, the settings, the data and the seed.
+    raised. They replace what an earlier quantization left there, which any other failure leaves untouched; `when_ready`
+    is called just before. Everything but speed is, on one machine, a function of the model file, the settings, the data
+    and the seed (see Quantizer.quantize). Raises also what `claim` and Quantizer.check raise.
     """
     quantizer = as_quantizer(settings)
     model = full_precision(path)
+    quantizer.check(model.network)
     part = _parts(around)
+    claim(folder, path)
     folder.mkdir(parents=True, exist_ok=True)
-    claim(folder)
+    remove_leftovers(folder)
     device = around.trainer.strategy.root_device
     _warn_of_other_data(model, around.data)
     calibration, wells = gather(around.data, model.normalization, quantizer.calibration_windows, device, around.seed)
@@ -92,11 +98,15 @@ def compress(path: Path, settings: Any, around: Surroundings, folder: Path) -> d
     }
     before = _predictor(path, device)
     with tempfile.TemporaryDirectory(prefix=".quantize.", suffix=".tmp", dir=folder) as work:
+        ready = Path(work) / "ready"
+        ready.mkdir()
         try:
             passed = _pass_gate(quantizer, model, calibration, before, part["val"], around, Path(work))
         except GateRefusal as refusal:
             reason = {"what": refusal.what, "why": refusal.why, "fix": refusal.fix}
-            write_json(folder / REPORT, found | {"gate": report.gate_of(settings, refusal.steps), "refusal": reason})
+            write_json(ready / REPORT, found | {"gate": report.gate_of(settings, refusal.steps), "refusal": reason})
+            when_ready()
+            _put_in_place(ready, folder)
             raise
         served = _device(passed.produced.path, device)
         after = _predictor(passed.produced.path, device)
@@ -121,10 +131,21 @@ def compress(path: Path, settings: Any, around: Surroundings, folder: Path) -> d
             "layers": passed.produced.layers,
         }
         _tell_of_threshold(found["threshold"])
-        figures.save(picture(found), folder / FIGURE)
-        write_json(folder / REPORT, found)
-        os.replace(passed.produced.path, folder / passed.produced.path.name)
+        os.replace(passed.produced.path, ready / passed.produced.path.name)
+        figures.save(picture(found), ready / FIGURE)
+        write_json(ready / REPORT, found)
+        when_ready()
+        _put_in_place(ready, folder)
     return found
+
+
+def _put_in_place(ready: Path, folder: Path) -> None:
+    """Replace what a quantization left in `folder` by the files in `ready`. While there is a report, it is of what is there."""
+    for name in (REPORT, *MODELS, FIGURE):
+        (folder / name).unlink(missing_ok=True)
+    for name in (*MODELS, FIGURE, REPORT):
+        if (ready / name).exists():
+            os.replace(ready / name, folder / name)
 
 
 def _pass_gate(
@@ -181,28 +202,56 @@ def _device(path: Path, device: torch.device) -> torch.device:
     return torch.device("cpu") if path.suffix == ".onnx" else device
 
 
-def claim(folder: Path) -> None:
-    """Remove what an earlier quantization left in `folder`. Raises ConfigError where the folder holds a model that none made."""
-    taken = [name for name in MODELS if (folder / name).exists()]
-    if taken and not (folder / REPORT).is_file():
+def claim(folder: Path, path: Path) -> None:
+    """Raise ConfigError unless `folder` may take a quantization of the model file `path`; nothing is changed.
+
+    It may hold what an earlier quantization left, but neither `path` nor a model or a report of anything else.
+    """
+    if path.resolve().parent == folder.resolve():
         raise ConfigError(
-            "this folder holds another model",
-            where=str(folder / taken[0]),
-            why="the quantized one would replace it",
+            "the model to quantize lies in this folder",
+            where=str(folder),
+            why="the quantized one may replace nothing but what another quantization left",
             fix="another hydra.run.dir",
         )
-    remove_leftovers(folder)
-    for name in (*MODELS, REPORT, FIGURE):
-        (folder / name).unlink(missing_ok=True)
+    content = _report_in(folder)
+    own = content.get("result", {}).get("sha256") if content else None
+    others = [name for name in MODELS if (folder / name).exists() and path_sha256(folder / name) != own]
+    if content is None and (folder / REPORT).exists():
+        others.append(REPORT)
+    if others:
+        raise ConfigError(
+            "this folder holds another model" if others != [REPORT] else "this folder holds another report",
+            where=str(folder / others[0]),
+            why="the quantized one would replace it, and no report.json of a quantization says that it may",
+            fix="another hydra.run.dir",
+        )
+
+
+def _report_in(folder: Path) -> dict[str, Any] | None:
+    """The report that a quantization left in `folder`; None where there is none, or one of something else."""
+    try:
+        content = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and {"quant", "source"} <= content.keys() else None
 
 
 def _same_data(model: Artifact, data: WellDataModule) -> bool:
+    """Whether the parts of `data` are those of the model's run; of a leaky split that is never known."""
     metadata = model.metadata
-    return metadata.get("data_fingerprint") == data.fingerprint() and metadata.get("parts") == data.parts
+    same = metadata.get("data_fingerprint") == data.fingerprint() and metadata.get("parts") == data.parts
+    return same and not data.leaky
 
 
 def _warn_of_other_data(model: Artifact, data: WellDataModule) -> None:
-    if not _same_data(model, data):
+    if data.leaky:
+        log.warning(
+            "warning: data.split=%s deals windows, and no model says which ones it was trained on: they may be among those "
+            "that it is scored on here",
+            data.split,
+        )
+    elif not _same_data(model, data):
         log.warning(
             "warning: these are not the data and the split that the model was trained with: wells that it was trained on may "
             "be among those that it is scored on here, and others among those that calibrate it"

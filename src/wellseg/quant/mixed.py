@@ -64,8 +64,12 @@ def allocate(options: Mapping[str, Mapping[Grid, Option]], budget: int) -> dict[
     """The grid of every layer with the smallest sum of damages whose sizes add up to at most `budget` bytes.
 
     Damages of small errors in several layers add up, near enough, when squared. Solved exactly by dynamic programming
-    but for the rounding up of sizes to `budget` / 4096. Raises ValueError where not even the smallest sizes fit.
+    but for the rounding up of sizes to `budget` / 4096; where nothing fits but for it, every layer gets its smallest.
+    Raises ValueError where not even the smallest sizes fit.
     """
+    smallest = sum(min(option.size for option in grids.values()) for grids in options.values())
+    if smallest > budget:
+        raise ValueError(f"the smallest grids take {smallest:,} bytes, more than {budget:,}")
     unit = budget / _UNITS
     # least[u]: the smallest damage of the layers so far within u units of the budget.
     least = np.zeros(_UNITS + 1)
@@ -79,8 +83,7 @@ def allocate(options: Mapping[str, Mapping[Grid, Option]], budget: int) -> dict[
         steps.append((totals.argmin(0), units))
         least = totals.min(0)
     if not np.isfinite(least[-1]):
-        smallest = sum(min(option.size for option in grids.values()) for grids in options.values())
-        raise ValueError(f"the smallest grids take {smallest:,} bytes, more than {budget:,}")
+        return {name: min(grids, key=lambda grid: grids[grid].size) for name, grids in options.items()}
     left, found = _UNITS, {}
     for (name, grids), (best, units) in zip(reversed(options.items()), reversed(steps), strict=True):
         found[name] = list(grids)[best[left]]

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from wellseg import artifact
 from wellseg.artifact import Artifact
-from wellseg.errors import ConfigError
 from wellseg.packed import PackedTensor
 from wellseg.quant import storage
 from wellseg.quant.progress import shown
@@ -59,17 +58,22 @@ class Quantizer(Protocol):
     max_dice_drop: float | None
     fallback: str
 
-    def quantize(self, model: Artifact, calibration: Calibration, folder: Path, wide: Sequence[str] = ()) -> Produced:
-        """Write a model file into the empty `folder`; the same arguments give the same bytes. `model` is left as it is.
+    def check(self, network: nn.Module) -> None:
+        """Raise ConfigError where `network` cannot be quantized, EnvironmentFault where something for it is not installed.
 
-        wide: names of layers to keep wide.
+        Asked before anything is trained or calibrated.
+        """
+
+    def quantize(self, model: Artifact, calibration: Calibration, folder: Path, wide: Sequence[str] = ()) -> Produced:
+        """Write a model file into the empty `folder`. `model`, which `check` lets pass, is left as it is.
+
+        wide: names of layers to keep wide. The same arguments give the same bytes on one machine: the arithmetic of
+        fine-tuning depends on the processor, and on a GPU on the algorithms that are chosen for it.
         """
 
 
 def as_quantizer(settings: Any) -> Quantizer:
-    """The quantizer that an object of the group quant stands for. Raises ConfigError for a name that is no folder's."""
-    if Path(settings.name).name != settings.name:
-        raise ConfigError(f"quant.name={settings.name}", why="a folder is named after it", fix="a name without slashes")
+    """The quantizer that an object of the group quant stands for."""
     return Storage.of(settings) if isinstance(settings, Scheme) else settings
 
 
@@ -86,6 +90,9 @@ class Storage:
     @classmethod
     def of(cls, scheme: Scheme) -> "Storage":
         return cls(scheme, scheme.name, scheme.calibration_windows, scheme.max_dice_drop, scheme.fallback)
+
+    def check(self, network: nn.Module) -> None:
+        """Every network will do: weights that are no convolution's stay as they are."""
 
     def quantize(self, model: Artifact, calibration: Calibration, folder: Path, wide: Sequence[str] = ()) -> Produced:
         scheme = replace(self.scheme, wide_layers=(*self.scheme.wide_layers, *wide))

@@ -1,12 +1,12 @@
 """What a quantization is asked for: the choices of conf/quant/."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from wellseg.errors import ConfigError
 from wellseg.packed import BITS, CODINGS
+from wellseg.quant.settings import check, check_name, is_number, is_whole
 
 _CHOICES = {
     "granularity": ("layer", "channel", "group"),
@@ -22,8 +22,9 @@ _AT_LEAST = {"group_size": 1, "wide_first": 0, "wide_last": 0, "finetune_steps":
 class Scheme:
     """How the weights of convolutions become integers. Raises ConfigError for values that cannot be honoured.
 
-    name: for reports. bits: one width for all layers, or several, of which every layer gets the one that is best within
-    `max_bytes`. symmetric: code 0 stands for weight 0 in the middle of the range; else the range is shifted per group.
+    name: of the folder, and for reports. bits: one width for all layers, or several, of which every layer gets the one
+    that is best within `max_bytes`. symmetric: code 0 stands for weight 0 in the middle of the range; else the range is
+    shifted per group.
     granularity, group_size, scale: see `wellseg.quant.tensors.quantize_tensor`.
     rounding: to the nearest code, or by GPTQ, which makes up for every rounding error in the weights still to be rounded.
     bias_correction: take the mean shift of every layer's output, over the calibration windows, out of its bias.
@@ -57,6 +58,7 @@ class Scheme:
     max_bytes: int | None = None
 
     def __post_init__(self) -> None:
+        check_name(self.name)
         several = isinstance(self.bits, list | tuple)
         for bits in self.bits if several else (self.bits,):
             self._check("bits", bits, type(bits) is int and bits in BITS, f"one or several of {_listed(BITS)}")
@@ -68,7 +70,7 @@ class Scheme:
             self._check(key, value, isinstance(value, str) and value in known, f"one of {_listed(known)}")
         for key, least in _AT_LEAST.items():
             value = getattr(self, key)
-            self._check(key, value, type(value) is int and value >= least, f"a whole number from {least}")
+            self._check(key, value, is_whole(value, least), f"a whole number from {least}")
         names = self.wide_layers
         fits = isinstance(names, list | tuple) and all(isinstance(n, str) for n in names)
         self._check("wide_layers", names, fits, "a list of names")
@@ -76,10 +78,10 @@ class Scheme:
         for key in ("symmetric", "bias_correction"):
             self._check(key, getattr(self, key), isinstance(getattr(self, key), bool), "true or false")
         self._check("wide_bits", self.wide_bits, type(self.wide_bits) is int and self.wide_bits in BITS, _listed(BITS))
-        self._check("finetune_lr", self.finetune_lr, _is_number(self.finetune_lr) and self.finetune_lr > 0, "above 0")
+        self._check("finetune_lr", self.finetune_lr, is_number(self.finetune_lr) and self.finetune_lr > 0, "above 0")
         drop, most = self.max_dice_drop, self.max_bytes
-        self._check("max_dice_drop", drop, drop is None or (_is_number(drop) and 0 <= drop <= 1), "0..1, or null")
-        self._check("max_bytes", most, most is None or (type(most) is int and most > 0), "a number of bytes, or null")
+        self._check("max_dice_drop", drop, drop is None or (is_number(drop) and 0 <= drop <= 1), "0..1, or null")
+        self._check("max_bytes", most, most is None or is_whole(most, 1), "a number of bytes, or null")
         if several and most is None:
             raise ConfigError(
                 "several quant.bits need quant.max_bytes",
@@ -95,17 +97,8 @@ class Scheme:
             )
 
     def _check(self, key: str, value: Any, holds: bool, wanted: str) -> None:
-        if not holds:
-            raise ConfigError(
-                f"quant.{key}={value!r} is not possible",
-                where=f"quantization {self.name}",
-                fix=f"quant.{key} is {wanted}",
-            )
+        check(self.name, key, value, holds, wanted)
 
 
 def _listed(values: Sequence[Any]) -> str:
     return ", ".join(map(str, values))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,6 +1,7 @@
 """Weights and activations in 8 bits, for speed: an ONNX file that integer engines run as integers."""
 
 import copy
+import importlib
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,12 +10,13 @@ from pathlib import Path
 from torch import nn
 
 from wellseg.artifact import Artifact
-from wellseg.errors import ConfigError
+from wellseg.errors import ConfigError, EnvironmentFault
 from wellseg.files import write_bytes
 from wellseg.models.layers import ConvBlock
 from wellseg.models.unet_flex import UNetFlex
 from wellseg.quant import ranges
 from wellseg.quant.quantizer import Calibration, Produced
+from wellseg.quant.settings import check, check_name, is_number, is_whole
 from wellseg.quant.simulation import Simulation
 from wellseg.quant.tuning import finetune
 
@@ -46,33 +48,40 @@ class StaticScheme:
     fallback: str = "refuse"
 
     def __post_init__(self) -> None:
+        check_name(self.name)
         drop = self.max_dice_drop
         for key, holds, wanted in (
             ("calibration", self.calibration in ranges.METHODS, f"one of {', '.join(ranges.METHODS)}"),
-            ("percentile", 0 < self.percentile <= 100, "above 0 and at most 100"),
-            ("weight_bits", self.weight_bits in (7, 8), "8 or 7"),
-            ("finetune_steps", self.finetune_steps >= 0, "a whole number from 0"),
-            ("finetune_batch", self.finetune_batch >= 1, "a whole number from 1"),
-            ("finetune_lr", self.finetune_lr > 0, "above 0"),
-            ("calibration_windows", self.calibration_windows >= 1, "a whole number from 1"),
-            ("max_dice_drop", drop is None or 0 <= drop <= 1, "0..1, or null"),
+            ("percentile", is_number(self.percentile) and 0 < self.percentile <= 100, "above 0 and at most 100"),
+            ("equalize", isinstance(self.equalize, bool), "true or false"),
+            ("weight_bits", is_whole(self.weight_bits, 7) and self.weight_bits <= 8, "8 or 7"),
+            ("finetune_steps", is_whole(self.finetune_steps, 0), "a whole number from 0"),
+            ("finetune_batch", is_whole(self.finetune_batch, 1), "a whole number from 1"),
+            ("finetune_lr", is_number(self.finetune_lr) and self.finetune_lr > 0, "above 0"),
+            ("calibration_windows", is_whole(self.calibration_windows, 1), "a whole number from 1"),
+            ("max_dice_drop", drop is None or (is_number(drop) and 0 <= drop <= 1), "0..1, or null"),
             ("fallback", self.fallback == "refuse", "refuse: no layer can be kept wider in an integer engine"),
         ):
-            if not holds:
-                raise ConfigError(
-                    f"quant.{key}={getattr(self, key)!r} is not possible",
-                    where=f"quantization {self.name}",
-                    fix=f"quant.{key} is {wanted}",
-                )
+            check(self.name, key, getattr(self, key), holds, wanted)
+
+    def check(self, network: nn.Module) -> None:
+        """Raise ConfigError for a network that `check_network` refuses, EnvironmentFault without onnx or onnxruntime."""
+        check_network(network)
+        for package in ("onnx", "onnxruntime"):
+            try:
+                importlib.import_module(package)
+            except ImportError as error:
+                raise EnvironmentFault(
+                    f"quantizing activations needs {package}", why=str(error), fix="pip install 'wellseg[onnx]'"
+                ) from error
 
     def quantize(self, model: Artifact, calibration: Calibration, folder: Path, wide: Sequence[str] = ()) -> Produced:
-        """Write folder / "model.onnx"; the same arguments give the same bytes.
+        """Write folder / "model.onnx"; see Quantizer.quantize.
 
         Layers: per convolution with an activation its name, 8 bits, "damage" (see Simulation.damages) of the file's
-        weights and "damage_untuned" of the ones before fine-tuning. Raises ConfigError for networks of other kinds.
+        weights and "damage_untuned" of the ones before fine-tuning.
         """
         assert not wide, "fallback=refuse never widens"
-        check(model.network)
         from wellseg.quant import static_graph
 
         network = copy.deepcopy(model.network).to(calibration.device)
@@ -103,7 +112,7 @@ class StaticScheme:
         return Produced(path, layers)
 
 
-def check(network: nn.Module) -> None:
+def check_network(network: nn.Module) -> None:
     """Raise ConfigError unless an integer engine can run `network`: UNetFlex of LeakyReLU or ReLU with linear resampling."""
     if not isinstance(network, UNetFlex):
         raise ConfigError(

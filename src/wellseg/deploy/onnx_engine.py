@@ -25,7 +25,9 @@ class OnnxEngine(DescribedEngine):
         runtime = _runtime()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own format, which is not looked through
+        options.add_session_config_entry(
+            "session.load_model_format", "ONNX"
+        )  # not its own format, which is not looked through
         options.log_severity_level = 4  # what goes wrong is raised; the rest would end up between our own lines
         try:
             self._session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

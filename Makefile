@@ -56,13 +56,13 @@ predict: $(READY) ## masks of wells (ARGS="artifact=FILE input=PATH output=DIR")
 outputs/default/model.safetensors: | $(READY)
 	$(BIN)/python -m wellseg.train hydra.run.dir=outputs/default
 
-quantize: $(READY) $(MODEL) ## a model in 4 bits with a report (MODEL=FILE ARGS="quant=int8 ...")
+quantize: $(READY) $(MODEL) ## a model in 4 bits with a report, 2 minutes (MODEL=FILE ARGS="quant=int8 ...")
 	$(BIN)/python -m wellseg.quantize artifact=$(MODEL) $(if $(findstring quant=,$(ARGS)),,quant=int4) $(ARGS)
 
 export: $(READY) $(MODEL) ## a model as ONNX, checked against its own (MODEL=FILE ARGS="format=...")
 	$(BIN)/python -m wellseg.export artifact=$(MODEL) $(ARGS)
 
-firmware: $(READY) $(MODEL) ## the smallest model that passes its gate as C, with the runtime (MODEL=FILE)
+firmware: $(READY) $(MODEL) ## the smallest model that passes its gate as C, with the runtime, 6 minutes (MODEL=FILE)
 	$(BIN)/python scripts/firmware.py $(MODEL) $(ARGS)
 
 tensorboard: $(READY) ## dashboards of all runs below outputs/

@@ -73,8 +73,11 @@ def duel(seed: int, options: argparse.Namespace, root: Path, make: Sequence[str]
     for source, name in ((wide(seed, options, root), "int4"), (student(seed, options, root), "int8")):
         if not source.path.is_file():
             return None
-        found.append(collect(source, [SETTINGS[name]], make)[name])
-    return None if None in found else tuple(found)
+        result = collect(source, [SETTINGS[name]], make)[name]
+        if result is None:
+            return None
+        found.append({**result, "parameters": source.parameters})
+    return found[0], found[1]
 
 
 def by_method(results: Mapping[str, Result | None]) -> dict[str, list[tuple[str, Result]]]:
@@ -129,8 +132,8 @@ def write(options: argparse.Namespace, root: Path, make: Sequence[str]) -> None:
     for source in sources:
         tables[source.name] = collect(source, TABLE, make)
     for source in sources:
-        # The curves are of the first model; the others' have the points that the tables have.
-        more = CURVE if source is sources[0] else ()
+        # The curves are of the first model; of the others there is, beside the tables, what fine-tuning does to int4.
+        more = CURVE if source is sources[0] else (SETTINGS["gptq_4"],)
         curves[source.name] = tables[source.name] | collect(source, more, make)
     pairs = [duel(seed, options, root, make) for seed in range(SEEDS)]
     figures = options.output / "figures"
@@ -146,7 +149,7 @@ def write(options: argparse.Namespace, root: Path, make: Sequence[str]) -> None:
         "targets": targets_table({LABELS[name]: results for name, results in tables.items()}),
         "student": rows.get(STUDENT, NOTHING),
         "published": rows.get(PUBLISHED, NOTHING),
-        "curve": curve_table(methods[sources[0].name]),
+        "curve": "\n\n".join(f"### {LABELS[name]}\n\n{curve_table(found)}" for name, found in methods.items()),
         "million": million_table([pair for pair in pairs if pair is not None]),
     }
     page = options.output / "quantization.md"

@@ -29,9 +29,11 @@ CANDIDATES = ("int3", "int4", "int8")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="a full-precision model.safetensors")
+    parser.add_argument("model", type=Path, help="a model.safetensors; a quantized one is taken as it is")
     parser.add_argument("--folder", type=Path, default=Path("outputs/firmware"))
     given = parser.parse_args()
+    if given.model.is_file() and artifact.load(given.model).packed:
+        return embed(given.model, given.folder)
     tried = {quant: quantized(given.model, quant, given.folder / quant) for quant in CANDIDATES}
     table = Table("quantization", "gate", "model file", "firmware image", "validation Dice", "test Dice")
     images = {}
@@ -51,9 +53,15 @@ def main() -> int:
         return BAD_INPUT
     smallest = min(images, key=images.__getitem__)
     chosen = given.folder / smallest / "model.safetensors"
-    image = export_firmware(chosen, given.folder)
-    print(f"{smallest} it is: {image} and the header and sources beside it\n")
-    print("\n".join(report(chosen, image)))
+    print(f"{smallest} it is")
+    return embed(chosen, given.folder)
+
+
+def embed(model: Path, folder: Path) -> int:
+    """Write the image, header and sources of a quantized model into `folder`, and print what they cost."""
+    image = export_firmware(model, folder)
+    print(f"{image} and the header and sources beside it\n")
+    print("\n".join(report(model, image)))
     return 0
 
 

@@ -86,7 +86,7 @@ class Source:
     def result(self, setting: Setting, *, make: bool) -> dict[str, Any] | None:
         """What `setting` makes of the model: the kept result where it fits, else a new one, or None unless `make`.
 
-        "parameters", "bytes" of the whole file, "wells" of the calibration, "layers" (see
+        "bytes" of the whole file, "wells" of the calibration, "layers" (see
         wellseg.quant.storage.Quantized), and by part, "val" and "test", the "scores" before and after, as in report.json.
         """
         file = self.runs / self.name / setting.name / RESULT
@@ -110,6 +110,10 @@ class Source:
         return {part: sorted(found) for part, found in numbers.items()}
 
     @cached_property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in full_precision(self.path).network.parameters())
+
+    @cached_property
     def sha256(self) -> str:
         return path_sha256(self.path)
 
@@ -131,9 +135,7 @@ class Source:
         for part in PARTS:
             kept = iter(self._full[part])
             found[part] = scores_of(compare(lambda _, kept=kept: next(kept), after, self._windows(part), scores))
-        count = sum(p.numel() for p in model.network.parameters())
-        size = made.path.stat().st_size
-        return {"parameters": count, "bytes": size, "wells": wells, "layers": made.layers, "scores": found}
+        return {"bytes": made.path.stat().st_size, "wells": wells, "layers": made.layers, "scores": found}
 
     @cached_property
     def _data(self) -> CorroSegDataModule:

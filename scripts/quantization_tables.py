@@ -139,7 +139,7 @@ def curve_table(points_of: Mapping[str, Sequence[tuple[str, Result]]]) -> str:
 
 def million_table(pairs: Sequence[tuple[Result, Result]]) -> str:
     """Mean and standard deviation over seeds, in full precision and quantized; a pair is the larger and the smaller
-    network of one seed."""
+    network of one seed, with their "parameters"."""
     if not pairs:
         return NOTHING
     columns = [(part, score) for part in PARTS for score in DICE]

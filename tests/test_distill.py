@@ -164,8 +164,10 @@ def test_teachers_neither_learn_nor_enter_checkpoints(tmp_path, teacher):
     "settings",
     [
         ["augment=strong", "distill.rolls=2", "callbacks=ema"],
-        ["augment=none", "distill.cache=true", "distill.kind=channel_wise"],
-        ["augment=roll_flip", "distill.kind=features", "trainer.precision=bf16-mixed"],
+        pytest.param(["augment=none", "distill.cache=true", "distill.kind=channel_wise"], marks=pytest.mark.slow),
+        pytest.param(
+            ["augment=roll_flip", "distill.kind=features", "trainer.precision=bf16-mixed"], marks=pytest.mark.slow
+        ),
     ],
     ids=" ".join,
 )

@@ -35,6 +35,7 @@ def start(monkeypatch, distill, folder, *more):
     distill()
 
 
+@pytest.mark.slow
 def test_three_runs_and_a_table_and_finished_runs_are_used_again(distill, monkeypatch, tmp_path, capsys):
     main, started = distill
     start(monkeypatch, main, tmp_path)

@@ -26,6 +26,8 @@ ERRORS = {
     "output_error": "error of the layer's output",
     "damage": "change of the probabilities",
 }
+CHANGES = (-50, -20, -10, -5, -2, -1, -0.5, -0.2, 0, 0.2, 0.5, 1, 2)
+"""Ticks of the axis of changes in points."""
 LEAST = 1e-5
 """Masks that agree entirely are drawn as if they differed by this much: the axis is logarithmic."""
 
@@ -48,7 +50,11 @@ def draw_curve(models: Mapping[str, Mapping[str, Sequence[tuple[str, Any]]]], pa
             axis.set(yscale="log", title=f"{label}: masks, {part}", ylabel="1 - Dice per image against full precision")
             axis.axhline(0.04, color="tab:purple", lw=0.8, ls=":")
             axis.axhline(0.02, color="tab:purple", lw=0.8, ls=":")
-        row[2].set_yscale("symlog", linthresh=0.5)
+        row[2].set_yscale("symlog", linthresh=1)
+        low, high = row[2].get_ylim()
+        shown = [tick for tick in CHANGES if low <= tick <= high]
+        row[2].set_yticks(shown, [f"{tick:+g}" for tick in shown])
+        row[2].minorticks_off()
         row[2].set(title=f"{label}: Dice per image, test (silver)", ylabel="change in points")
         row[2].axhline(0, color="tab:purple", lw=0.8, ls=":")
         for axis in row:

@@ -60,7 +60,7 @@ def assert_executed(path):
 
 
 def test_there_are_notebooks():
-    assert "explore" in [p.stem for p in NOTEBOOKS]
+    assert {"explore", "quantization"} <= {p.stem for p in NOTEBOOKS}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

@@ -37,6 +37,7 @@ def result(lost=0.0, agree=1.0, size=1024, dice=0.75, bits=(8, 4), parameters=57
     return {"parameters": parameters, "bytes": size, "layers": layers, "scores": scores}
 
 
+@pytest.mark.slow
 def test_every_setting_of_the_page_composes_without_a_gate():
     from bench_quantization import SETTINGS
     from quantization_runs import CURVE, TABLE

@@ -27,6 +27,7 @@ def start(*command_line, cwd):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_processes_leave_one_run_with_the_scores_of_one_process(tmp_path):
     arguments = [*TWO, *TINY, "trainer.max_epochs=1", f"hydra.run.dir={AWKWARD}"]
     out = start("-m", "wellseg.train", *arguments, cwd=tmp_path)

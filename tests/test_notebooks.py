@@ -72,6 +72,7 @@ def test_committed_notebooks_are_executed_and_clean(path, script):
     assert path.stat().st_size < 1_000_000
 
 
+@pytest.mark.slow
 def test_explore_runs_on_synthetic_wells(tmp_path):
     before = (ROOT / "notebooks" / "explore.ipynb").read_bytes()
     done = run("explore", "--out", tmp_path, **SMALL)

@@ -87,6 +87,7 @@ def test_a_training_run_ends_with_the_quantized_model_and_its_report(trained):
     assert "warning" not in printed
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_bytes_of_the_step_after_training(trained, tmp_path):
     folder, _ = trained
     out = quantize(folder / "model.safetensors", tmp_path, "quant=int8")
@@ -197,6 +198,7 @@ def test_a_refusal_leaves_the_report_and_no_model(trained, tmp_path, more):
     assert {p.name for p in tmp_path.iterdir()} == {".hydra", ".lock", "quantize.log", "report.json"}
 
 
+@pytest.mark.slow
 def test_training_that_ends_with_a_refusal_keeps_its_model(tmp_path):
     learn = ["optimizer.lr=1e-2", "trainer.max_epochs=6", "logger=none", "test=false"]
     out = command("train", *TINY, *learn, *BROKEN, "quant.fallback=refuse", f"hydra.run.dir={tmp_path}")
@@ -206,6 +208,7 @@ def test_training_that_ends_with_a_refusal_keeps_its_model(tmp_path):
     assert {p.name for p in (tmp_path / "quantized" / "int8").iterdir()} == {"report.json"}
 
 
+@pytest.mark.slow
 def test_a_sweep_over_schemes_ends_with_a_summary(trained, tmp_path):
     shutil.copytree(trained[0], tmp_path / "run")  # a comma in a path separates two of a sweep
     out = command(
@@ -296,6 +299,7 @@ def test_another_model_is_never_overwritten(trained, tmp_path):
         assert contents(run) == before
 
 
+@pytest.mark.slow
 def test_what_else_lies_beside_a_quantization_is_never_overwritten(trained, tmp_path):
     """Neither the report of something else, nor a model that is not the one of the quantization's report."""
     source = trained[0] / "model.safetensors"
@@ -329,6 +333,7 @@ def test_a_mistake_leaves_what_was_there(trained, tmp_path):
     assert OmegaConf.load(tmp_path / ".hydra" / "config.yaml").quant.bits == 4
 
 
+@pytest.mark.slow
 def test_a_leaky_split_is_never_the_models_own(tmp_path):
     arguments = [*TINY, "data.split=shuffle", "trainer.max_epochs=1", "logger=none", "test=false"]
     out = command("train", *arguments, *NAIVE, "quant.max_dice_drop=null", f"hydra.run.dir={tmp_path}")

@@ -65,6 +65,7 @@ def test_averaged_weights_are_those_of_the_artefact(tmp_path):
     assert scores(tmp_path / "e")["val"] == pytest.approx(scores(folder)["val"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_set_on_disk_read_by_workers_trains_to_the_same_weights(tmp_path):
     for name, switch in (("memory", ["data.storage=memory"]), ("disk", ["data.storage=disk", "data.num_workers=1"])):
         out = command("train", *QUICK, *switch, "augment=strong", f"hydra.run.dir={tmp_path / name}")

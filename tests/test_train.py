@@ -170,7 +170,7 @@ def test_resuming_after_a_kill_is_bit_identical(tmp_path):
     # A plateau schedule that reacts to every epoch shows whether one of its steps is lost; the eighth batch is the last.
     ("signum", "batch", "schedule"),
     [
-        (signal.SIGTERM, 4, ["scheduler.patience=0", "scheduler.factor=0.5"]),
+        pytest.param(signal.SIGTERM, 4, ["scheduler.patience=0", "scheduler.factor=0.5"], marks=pytest.mark.slow),
         (signal.SIGTERM, LAST_BATCH, ["scheduler.patience=0", "scheduler.factor=0.5"]),
         (signal.SIGUSR1, 4, ["scheduler=one_cycle", "callbacks=ema"]),
     ],
@@ -416,6 +416,7 @@ def test_a_multirun_ends_with_a_summary_best_first(tmp_path):
     assert "4 jobs, best validation Dice first" in out.stdout
 
 
+@pytest.mark.slow
 def test_the_default_folder_of_a_sweep_holds_its_jobs_and_its_summary(tmp_path):
     arguments = [*TINY, "trainer.max_epochs=1", "logger=none", "test=false"]
     out = command("train", "-m", *arguments, "model.thickness=1,2", cwd=tmp_path)

@@ -87,6 +87,7 @@ def test_the_wheel_asks_for_safe_versions(wheel):
     assert re.search(r"^wellseg = wellseg\.cli:main$", entry_points, flags=re.M)
 
 
+@pytest.mark.slow
 def test_the_wheel_trains_a_step_from_a_foreign_folder(installed, tmp_path):
     # PYTHONPATH comes before the editable install of the checkout, which is asked last.
     environment = {"PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}

@@ -227,6 +227,7 @@ def test_a_row_depends_on_its_receptive_field_only(name, down):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.slow
 def test_export_is_free_in_batch_and_depth(name):
     network = small(name).eval()
     free = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from wellseg import artifact, build, config
 from wellseg.deploy.firmware import export_firmware, image_of
-from wellseg.errors import BAD_INPUT, ConfigError
+from wellseg.errors import BAD_INPUT, ConfigError, WellsegError
 from wellseg.files import path_sha256
 from wellseg.quant.compression import REPORT
 from wellseg.quant.report import settings_of
@@ -28,11 +28,19 @@ CANDIDATES = ("int3", "int4", "int8")
 
 
 def main() -> int:
+    try:
+        return run()
+    except WellsegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def run() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="a model.safetensors; a quantized one is taken as it is")
     parser.add_argument("--folder", type=Path, default=Path("outputs/firmware"))
     given = parser.parse_args()
-    if given.model.is_file() and artifact.load(given.model).packed:
+    if artifact.load(given.model).packed:
         return embed(given.model, given.folder)
     tried = {quant: quantized(given.model, quant, given.folder / quant) for quant in CANDIDATES}
     table = Table("quantization", "gate", "model file", "firmware image", "validation Dice", "test Dice")

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from wellseg.quant.observation import observe
 
-@torch.no_grad()
+
 def mean_outputs(network: nn.Module, layers: Mapping[str, nn.Module], inputs: Sequence[Tensor]) -> dict[str, Tensor]:
     """Per channel the mean (C,) float64 of what each of `layers`, modules of `network`, puts out for `inputs`.
 
@@ -18,20 +19,11 @@ def mean_outputs(network: nn.Module, layers: Mapping[str, nn.Module], inputs: Se
     sums: dict[str, Tensor] = {}
     pixels: dict[str, int] = {}
 
-    def record(name: str, output: Tensor) -> None:
+    def record(name: str, _: Tensor, output: Tensor) -> None:
         sums[name] = sums.get(name, 0.0) + output.sum((0, 2, 3), dtype=torch.float64)
         pixels[name] = pixels.get(name, 0) + output.numel() // output.shape[1]
 
-    handles = [
-        layer.register_forward_hook(lambda _module, _inputs, output, name=name: record(name, output))
-        for name, layer in layers.items()
-    ]
-    try:
-        for batch in inputs:
-            network(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    observe(network, layers, inputs, record)
     return {name: total / pixels[name] for name, total in sums.items()}
 
 

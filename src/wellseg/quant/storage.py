@@ -18,6 +18,7 @@ from wellseg.quant.correction import correct_bias, mean_outputs
 from wellseg.quant.finetune import finetune
 from wellseg.quant.gptq import input_moments, round_columns
 from wellseg.quant.mixed import Grid
+from wellseg.quant.observation import observe
 from wellseg.quant.scheme import Scheme
 from wellseg.quant.tensors import quantize_tensor
 
@@ -183,7 +184,6 @@ def _check_size(packed: Mapping[str, PackedTensor], scheme: Scheme) -> None:
         )
 
 
-@torch.no_grad()
 def _output_errors(
     network: nn.Module, quantized: Mapping[str, nn.Module], inputs: Sequence[Tensor]
 ) -> dict[str, float]:
@@ -195,16 +195,7 @@ def _output_errors(
         powers = torch.stack([t.double().square().sum() for t in (change, output)])
         sums[name] = sums.get(name, 0.0) + powers
 
-    handles = [
-        module.register_forward_hook(lambda _module, args, output, name=name: record(name, args[0], output))
-        for name, module in _convolutions(network).items()
-    ]
-    try:
-        for batch in inputs:
-            network(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    observe(network, _convolutions(network), inputs, record)
     return {name: float((change / power).sqrt()) if power > 0 else 0.0 for name, (change, power) in sums.items()}
 
 

@@ -19,7 +19,7 @@ LAYERS = [
     ["callbacks"],
     ["quant", "deploy"],
     ["assembly", "results", "predictions", "sweep", "runs"],
-    ["train", "evaluate", "predict", "quantize", "export", "check", "__main__"],
+    ["train", "evaluate", "predict", "quantize", "export", "check", "preview", "slurm", "__main__"],
 ]
 LEVEL = {name: i for i, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(p for p in SOURCE.rglob("*.py") if p.name != "__init__.py")
@@ -60,7 +60,8 @@ def test_import_wellseg_is_light_and_starts_nothing():
 
 def test_serving_needs_neither_lightning_nor_hydra():
     code = (
-        "import wellseg.deploy.predictor, sys; assert not {'pytorch_lightning','hydra','omegaconf'} & set(sys.modules)"
+        "import wellseg.deploy.predictor, wellseg.deploy.image_predictor, sys; "
+        "assert not {'pytorch_lightning', 'hydra', 'omegaconf'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

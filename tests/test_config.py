@@ -21,10 +21,10 @@ def test_help_needs_neither_torch_nor_hydra(command):
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stderr
     assert f"wellseg.{command} key=value" in out.stdout
-    if command not in ("predict", "export"):  # which take files, not data sets
-        assert re.search(r"^  data +corroseg", out.stdout, flags=re.M)
+    if command not in ("predict", "export", "slurm"):  # which take files and runs, not data sets
+        assert re.search(r"^  data +airbus .*corroseg", out.stdout, flags=re.M)
         assert "synthetic*" in out.stdout or command in ("evaluate", "quantize")
-    assert ("Groups (" in out.stdout) == (command != "export")
+    assert ("Groups (" in out.stdout) == (command not in ("export", "slurm"))
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import inspect
 
 import pytest
 import yaml
-from hydra.utils import get_object
+from hydra.utils import get_class, get_object
 
 from wellseg import config
+from wellseg.data.image_module import ImageDataModule
 
 CHOICES = [(g, c) for g in config.groups() for c in config.choices(g)]
 COMMAND = {"tta": "predict", "postprocess": "predict"}
@@ -76,9 +77,11 @@ def test_that_check_can_fail():
 
 
 @pytest.mark.parametrize("choice", config.choices("experiment"))
-def test_experiments_never_choose_data(choice):
-    text = (config.folder() / "experiment" / f"{choice}.yaml").read_text()
-    content = yaml.safe_load(text)
-    assert "data" not in content
-    assert not any("data" in str(d) for d in content["defaults"])
+def test_experiments_of_the_course_never_choose_data_and_all_others_choose_a_set_of_images(choice):
+    content = yaml.safe_load((config.folder() / "experiment" / f"{choice}.yaml").read_text())
+    if choice.startswith("exp") or choice == "cylinder":
+        assert "data" not in content
+        assert not any("data" in str(d) for d in content["defaults"])
+    else:
+        assert issubclass(get_class(config.load("train", [f"experiment={choice}"]).data._target_), ImageDataModule)
     assert content["name"] == choice

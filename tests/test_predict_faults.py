@@ -281,7 +281,7 @@ class Terminal(io.StringIO):
 def test_the_bar_on_a_terminal_shows_any_name_and_its_end(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stdout", Terminal())
-    with predictions._progress(1000) as bar:
+    with predictions._progress(1000, "rows") as bar:
         bar.begin("[/red]w.npy (1/2)", 0)  # of unknown length
         bar.advance(500)
         bar.end("done")

@@ -38,7 +38,7 @@ from wellseg.data.inputs import find_items
 from wellseg.deploy.manifest import Manifest
 from wellseg.deploy.prediction import Options
 from wellseg.deploy.predictor import Predictor
-from wellseg.predictions import clear_leftovers, predict_all, save_submission
+from wellseg.predictions import clear_leftovers, predict_all, save_submission, well_job
 model, given, root = map(Path, sys.argv[1:])
 predictor = Predictor.from_file(model)
 items, _ = find_items([str(given)])
@@ -57,7 +57,8 @@ def predict(out, kill_before=None):
     manifest = Manifest(out, {"artifact": {}, "settings": {}, "versions": {}}, [i.outputs[0] for i in items])
     manifest.open(overwrite=False)
     clear_leftovers(out, ["submission.csv"])
-    assert not predict_all(items, manifest, predictor, Options(out, frozenset(["mask", "probability"]), 0.5))
+    job = well_job(items, predictor, Options(out, frozenset(["mask", "probability"]), 0.5))
+    assert not predict_all(job, manifest)
     manifest.finish()
     save_submission(out / "submission.csv", [i for i in items if i.patches], out)
     return done

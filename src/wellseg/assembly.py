@@ -16,8 +16,9 @@ from wellseg import build, config
 from wellseg.artifact import Artifact
 from wellseg.callbacks.plateau import StepPlateau
 from wellseg.checkpoints import AtomicCheckpointIO
-from wellseg.data.module import WellDataModule
+from wellseg.data.base import SegmentationDataModule
 from wellseg.errors import ConfigError
+from wellseg.metrics.classes import ClassScores
 from wellseg.quant.quantizer import as_quantizer
 from wellseg.task import SegmentationTask
 
@@ -45,7 +46,7 @@ def _quiet() -> None:
 class Assembly:
     """What a run consists of."""
 
-    datamodule: WellDataModule
+    datamodule: SegmentationDataModule
     task: SegmentationTask
     trainer: pl.Trainer
     callbacks: dict[str, pl.Callback] = field(default_factory=dict)
@@ -75,6 +76,7 @@ def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assem
     datamodule = build.part(cfg, "data", choices, augment=build.part(cfg, "augment", choices))
     datamodule.setup()
     network = build.part(cfg, "model", choices)
+    _check_channels(cfg, datamodule)
     quant = build.part(cfg, "quant", choices)
     if quant is not None:  # now, not when the network has been trained
         as_quantizer(quant).check(network)
@@ -84,7 +86,7 @@ def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assem
         network,
         build.part(cfg, "loss", choices),
         optimizer,
-        build.part(cfg, "metrics", choices),
+        _metric(cfg, choices, datamodule),
         normalization=datamodule.normalization,
         scheduler=build.part(cfg, "scheduler", choices),
         seed=cfg.seed,
@@ -117,9 +119,41 @@ def assemble_for_scoring(
     datamodule = build.part(cfg, "data", choices)
     datamodule.keep_split(model.metadata.get("data_fingerprint", ""), model.metadata.get("parts", {}))
     datamodule.setup()
-    scores = build.part(cfg, "metrics", choices, threshold=threshold)
+    scores = _metric(cfg, choices, datamodule, threshold=threshold)
     task = SegmentationTask(model.network, None, None, scores, normalization=model.normalization)
     return Assembly(datamodule, task, build_trainer(cfg, folder, choices, {}, False))
+
+
+def _check_channels(cfg: DictConfig, data: SegmentationDataModule) -> None:
+    """Raise ConfigError where the configured network takes or gives other channels than the data have and need."""
+    wanted = {
+        "in_channels": (data.channels, "channels in an image"),
+        "out_channels": (data.num_logits, "classes to tell"),
+    }
+    for key, (number, of) in wanted.items():
+        if cfg.model.get(key, number) != number:
+            classes = f": {', '.join(data.classes)}" if key == "out_channels" else ""
+            raise ConfigError(
+                f"model.{key}={cfg.model[key]} does not fit the data",
+                why=f"there are {number} {of}{classes}" + (" (two need one logit)" if number == 1 and classes else ""),
+                fix=f"model.{key}={number}",
+            )
+
+
+def _metric(cfg: DictConfig, choices: Mapping[str, str], data: SegmentationDataModule, **numbers: float) -> Any:
+    """The metric of the configuration for the classes of `data`. Raises ConfigError where it is one for another number."""
+    several = data.num_logits > 1
+    scores = build.part(cfg, "metrics", choices, **({} if several else numbers))
+    if isinstance(scores, ClassScores) != several:
+        fits = "classes" if several else "default"
+        raise ConfigError(
+            f"metrics={choices.get('metrics')} does not score {len(data.classes)} classes",
+            why=f"the data's classes are {', '.join(data.classes)}",
+            fix=f"metrics={fits}, which scores by {'F1 over the classes' if several else 'Dice'}",
+        )
+    if several:
+        scores.name_classes(data.classes)
+    return scores
 
 
 def build_trainer(

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
+    from wellseg.data.base import SegmentationDataModule
     from wellseg.data.problems import Problem
 
 _COLORS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
@@ -25,29 +26,31 @@ def run(cfg: "DictConfig") -> None:
 
 
 def _check_data(cfg: "DictConfig") -> None:
+    datamodule = _datamodule(cfg)
+    problems = datamodule.check(thorough=True)
+    _print(problems, datamodule.about, "the data set must be fixed before training")
+
+
+def _check_submission(cfg: "DictConfig") -> None:
+    datamodule = _datamodule(cfg)
+    expected, settings = datamodule.submission_rows(), datamodule.submission
+    if settings["format"] == "patches":
+        from wellseg.deploy.submission import check_submission
+
+        problems, noun = check_submission(cfg.submission, expected), "patches"
+    else:
+        from wellseg.deploy import image_submission
+
+        problems, noun = image_submission.check(cfg.submission, expected, settings), "images"
+    _print(problems, f"{cfg.submission}, for {len(expected):,} {noun}", "the submission must be fixed")
+
+
+def _datamodule(cfg: "DictConfig") -> "SegmentationDataModule":
     from hydra.core.hydra_config import HydraConfig
 
     from wellseg import build
 
-    datamodule = build.part(cfg, "data", dict(HydraConfig.get().runtime.choices))
-    problems = datamodule.check()
-    rows = sum(w.num_rows for w in datamodule.wells)
-    labelled = sum(w.target is not None for w in datamodule.wells)
-    about = f"{len(datamodule.wells)} images of wells ({labelled} labelled), {rows:,} depth rows"
-    _print(problems, about, "the data set must be fixed before training")
-
-
-def _check_submission(cfg: "DictConfig") -> None:
-    from wellseg.data.corroseg import check_root
-    from wellseg.data.patches import list_patches
-    from wellseg.data.problems import raise_errors
-    from wellseg.deploy.submission import check_submission
-
-    root, problems = check_root(cfg.data.get("root"), "data=corroseg", ("x_test",))
-    raise_errors(problems)
-    files, problems = list_patches(root / "x_test")
-    problems += check_submission(cfg.submission, [f.name for f in files])
-    _print(problems, f"{cfg.submission}, for {len(files):,} patches", "the submission must be fixed")
+    return build.part(cfg, "data", dict(HydraConfig.get().runtime.choices))
 
 
 def _print(problems: "Sequence[Problem]", about: str, refusal: str) -> None:

@@ -24,6 +24,8 @@ COMMANDS = {
     "quantize": "store a model in fewer bits, and report what that costs",
     "export": "write a model for another engine, checked against its own",
     "check": "list everything that is wrong with a data set",
+    "preview": "show images, labels and augmentations as a picture",
+    "slurm": "write a cluster job that trains as a run did",
 }
 
 PATH_KEYS = frozenset(
@@ -93,6 +95,8 @@ def _run(name: str, argv: Sequence[str]) -> int:
 
     parser = get_args_parser()
     args = parser.parse_args(list(argv))
+    if name == "slurm" and args.multirun:
+        raise ConfigError("slurm writes one script for one run", fix="once for each run, with another output=")
     if name == "predict" and args.multirun:
         raise ConfigError(
             "predict runs no sweeps", fix="several inputs: input=[a,b] or a glob; several models: one by one"
@@ -101,6 +105,8 @@ def _run(name: str, argv: Sequence[str]) -> int:
         if override in ("output=", _RUN_DIR, _SWEEP_DIR):  # of a shell variable that is not set: not the current folder
             raise ConfigError(f"{override} names no folder", fix="give one, or leave the key out")
     overrides = [quote_path(o, sweep=args.multirun) for o in args.overrides]
+    if name == "slurm":
+        overrides = gathered(name, overrides)
     if name == "train" and "ckpt_path=auto" in overrides:
         overrides = with_recorded(overrides)
     if not (args.cfg or args.info or args.hydra_help or args.shell_completion):
@@ -120,7 +126,7 @@ def _run(name: str, argv: Sequence[str]) -> int:
 
 def _check_folder(name: str, overrides: Sequence[str]) -> None:
     """Raise EnvironmentFault unless the folder that Hydra is going to write to can be made and written to."""
-    if name == "check" or "LOCAL_RANK" in os.environ:
+    if name in ("check", "preview", "slurm") or "LOCAL_RANK" in os.environ:
         return
     given = [_unquoted(o) for o in overrides if o.startswith((_RUN_DIR, _SWEEP_DIR, _OUTPUT))]
     for folder in (f for f in given or ["outputs"] if "${" not in f):  # Hydra fills those in later
@@ -257,6 +263,31 @@ def with_recorded(overrides: Sequence[str]) -> list[str]:
     given = {o.partition("=")[0] for o in overrides}
     recorded = yaml.safe_load(record.read_text(encoding="utf-8")) or []
     return [o for o in recorded if o.partition("=")[0] not in given] + list(overrides)
+
+
+def gathered(name: str, overrides: Sequence[str]) -> list[str]:
+    """The overrides of a command that hands on those of train: what is not its own stands in its list `train`.
+
+    Raises ConfigError, with the nearest names, for what neither of the two knows.
+    """
+
+    def keys(command: str) -> list[str]:
+        text = (config.folder() / f"{command}.yaml").read_text(encoding="utf-8")
+        return [key for key in re.findall(r"^(\w+):", text, flags=re.M) if key not in ("defaults", "hydra", "train")]
+
+    own, theirs = keys(name), [*config.groups(), *keys("train")]
+    kept, handed = [], []
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key not in own and re.split("[.@/]", key)[0] not in (*theirs, "hydra"):
+            close = config.nearest(key, [*own, *theirs])
+            raise ConfigError(
+                f"there is no key {key!r}",
+                where=f"the argument {override}",
+                fix=f"did you mean {' or '.join(close)}?" if close else f"--help lists the keys of {name} and train",
+            )
+        (kept if key in own else handed).append(override)
+    return [*kept, f"train=[{','.join(map(_quoted, handed))}]"]
 
 
 def _unquoted(override: str) -> str:

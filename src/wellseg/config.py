@@ -78,8 +78,8 @@ def load(name: str, overrides: Sequence[str] = (), *, with_hydra: bool = False) 
         if key in groups() and not override.is_delete():
             _check_choice(key, override.value())
             chosen.append(override.input_line)
-    previous, hydra = GlobalHydra.instance().hydra, GlobalHydra.instance()
-    hydra.clear()
+    previous = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(folder()), job_name=name, version_base="1.3"):
             base = compose(name, overrides=chosen)
@@ -95,9 +95,9 @@ def load(name: str, overrides: Sequence[str] = (), *, with_hydra: bool = False) 
             why=f"{error}\n{error.__cause__ or ''}".strip(),
         ) from error
     finally:
-        GlobalHydra.instance().clear()
+        GlobalHydra.instance().clear()  # not the instance of above: leaving the context puts another in its place
         if previous is not None:
-            hydra.initialize(previous)
+            GlobalHydra.instance().initialize(previous)
 
 
 def _check_choice(group: str, value: Any) -> None:

@@ -48,8 +48,10 @@ def run(cfg: "DictConfig") -> float:
     if parts.trainer.is_global_zero:
         write_json(folder / "metrics.json", results)
         draw_figures(parts, results, details, folder / "figures")
-        print_results(results, {"scores": folder / "metrics.json", "figures": folder / "figures"})
-    return results["val"]["dice_per_image"]
+        print_results(
+            results, parts.task.scores["val"].SHOWN, {"scores": folder / "metrics.json", "figures": folder / "figures"}
+        )
+    return results["val"][parts.task.scores["val"].selection]
 
 
 def _refuse_onnx(path: "Path") -> None:

@@ -18,7 +18,7 @@ REPORT = "export.json"
 ROWS = 2000
 """Rows of each well that are read for comparing."""
 WELLS = 5
-"""Wells that are read, from all over what there is."""
+"""Wells, or pictures, that are read, from all over what there is."""
 
 
 def run(cfg: "DictConfig") -> None:
@@ -33,7 +33,7 @@ def run(cfg: "DictConfig") -> None:
     from wellseg import artifact
     from wellseg.cli import as_path
     from wellseg.deploy import parity
-    from wellseg.deploy.engine import is_onnx
+    from wellseg.deploy.engine import is_image, is_onnx
     from wellseg.deploy.formats import FORMATS, export
     from wellseg.errors import ArtifactError, ConfigError
     from wellseg.files import path_sha256, write_json
@@ -55,8 +55,8 @@ def run(cfg: "DictConfig") -> None:
             fix="artifact= the model.safetensors that it was made from",
         )
     metadata = artifact.read_metadata(source)
-    wells, origin = _wells(cfg.input, source, metadata) if cfg.parity else ([], None)
-    files, exported, differences = export(source, form, folder, wells, compared=cfg.parity)
+    examples, origin = _examples(cfg.input, source, metadata) if cfg.parity else ([], None)
+    files, exported, differences = export(source, form, folder, examples, compared=cfg.parity)
     report = {
         "format": cfg.format,
         "files": [{"name": f.name, "bytes": f.stat().st_size, "sha256": path_sha256(f)} for f in files],
@@ -68,19 +68,32 @@ def run(cfg: "DictConfig") -> None:
     write_json(folder / REPORT, report)
     for line in parity.table(differences):
         log.info("%s", line)
+    engine = exported["engine"]
+    if is_image(exported) and engine["window"] and not exported["input"].get("resize"):
+        size = f"{engine['window']} x {engine['columns']}"
+        log.warning("the file takes pictures of %s only: others are predicted in pieces of that size", size)
     if not cfg.parity:
         log.warning("not compared with the model file: parity=false")
     for file in files:
         log.info("%s (%s bytes)", file, f"{file.stat().st_size:,}")
 
 
-def _wells(given: Any, source: "Path", metadata: dict[str, Any]) -> "tuple[list[np.ndarray], str]":
-    """Values as recorded (H, W), with nulls, to compare on, and where they are from. Raises DataError, ConfigError."""
+def _examples(given: Any, source: "Path", metadata: dict[str, Any]) -> "tuple[list[np.ndarray], str]":
+    """What to compare on, and where it is from: wells as recorded (H, W), with nulls, or pictures (H, W, C). Raises
+    DataError, ConfigError.
+    """
     from wellseg.cli import as_path
+    from wellseg.deploy.engine import input_channels, is_image
+    from wellseg.deploy.image_parity import synthetic_pictures
     from wellseg.deploy.parity import synthetic_wells
 
     named = [given] if isinstance(given, str) else list(given or [])
     paths = [as_path(str(path)) for path in named] or [p for p in [_data_of_run(source)] if p is not None]
+    if is_image(metadata):
+        # Of a data set's folder nobody knows which pictures are images and which are labels: those that are named only.
+        if not named:
+            return synthetic_pictures(metadata), "pictures made by code"
+        return _pictures(paths, input_channels(metadata)), ", ".join(map(str, paths))
     if paths:
         return _read(paths), ", ".join(map(str, paths))
     return synthetic_wells(metadata), "wells made by code"
@@ -121,6 +134,19 @@ def _read(paths: "list[Path]") -> "list[np.ndarray]":
             "there are no rows to compare on", where=", ".join(map(str, paths)), fix="another input=, or input=null"
         )
     return wells
+
+
+def _pictures(paths: "list[Path]", channels: int) -> "list[np.ndarray]":
+    """A few pictures below `paths`, of one dtype. Raises DataError."""
+    import numpy as np
+
+    from wellseg.data.image_inputs import find_images
+
+    items, _ = find_images([str(path) for path in paths])
+    pictures = [item.read(channels) for item in items[:: max(len(items) // WELLS, 1)][:WELLS]]
+    if all(picture.dtype == np.uint8 for picture in pictures):
+        return pictures
+    return [picture.astype(np.float32) for picture in pictures]
 
 
 def _parity_record(differences: list[Any], origin: str) -> dict[str, Any]:

@@ -6,14 +6,20 @@ from typing import TYPE_CHECKING, Any
 from wellseg.cli import run_command
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from omegaconf import DictConfig
 
+    from wellseg.data.image_inputs import ImageItem
     from wellseg.data.inputs import Item
+    from wellseg.data.problems import Problem
+    from wellseg.predictions import Job
 
 log = logging.getLogger("wellseg.predict")
+
+OF_WELLS = {"part": "test", "restore": True, "azimuth_layout": "auto", "width": "auto", "band": None}
+"""Keys that mean nothing for images, and what they are where nobody set them."""
 
 
 def run(cfg: "DictConfig") -> None:
@@ -23,35 +29,59 @@ def run(cfg: "DictConfig") -> None:
     """
     from pathlib import Path
 
-    import numpy as np
     from hydra.core.hydra_config import HydraConfig
 
-    from wellseg import build
     from wellseg.cli import as_path
-    from wellseg.data.inputs import find_items
-    from wellseg.deploy.engine import is_onnx, read_metadata
-    from wellseg.deploy.manifest import FOLDERS, Manifest, artifact_record, versions
-    from wellseg.deploy.prediction import Options
-    from wellseg.deploy.predictor import Predictor
+    from wellseg.deploy.engine import is_image, is_onnx, read_metadata
+    from wellseg.deploy.manifest import Manifest, artifact_record, versions
     from wellseg.files import folder_lock
-    from wellseg.predictions import clear_leftovers, predict_all, print_predictions, raise_failures, save_submission
+    from wellseg.predictions import clear_leftovers, predict_all, print_predictions, raise_failures
 
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir).resolve()
     settings = _settings(cfg, folder, hydra)
     path = as_path(cfg.artifact)
     metadata = read_metadata(path)
-    if settings["threshold"] is None:
-        settings["threshold"] = metadata["threshold"]
-    # As probabilities are saved: a mask is what comparing these gives, in any precision.
-    settings["threshold"] = float(np.float16(settings["threshold"]))
+    job = (_images if is_image(metadata) else _wells)(cfg, settings, metadata, path, folder)
+    package = "onnxruntime" if is_onnx(path) else "torch"
+    with folder_lock(folder):
+        head = {"artifact": artifact_record(path, metadata), "settings": settings, "versions": versions(package)}
+        made_of_all = [cfg.submission_name] if "submission" in settings["save"] else []
+        keys = [item.outputs[0] for item in job.items]
+        manifest = Manifest(folder, head, keys, made_of_all, images=job.images)
+        for name in manifest.open(overwrite=cfg.overwrite):
+            log.warning("%s is not among the inputs any more; its files are left, the manifest drops it", name)
+        clear_leftovers(folder, made_of_all)
+        failures = predict_all(job, manifest, debug=cfg.debug)
+        totals = manifest.finish()
+        if made_of_all and totals["done"] == len(job.items) and not totals["bad_files"]:
+            manifest.add_file("submission", job.submit(folder / cfg.submission_name))
+        print_predictions(job, manifest.records(), totals, manifest.path)
+    raise_failures(failures, manifest.records())
+
+
+def _wells(
+    cfg: "DictConfig", settings: dict[str, Any], metadata: "Mapping[str, Any]", path: "Path", folder: "Path"
+) -> "Job":
+    """The work for a model of wells; completes `settings`."""
+    from wellseg.data.inputs import find_items
+    from wellseg.deploy.manifest import FOLDERS
+    from wellseg.deploy.prediction import Options
+    from wellseg.deploy.predictor import Predictor
+    from wellseg.errors import ConfigError
+    from wellseg.predictions import well_job
+
+    if settings.pop("tile") is not None:
+        raise ConfigError(f"tile={cfg.tile} is for models of images", fix="band=, of a log's rows")
+    settings["threshold"] = _threshold(settings, metadata)
     items, warnings = find_items(settings["input"], settings["part"], [str(folder / name) for name in FOLDERS])
-    _check_replaced([str(path), *(p for item in items for p in item.paths)], items, folder, settings)
+    names = [name for name in ("mask", "probability") if name in settings["save"]]
+    outputs = [folder / name / output for name in names for item in items for output in item.outputs]
+    pages = [folder / "overlay" / item.name for item in items] if "overlay" in settings["save"] else []
+    _check_replaced([str(path), *(p for item in items for p in item.paths)], outputs, pages, folder, settings)
     _check_submission(items, settings)
-    for problem in warnings:
-        log.warning("%s", problem)
-    choices = dict(hydra.runtime.choices)
-    tta, postprocess = (build.part(cfg, group, choices) for group in ("tta", "postprocess"))
+    _warn(warnings)
+    tta, postprocess = _parts(cfg, "tta", "postprocess")
     options = Options(
         folder,
         frozenset(settings["save"]),
@@ -60,29 +90,57 @@ def run(cfg: "DictConfig") -> None:
         azimuth_layout=cfg.azimuth_layout,
         postprocess=postprocess,
     )
-    package = "onnxruntime" if is_onnx(path) else "torch"
-    predictor = Predictor.from_file(
-        path,
-        precision=cfg.precision,
-        device=settings["device"],
-        compile=cfg.compile,
-        tta=tta,
-        band=cfg.band,
-        width=cfg.width,
-    )
-    with folder_lock(folder):
-        head = {"artifact": artifact_record(path, metadata), "settings": settings, "versions": versions(package)}
-        made_of_all = [cfg.submission_name] if "submission" in options.save else []
-        manifest = Manifest(folder, head, [item.outputs[0] for item in items], made_of_all)
-        for name in manifest.open(overwrite=cfg.overwrite):
-            log.warning("%s is not among the inputs any more; its files are left, the manifest drops it", name)
-        clear_leftovers(folder, made_of_all)
-        failures = predict_all(items, manifest, predictor, options, debug=cfg.debug)
-        totals = manifest.finish()
-        if "submission" in options.save and totals["done"] == len(items) and not totals["bad_files"]:
-            manifest.add_file("submission", save_submission(folder / cfg.submission_name, items, folder))
-        print_predictions(manifest.records(), totals, manifest.path)
-    raise_failures(failures, manifest.records())
+    engine = _engine_settings(settings)
+    return well_job(items, Predictor.from_file(path, **engine, tta=tta, band=cfg.band, width=cfg.width), options)
+
+
+def _images(
+    cfg: "DictConfig", settings: dict[str, Any], metadata: "Mapping[str, Any]", path: "Path", folder: "Path"
+) -> "Job":
+    """The work for a model of images; completes `settings`."""
+    from wellseg.data.image_inputs import find_images
+    from wellseg.deploy.image_prediction import ImageOptions
+    from wellseg.deploy.image_predictor import ImagePredictor
+    from wellseg.deploy.manifest import FOLDERS
+    from wellseg.predictions import image_job
+
+    _check_image_settings(settings, metadata)
+    settings["threshold"] = _threshold(settings, metadata) if len(metadata["classes"]) == 2 else None
+    items, warnings = find_images(settings["input"], [str(folder / name) for name in FOLDERS])
+    options = ImageOptions(folder, frozenset(settings["save"]), settings["threshold"])
+    outputs = [output for item in items for output in options.outputs(item).values()]
+    _check_replaced([str(path), *(item.path for item in items)], outputs, [], folder, settings)
+    _check_image_submission(items, settings, metadata)
+    _warn(warnings)
+    (tta,) = _parts(cfg, "tta")
+    predictor = ImagePredictor.from_file(path, **_engine_settings(settings), tta=tta, tile=settings["tile"])
+    return image_job(items, predictor, options)
+
+
+def _threshold(settings: "Mapping[str, Any]", metadata: "Mapping[str, Any]") -> float:
+    """As probabilities are saved: a mask is what comparing these gives, in any precision."""
+    import numpy as np
+
+    given = settings["threshold"]
+    return float(np.float16(metadata["threshold"] if given is None else given))
+
+
+def _parts(cfg: "DictConfig", *groups: str) -> "list[Callable | None]":
+    from hydra.core.hydra_config import HydraConfig
+
+    from wellseg import build
+
+    choices = dict(HydraConfig.get().runtime.choices)
+    return [build.part(cfg, group, choices) for group in groups]
+
+
+def _engine_settings(settings: "Mapping[str, Any]") -> dict[str, Any]:
+    return {key: settings[key] for key in ("precision", "device", "compile")}
+
+
+def _warn(problems: "Iterable[Problem]") -> None:
+    for problem in problems:
+        log.warning("%s", problem)
 
 
 def _settings(cfg: "DictConfig", folder: "Path", hydra: Any) -> dict[str, Any]:
@@ -155,6 +213,7 @@ def _settings(cfg: "DictConfig", folder: "Path", hydra: Any) -> dict[str, Any]:
                 "compile",
                 "band",
                 "width",
+                "tile",
             )
         },
         "save": [name for name in SAVE if name in save],
@@ -165,8 +224,34 @@ def _settings(cfg: "DictConfig", folder: "Path", hydra: Any) -> dict[str, Any]:
     }
 
 
-def _check_replaced(inputs: "Sequence[str]", items: "Sequence[Item]", folder: "Path", settings: dict[str, Any]) -> None:
-    """Raise ConfigError where an output of any item would replace one of `inputs`, or lie in it or around it."""
+def _check_image_settings(settings: dict[str, Any], metadata: "Mapping[str, Any]") -> None:
+    """Take what is for wells only out of `settings`. Raises ConfigError where it was set, or cannot be."""
+    from wellseg.errors import ConfigError
+
+    for key, default in OF_WELLS.items():
+        if (value := settings.pop(key)) != default:
+            raise ConfigError(f"{key}={value} is for wells", why="this model is one of images", fix=f"leave {key} out")
+    if settings.pop("postprocess")["choice"] != "none":
+        raise ConfigError("postprocess= is for wells", why="it cleans masks on a cylinder", fix="postprocess=none")
+    classes = metadata["classes"]
+    if settings["threshold"] is not None and len(classes) > 2:
+        raise ConfigError(
+            f"threshold={settings['threshold']} is for models of two classes",
+            why=f"this one tells {len(classes)} apart: a pixel is of the most probable",
+            fix="leave threshold out",
+        )
+
+
+def _check_replaced(
+    inputs: "Sequence[str]",
+    outputs: "Sequence[Path]",
+    overlays: "Sequence[Path]",
+    folder: "Path",
+    settings: "Mapping[str, Any]",
+) -> None:
+    """Raise ConfigError where one of `outputs`, the manifest or the submission would replace one of `inputs`, or lie in it
+    or around it; or a page of one of `overlays`, whose names get numbers.
+    """
     import os
     import re
 
@@ -178,16 +263,10 @@ def _check_replaced(inputs: "Sequence[str]", items: "Sequence[Item]", folder: "P
     for place, path in real.items():
         while (place := os.path.dirname(place)) not in around:
             around[place] = path
-    pages = {re.sub(r"_\d{4,}\.png$", "", place): path for place, path in real.items() if place.endswith(".png")}
-    outputs = [(folder / NAME, (real, around))]
-    if "submission" in settings["save"]:
-        outputs.append((folder / settings["submission_name"], (real, around)))
-    for name in ("mask", "probability"):
-        if name in settings["save"]:
-            outputs += [(folder / name / output, (real, around)) for item in items for output in item.outputs]
-    if "overlay" in settings["save"]:
-        outputs += [(folder / "overlay" / item.name, (pages,)) for item in items]
-    for output, taken in outputs:
+    numbered = {re.sub(r"_\d{4,}\.png$", "", place): path for place, path in real.items() if place.endswith(".png")}
+    of_all = [folder / NAME] + [folder / settings["submission_name"]] * ("submission" in settings["save"])
+    planned = [(output, (real, around)) for output in (*of_all, *outputs)]
+    for output, taken in (*planned, *((page, (numbered,)) for page in overlays)):
         place = os.path.realpath(output)
         found = next((names[place] for names in taken if place in names), None)
         while not found and (parent := os.path.dirname(place)) != place:
@@ -214,6 +293,32 @@ def _check_submission(items: "Sequence[Item]", settings: dict[str, Any]) -> None
                 why="a row is a patch, named well_i_patch_j" if others else "there are several patches of this name",
                 fix="name the folder with the patches of the challenge, and part=test",
             )
+
+
+def _check_image_submission(
+    items: "Sequence[ImageItem]", settings: "Mapping[str, Any]", metadata: "Mapping[str, Any]"
+) -> None:
+    """`_check_submission` of images."""
+    from collections import Counter
+
+    from wellseg.errors import ConfigError
+
+    if "submission" not in settings["save"]:
+        return
+    if metadata.get("submission") is None:
+        raise ConfigError(
+            "the model file does not say what a submission looks like",
+            why="the data set that it was trained on has none",
+            fix="save=[mask]",
+        )
+    twice = [name for name, n in Counter(item.title for item in items).items() if n > 1]
+    if twice:
+        raise ConfigError(
+            "a submission cannot be made of these inputs",
+            where=twice[0],
+            why="there are several images of this name",
+            fix="name one folder with the images of the challenge",
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The loop of `predict` over its items: progress, faults, the submission, and the final table."""
+"""The loop of `predict` over its items, wells or images: progress, faults, the submission, and the final table."""
 
 import errno
 import io
@@ -7,11 +7,13 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -30,23 +32,110 @@ from wellseg.deploy.submission import write_submission
 from wellseg.errors import Bug, DataError, EnvironmentFault, PartialResult, WellsegError
 from wellseg.files import remove_leftovers
 
+if TYPE_CHECKING:
+    from wellseg.data.image_inputs import ImageItem
+    from wellseg.deploy.image_prediction import ImageOptions
+    from wellseg.deploy.image_predictor import ImagePredictor
+
 log = logging.getLogger("wellseg.predict")
 
 SHOWN = 40
 """Items that the table lists; the manifest has all."""
+CLASSES_SHOWN = 5
+"""Classes, after the first, of which it says the shares."""
 
 
-def predict_all(
-    items: Sequence[Item], manifest: Manifest, predictor: Predictor, options: Options, *, debug: bool = False
-) -> list[WellsegError]:
+@dataclass(frozen=True)
+class Job:
+    """What is to be predicted, and how: where wells and images differ.
+
+    items       Items or ImageItems
+    unit        what progress is counted in
+    size        units of an item, 0 where that cannot be known
+    predict     (item, its SHA-256, advance by units) -> its record in the manifest
+    failed      (item, its SHA-256 or None, error) -> its record
+    submit      (path) writes the submission of all items there and returns it
+    columns     of the final table: heading -> text for the record of an item that is done
+    images      whether the items are images
+    smaller     what takes less memory
+    """
+
+    items: Sequence[Any]
+    unit: str
+    size: Callable[[Any], int]
+    predict: Callable[[Any, str, Callable[[int], Any]], dict[str, Any]]
+    failed: Callable[[Any, str | None, WellsegError], dict[str, Any]]
+    submit: Callable[[Path], Path]
+    columns: Mapping[str, Callable[[Mapping[str, Any]], str]]
+    images: bool
+    smaller: str
+
+
+def well_job(items: Sequence[Item], predictor: Predictor, options: Options) -> Job:
+    """Logs and patches of wells."""
+    columns = {
+        "rows x columns": lambda r: " x ".join(f"{n:,}" for n in r["shape"]),
+        "azimuth": lambda r: r["azimuth"],
+        "defect %": lambda r: _percent(r["defect_pixels"], r["pixels"] - r["no_data_pixels"]),
+        "no data %": lambda r: _percent(r["no_data_pixels"], r["pixels"]),
+        "seconds": lambda r: f"{r['seconds']:.2f}",
+        "rows/s": lambda r: f"{r['rows_per_second']:,.0f}",
+    }
+    return Job(
+        items=items,
+        unit="rows",
+        size=_count_rows,
+        predict=lambda item, sha256, advance: predict_item(item, sha256, predictor, options, advance),
+        failed=failed_item,
+        submit=lambda path: save_submission(path, items, options.folder),
+        columns=columns,
+        images=False,
+        smaller="fewer rows at once: band=1024",
+    )
+
+
+def image_job(items: "Sequence[ImageItem]", predictor: "ImagePredictor", options: "ImageOptions") -> Job:
+    """Images one by one."""
+    from wellseg.deploy import image_prediction  # takes Pillow's time, which wells do without
+
+    def share(record: Mapping[str, Any], number: int) -> str:
+        return _percent(record["class_pixels"][number], record["pixels"] - record["no_data_pixels"])
+
+    columns: dict[str, Callable] = {"rows x columns": lambda r: " x ".join(f"{n:,}" for n in r["shape"])}
+    for number, name in list(enumerate(predictor.classes))[1 : 1 + CLASSES_SHOWN]:
+        columns[f"{name} %"] = partial(share, number=number)
+    columns["seconds"] = lambda r: f"{r['seconds']:.2f}"
+    return Job(
+        items=items,
+        unit="images",
+        size=lambda item: 1,
+        predict=lambda *given: image_prediction.predict_image(*given[:2], predictor, options, given[2]),
+        failed=image_prediction.failed_image,
+        submit=lambda path: image_prediction.save_submission(path, items, options, predictor.metadata["submission"]),
+        columns=columns,
+        images=True,
+        smaller="fewer pixels at once, where the model allows it: tile=1000000",
+    )
+
+
+def predict_all(job: Job, manifest: Manifest, *, debug: bool = False) -> list[WellsegError]:
     """Predict the items that are not done; one that fails is recorded, and the next is begun. Returns the errors.
 
     Only a full disk ends it at once, since every other item would meet it too: raises EnvironmentFault.
     """
-    failures = []
-    rows = [_count_rows(item) for item in items]
-    with _progress(sum(rows)) as progress:
-        for number, (item, expected) in enumerate(zip(items, rows, strict=True), 1):
+    try:
+        return _predict_all(job, manifest, debug=debug)
+    except BaseException:
+        with suppress(EnvironmentFault):  # a disk that is full still is
+            manifest.flush()
+        raise
+
+
+def _predict_all(job: Job, manifest: Manifest, *, debug: bool) -> list[WellsegError]:
+    failures, items = [], job.items
+    sizes = [job.size(item) for item in items]
+    with _progress(sum(sizes), job.unit) as progress:
+        for number, (item, expected) in enumerate(zip(items, sizes, strict=True), 1):
             sha256 = None
             progress.begin(f"{item.name} ({number}/{len(items)})", expected)
             try:
@@ -55,18 +144,24 @@ def predict_all(
                     progress.end("done before")
                     continue
                 manifest.drop(item.outputs[0])
-                record = predict_item(item, sha256, predictor, options, progress.advance)
+                record = job.predict(item, sha256, progress.advance)
                 manifest.put(record)
-                progress.end(f"{record['rows']:,} rows, {record['rows_per_second']:,.0f} rows/s")
+                progress.end(_done(record))
             except Exception as error:
                 if debug:
                     traceback.print_exc()
-                failures.append(_as_problem(error))
+                failures.append(_as_problem(error, job.smaller))
                 if _is_full_disk(error):
                     raise failures[-1] from error
-                manifest.put(failed_item(item, sha256, failures[-1]))
+                manifest.put(job.failed(item, sha256, failures[-1]))
                 progress.end(f"failed: {failures[-1].what}")
     return failures
+
+
+def _done(record: Mapping[str, Any]) -> str:
+    if "rows" in record:
+        return f"{record['rows']:,} rows, {record['rows_per_second']:,.0f} rows/s"
+    return f"{' x '.join(map(str, record['shape']))} pixels in {record['seconds']:.2f} s"
 
 
 def clear_leftovers(folder: Path, files: Iterable[str] = ()) -> None:
@@ -114,43 +209,40 @@ def raise_failures(failures: Sequence[WellsegError], records: Sequence[dict[str,
     raise kind(f"none of {len(failures):,} items could be predicted", where=where, fix=fix)
 
 
-def print_predictions(records: Sequence[dict[str, Any]], totals: dict[str, Any], manifest: Path) -> None:
+def print_predictions(job: Job, records: Sequence[dict[str, Any]], totals: dict[str, Any], manifest: Path) -> None:
     """The final table, through the log, so that the output folder's log file has it too."""
     table = Table(title=f"{_count(totals['done'], 'item')} done, {totals['failed']:,} failed")
-    for column in ("item", "rows x columns", "azimuth", "defect %", "no data %", "seconds", "rows/s"):
-        table.add_column(column, justify="left" if column in ("item", "azimuth") else "right")
+    for column in ("item", *job.columns):
+        table.add_column(Text(column), justify="left" if column in ("item", "azimuth") else "right")
     for record in records[:SHOWN]:
         if record["status"] != DONE:
             table.add_row(Text(record["name"]), "failed", style="red")
             continue
-        no_data, known = record["no_data_pixels"], record["pixels"] - record["no_data_pixels"]
-        table.add_row(
-            Text(record["name"]),
-            " x ".join(f"{n:,}" for n in record["shape"]),
-            record["azimuth"],
-            f"{100 * record['defect_pixels'] / known:.2f}" if known else "-",
-            f"{100 * no_data / record['pixels']:.2f}",
-            f"{record['seconds']:.2f}",
-            f"{record['rows_per_second']:,.0f}",
-        )
+        table.add_row(Text(record["name"]), *(text(record) for text in job.columns.values()))
     if len(records) > SHOWN:
         table.add_row(f"and {len(records) - SHOWN:,} more")
     log.info("%s", _text(table))
     for record in records:
         for finding in record.get("findings", ()):
             log.warning("%s: %s", record["name"], finding)
-    log.info("%s rows in %.1f s; %s", f"{totals['rows']:,}", totals["seconds"], manifest)
+    number = totals["done"] if job.images else totals["rows"]
+    log.info("%s %s in %.1f s; %s", f"{number:,}", job.unit, totals["seconds"], manifest)
 
 
 class _Rate(ProgressColumn):
-    """Rows per second since the last few moments."""
+    """Units per second since the last few moments."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f} rows/s" if task.speed else "")
+        speed = task.speed
+        return Text(f"{speed:,.{0 if speed >= 10 else 2}f} {self._unit}/s" if speed else "")
 
 
 class _Bar:
-    """What is known of the rows: on a terminal a bar with the time left; elsewhere a line per item."""
+    """What is known of the units: on a terminal a bar with the time left; elsewhere a line per item."""
 
     def __init__(self, bar: Progress | None, total: int) -> None:
         self._bar, self._total, self._started = bar, total, time.monotonic()
@@ -180,11 +272,11 @@ class _Bar:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[_Bar]:
+def _progress(total: int, unit: str) -> Iterator[_Bar]:
     if not sys.stdout.isatty():
         yield _Bar(None, total)
         return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Rate(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Rate(unit), TimeRemainingColumn())
     with Progress(*columns, transient=True) as bar:
         yield _Bar(bar, total)
 
@@ -200,15 +292,19 @@ def _count_rows(item: Item) -> int:
         return 0
 
 
-def _as_problem(error: Exception) -> WellsegError:
+def _as_problem(error: Exception, smaller: str) -> WellsegError:
     text = str(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
-        return EnvironmentFault("out of memory", why=text, fix="fewer rows at once: band=1024")
+        return EnvironmentFault("out of memory", why=text, fix=smaller)
     return as_problem(error)
 
 
 def _is_full_disk(error: Exception) -> bool:
     return any(getattr(e, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for e in (error, error.__cause__))
+
+
+def _percent(part: int, of: int) -> str:
+    return f"{100 * part / of:.2f}" if of else "-"
 
 
 def _text(table: Table) -> str:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 def run(cfg: "DictConfig") -> float:
     """Leave the quantized model, report.json and a figure in the run folder of this command.
 
-    Returns the validation Dice per image of what was written. Raises GateRefusal where the gate lets nothing pass.
+    Returns the validation score that decides (the metric's selection) of what was written. Raises GateRefusal where the
+    gate lets nothing pass.
     """
     from pathlib import Path
 
@@ -57,7 +58,7 @@ def run(cfg: "DictConfig") -> float:
         around = Surroundings(parts.datamodule, parts.trainer, parts.task.scores["val"], seed=cfg.seed, test=cfg.test)
         report = compress(path, settings, around, folder, remember)
     print_quantization(report, folder)
-    return report["scores"]["val"]["after"]["dice_per_image"]
+    return report["scores"]["val"]["after"][around.scores.selection]
 
 
 def _with_data(

@@ -4,11 +4,13 @@ import io
 import logging
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import WeightAveraging
@@ -28,7 +30,6 @@ from wellseg.quant.report import table as quantization_table
 log = logging.getLogger(__name__)
 
 PARTS = {"val": "validation", "test": "test"}  # name in logs and metrics.json -> part of the data
-SHOWN = ("dice_per_image", "iou_per_image", "dice_pooled", "iou_pooled", "precision_pooled", "recall_pooled")
 
 
 def print_summary(parts: Assembly) -> None:
@@ -42,9 +43,9 @@ def print_summary(parts: Assembly) -> None:
         "model: %s, %s", type(parts.task.network).__name__, ", ".join(f"{k} {_plain(v)}" for k, v in facts.items())
     )
     log.info(
-        "data:  %d wells, windows of %d rows: %s%s",
-        len(data.wells),
-        data.window,
+        "data:  %s; %s: %s%s",
+        data.about,
+        "images" if data.input_record().get("kind") == "image" else f"windows of {data.window} rows",
         ", ".join(f"{n:,} {part}" for part, n in windows.items()),
         " (LEAKY split)" if data.leaky else "",
     )
@@ -88,13 +89,17 @@ def finish(cfg: DictConfig, parts: Assembly, folder: Path) -> float:
             figures.save(figures.curves(history), folder / "figures" / "curves.png")
         draw_figures(parts, results, details, folder / "figures")
         _log_hyperparameters(cfg, parts, results)
-        print_results(results, {"model": folder / "model.safetensors", "scores": folder / "metrics.json"})
+        print_results(
+            results,
+            task.scores["val"].SHOWN,
+            {"model": folder / "model.safetensors", "scores": folder / "metrics.json"},
+        )
         if parts.quant is not None:
             scores = parts.task.scores["val"]
             around = Surroundings(parts.datamodule, trainer, scores, seed=cfg.seed, test=cfg.test)
             place = folder / "quantized" / parts.quant.name
             print_quantization(compress(folder / "model.safetensors", parts.quant, around, place), place)
-    return results["val"]["dice_per_image"]
+    return results["val"][task.scores["val"].selection]
 
 
 @dataclass(frozen=True)
@@ -108,17 +113,21 @@ class Details:
 def score(parts: Assembly, *, test: bool = True, threshold: float | None = None) -> tuple[dict[str, Any], Details]:
     """Scores of validation and test as metrics.json holds them, and what is behind them; on every process.
 
-    threshold: one of the metric's grid; None takes the one with the best Dice per image on validation. The test part plays
-    no role in the choice.
+    threshold: one of the metric's grid; None takes the one with the best score (the metric's `selection`) on validation.
+    The test part plays no role in the choice. With several classes there is none: the likeliest class is predicted.
     """
     trainer, task, data = parts.trainer, parts.task, parts.datamodule
     trainer.validate(task, datamodule=data, verbose=False)
+    metric = task.scores["val"]
     source = "given"
-    if threshold is None:
-        threshold, _ = task.scores["val"].best_threshold("dice_per_image")
-        source = "best dice_per_image on validation"
-    for metric in task.scores.values():
-        metric.threshold = threshold
+    if metric.best_threshold(metric.selection) is None:
+        threshold, source = None, "the likeliest class"
+    else:
+        if threshold is None:
+            threshold, _ = metric.best_threshold(metric.selection)
+            source = f"best {metric.selection} on validation"
+        for each in task.scores.values():
+            each.threshold = threshold
     done = ["val"]
     if test and trainer.limit_test_batches != 0 and data.store("test") is not None:
         trainer.test(task, datamodule=data, verbose=False)
@@ -130,7 +139,8 @@ def score(parts: Assembly, *, test: bool = True, threshold: float | None = None)
         "per_well": {p: {w: _floats(s) for w, s in m.per_well(data.well_names).items()} for p, m in metrics.items()},
         "confusion": {p: m.confusion() for p, m in metrics.items()},
         "policy": {
-            "empty": task.scores["val"].empty,
+            "empty": metric.empty,
+            "selection": metric.selection,
             "threshold": threshold,
             "threshold_from": source,
             "split": data.split,
@@ -152,14 +162,10 @@ def _metadata(parts: Assembly, results: dict[str, Any], folder: Path) -> dict[st
     distillation = parts.callbacks.get("distillation")
     return {
         "normalization": data.normalization.as_dict(),
-        "threshold": results["policy"]["threshold"],
-        "classes": ["intact", "defect"],
-        "input": {
-            "window": data.window,
-            "widths": data.store("train").widths,
-            "layout": data.azimuth_layout,
-            "channels": 1,
-        },
+        "threshold": 0.5 if results["policy"]["threshold"] is None else results["policy"]["threshold"],
+        "classes": list(data.classes),
+        "input": data.input_record(),
+        **({"submission": dict(data.submission)} if data.submission else {}),
         "scores": {part: results[part] for part in ("val", "test")},
         "policy": results["policy"],
         "data_fingerprint": data.fingerprint(),
@@ -177,14 +183,17 @@ def _metadata(parts: Assembly, results: dict[str, Any], folder: Path) -> dict[st
 
 def draw_figures(parts: Assembly, results: dict[str, Any], details: Details, folder: Path) -> None:
     """Bars per well, precision against recall, confusion, good and bad windows, for every part that was scored."""
-    threshold = results["policy"]["threshold"]
+    data, threshold = parts.datamodule, results["policy"]["threshold"]
     for part, wells in results["per_well"].items():
-        known = {w: s for w, s in wells.items() if s["dice_pooled"] is not None and s["iou_pooled"] is not None}
-        figures.save(figures.per_well_bars(known), folder / f"per_well_{part}.png")
-        figures.save(figures.precision_recall(details.curves[part], threshold), folder / f"precision_recall_{part}.png")
-        figures.save(figures.confusion(results["confusion"][part]), folder / f"confusion_{part}.png")
-        store, names = parts.datamodule.store(PARTS[part]), parts.datamodule.well_names
-        save_good_and_bad(parts.task, store, names, details.images[part], folder / f"panels_{part}.png")
+        bars = ("dice_pooled", "iou_pooled") if threshold is not None else ("f1_macro", "iou_macro")
+        known = {w: s for w, s in wells.items() if all(s[name] is not None for name in bars)}
+        figures.save(figures.per_well_bars(known, bars), folder / f"per_well_{part}.png")
+        if threshold is not None:
+            drawn = figures.precision_recall(details.curves[part], threshold)
+            figures.save(drawn, folder / f"precision_recall_{part}.png")
+        figures.save(figures.confusion(results["confusion"][part], data.classes), folder / f"confusion_{part}.png")
+        place = folder / f"panels_{part}.png"
+        save_good_and_bad(parts.task, data.store(PARTS[part]), data.classes, details.images[part], place)
 
 
 def _log_hyperparameters(cfg: DictConfig, parts: Assembly, results: dict[str, Any]) -> None:
@@ -198,30 +207,51 @@ def _log_hyperparameters(cfg: DictConfig, parts: Assembly, results: dict[str, An
         for key, value in (OmegaConf.to_container(cfg[group], resolve=True) or {}).items() if cfg.get(group) else ():
             if key != "_partial_":
                 flat[f"{group}.{key.strip('_')}"] = value if isinstance(value, int | float | bool) else str(value)
-    final = {f"final/{p}/{n}": results[p][n] for p in ("val", "test") if results[p] for n in SHOWN}
+    shown = parts.task.scores["val"].SHOWN
+    final = {f"final/{p}/{n}": results[p][n] for p in ("val", "test") if results[p] for n in shown}
     loggers[0].log_hyperparams(flat, {k: v for k, v in final.items() if v is not None})
     loggers[0].finalize("success")
 
 
-def print_results(results: dict[str, Any], files: dict[str, Path]) -> None:
-    """The final table, scores per well, and where things lie."""
+def print_results(results: dict[str, Any], shown: Sequence[str], files: dict[str, Path]) -> None:
+    """The final table of the scores `shown`, per well or group as well, and where things lie."""
     policy = results["policy"]
     leaky = ", LEAKY split" if policy["leaky"] else ""
-    table = Table(title=f"scores at threshold {policy['threshold']:.2f}, empty masks: {policy['empty']}{leaky}")
-    for column in ("", *SHOWN):
+    at = "of the likeliest class" if policy["threshold"] is None else f"at threshold {policy['threshold']:.4g}"
+    table = Table(title=f"scores {at}, empty masks: {policy['empty']}{leaky}")
+    for column in ("", *shown):
         table.add_column(column, justify="right" if column else "left")
     for part in ("val", "test"):
         if results[part]:
-            table.add_row(PARTS[part], *(_score(results[part][n]) for n in SHOWN))
+            table.add_row(PARTS[part], *(_score(results[part][n]) for n in shown))
         for well, scores in results["per_well"].get(part, {}).items():
-            table.add_row(f"  {well}", *(_score(scores.get(n)) for n in SHOWN), style="dim")
+            table.add_row(f"  {well}", *(_score(scores.get(n)) for n in shown), style="dim")
     log.info("%s", _text(table))
     for part, c in results["confusion"].items():
+        if "counts" in c:
+            log.info("%s", _text(_class_table(results[part], c, PARTS[part])))
+            continue
         log.info(
             f"{PARTS[part]} pixels: {c['tp']:,} hit, {c['fn']:,} missed, {c['fp']:,} false, {c['tn']:,} intact and left alone"
         )
     for name, path in files.items():
         log.info("%s: %s", name, path)
+
+
+def _class_table(scores: dict[str, float | None], confusion: dict[str, Any], part: str) -> Table:
+    """F1 and IoU of every class, and what share of the labelled pixels it has."""
+    counts = np.array(confusion["counts"], dtype=np.float64)
+    table = Table(title=f"classes, {part}")
+    for column in ("", "F1", "IoU", "share of labels, %", "share of predictions, %"):
+        table.add_column(column, justify="right" if column else "left")
+    for k, name in enumerate(confusion["classes"]):
+        shares = (counts[k].sum(), counts[:, k].sum())
+        table.add_row(
+            name,
+            *(_score(scores.get(f"{score}/{name}")) for score in ("f1", "iou")),
+            *(f"{100 * share / max(counts.sum(), 1):.2f}" for share in shares),
+        )
+    return table
 
 
 def print_quantization(report: dict[str, Any], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a multirun amounts to: summary.csv and a table, best validation Dice first."""
+"""What a multirun amounts to: summary.csv and a table, the best validation score first."""
 
 import csv
 import json
@@ -12,17 +12,18 @@ from rich.table import Table
 
 from wellseg.files import write_atomically
 
-SORTED_BY = "val/dice_per_image"
-_SHOWN = (SORTED_BY, "val/iou_per_image", "test/dice_per_image", "test/iou_per_image")
+SORTED_BY = "dice_per_image"
+"""The score that jobs are sorted by where they do not say another (policy.selection of metrics.json)."""
+_SHOWN = tuple(f"{part}/{name}" for part in ("val", "test") for name in (SORTED_BY, "iou_per_image", "f1_macro"))
 
 
 def summarise(sweep_dir: Path) -> list[dict[str, Any]]:
     """One row per job of `sweep_dir`: number, overrides, what became of it, its scores; best first, failed last.
 
-    The scores are those of its metrics.json, or of a quantization's report.json, then beside the bytes of the model file;
-    an export (export.json) has bytes alone.
+    The scores are those of its metrics.json, with those of a quantization that followed as quantized/...; or of a
+    quantization's report.json, beside the bytes of the model file; an export (export.json) has bytes alone.
     """
-    rows = []
+    rows, best = [], {}
     for job in (p for p in sweep_dir.iterdir() if p.name.isdigit()):
         row: dict[str, Any] = {"job": int(job.name)}
         overrides = job / ".hydra" / "overrides.yaml"
@@ -34,15 +35,17 @@ def summarise(sweep_dir: Path) -> list[dict[str, Any]]:
         row |= found
         for part in ("val", "test"):
             row |= {f"{part}/{k}": v for k, v in (scores.get(part) or {}).items()}
+        value = row.get(f"val/{(scores.get('policy') or {}).get('selection', SORTED_BY)}")
+        best[row["job"]] = float("-inf") if value is None else value
         rows.append(row)
-    return sorted(rows, key=lambda r: (-r.get(SORTED_BY, float("-inf")), r["job"]))
+    return sorted(rows, key=lambda r: (-best[r["job"]], r["job"]))
 
 
 def _outcome(job: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Status, further columns, and scores by part of one job."""
     metrics, report, export = job / "metrics.json", job / "report.json", job / "export.json"
     if metrics.is_file():
-        return "done", {}, json.loads(metrics.read_text(encoding="utf-8"))
+        return "done", _quantized(job), json.loads(metrics.read_text(encoding="utf-8"))
     if report.is_file():
         content = json.loads(report.read_text(encoding="utf-8"))
         scores = {part: s["after"] for part, s in content.get("scores", {}).items() if s}
@@ -51,6 +54,18 @@ def _outcome(job: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
         content = json.loads(export.read_text(encoding="utf-8"))
         return "done", {"bytes": sum(file["bytes"] for file in content["files"])}, {}
     return "failed", {}, {}
+
+
+def _quantized(job: Path) -> dict[str, Any]:
+    """What the quantization after a training run came to; empty where there was none."""
+    found = {}
+    for file in sorted(job.glob("quantized/*/report.json")):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        found["quantized"] = content["status"]
+        if "result" in content:
+            found["bytes"] = content["result"]["bytes"]
+            found |= {f"quantized/{k}": v for k, v in content["scores"]["val"]["after"].items()}
+    return found
 
 
 def report(cfg: Any) -> None:
@@ -66,8 +81,8 @@ def report(cfg: Any) -> None:
             writer.writerows({k: _cell(v) for k, v in row.items()} for row in rows)
 
     write_atomically(sweep_dir / "summary.csv", write)
-    shown = [c for c in columns if "/" not in c or c in _SHOWN]
-    table = Table(title=f"{len(rows)} jobs, best validation Dice first")
+    shown = [c for c in columns if "/" not in c or c in (*_SHOWN, f"quantized/{SORTED_BY}")]
+    table = Table(title=f"{len(rows)} jobs, best validation score first")
     for column in shown:
         table.add_column(column, justify="right" if "/" in column else "left")
     for row in rows:

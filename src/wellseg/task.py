@@ -16,12 +16,14 @@ from torch import Tensor, nn
 
 from wellseg.data.normalize import Normalization, Normalize
 from wellseg.data.sampler import step_generator
+from wellseg.metrics.classes import ClassScores
 from wellseg.metrics.segmentation import SegmentationScores
+from wellseg.models.head import center_crop, to_probability
 from wellseg.types import Batch
 
 
 class SegmentationTask(pl.LightningModule):
-    """Train `network` (logits out) on `Batch`es.
+    """Train `network` (logits out) on `Batch`es. Where it answers for the middle of an image only, so does the label.
 
     loss           (logits (B, K, H, W), target (B, H, W)) -> scalar
     optimizer      parameters -> Optimizer; both None for a task that only scores
@@ -36,7 +38,7 @@ class SegmentationTask(pl.LightningModule):
         network: nn.Module,
         loss: Callable[[Tensor, Tensor], Tensor] | None,
         optimizer: Callable[..., torch.optim.Optimizer] | None,
-        scores: SegmentationScores,
+        scores: SegmentationScores | ClassScores,
         *,
         normalization: Normalization = Normalization(),  # noqa: B008, frozen
         scheduler: Callable[..., dict[str, Any]] | None = None,
@@ -63,7 +65,8 @@ class SegmentationTask(pl.LightningModule):
         torch.manual_seed(step.initial_seed())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.loss(self(batch.image, batch.valid), batch.target)
+        logits = self(batch.image, batch.valid)
+        loss = self.loss(logits, center_crop(batch.target, logits.shape[-2:]))
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch.index))
         return loss
 
@@ -75,11 +78,15 @@ class SegmentationTask(pl.LightningModule):
 
     def _score(self, part: str, batch: Batch) -> None:
         logits = self(batch.image, batch.valid)
+        target = center_crop(batch.target, logits.shape[-2:])
         if self.loss is not None:
-            loss = self.loss(logits, batch.target)
+            loss = self.loss(logits, target)
             size = len(batch.index)
             self.log(f"{part}/loss", loss, on_epoch=True, batch_size=size, sync_dist=True, logger=self._curve(part))
-        self.scores[part].update(logits[:, 0].float().sigmoid(), batch.target, batch.index, batch.well)
+        probability = to_probability(logits)
+        if probability.shape[1] == 1:
+            probability = probability[:, 0]
+        self.scores[part].update(probability, target, batch.index, batch.well)
 
     def on_validation_epoch_start(self) -> None:
         self.scores["val"].reset()
@@ -95,7 +102,8 @@ class SegmentationTask(pl.LightningModule):
 
     def _log_scores(self, part: str) -> None:
         for name, value in self.scores[part].compute().items():
-            self.log(f"{part}/{name}", float(value), prog_bar=name == "dice_per_image", logger=self._curve(part))
+            shown = name == self.scores[part].selection
+            self.log(f"{part}/{name}", float(value), prog_bar=shown, logger=self._curve(part))
 
     def _curve(self, part: str) -> bool | None:
         """None, the default, where a score belongs on TensorBoard's curves: not when validation is scored once more."""

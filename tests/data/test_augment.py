@@ -15,7 +15,7 @@ from wellseg.errors import ConfigError
 from wellseg.types import IGNORE
 
 CONF = Path(__file__).parents[2] / "conf" / "augment"
-CHOICES = sorted(path.stem for path in CONF.glob("*.yaml"))
+CHOICES = sorted(path.stem for path in CONF.glob("*.yaml") if not path.stem.startswith("image_"))
 SCALE = 0.015
 GEOMETRY = {"roll": 1.0, "flip_azimuth": 0.5, "flip_depth": 0.5, "rescale": 0.6, "shear": 0.6}
 SIZES = [(36, 36), (50, 72), (5, 7), (1, 4), (3, 1)]

@@ -46,3 +46,44 @@ def test_what_stands_at_a_pixel_without_data_has_no_influence(garbage):
 def test_plain_numbers_round_trip():
     for n in (Normalization(), Normalization(0.1, 2.0, 16.0)):
         assert Normalization.from_dict(n.as_dict()) == n
+
+
+def test_every_channel_has_its_own_constants():
+    n = Normalization((1.0, 2.0, 3.0), (2.0, 4.0, 8.0), 1.5)
+    image = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)) * 10
+    valid = torch.ones(2, 4, 5, dtype=torch.bool)
+    valid[0, 1, 2] = False
+    out = Normalize(n)(image, valid)
+    for c, (center, scale) in enumerate(zip(n.center, n.scale, strict=True)):
+        expected = ((image[:, c] - center) / scale).clamp(-1.5, 1.5)
+        assert torch.equal(out[:, c], torch.where(valid, expected, 0.0))
+    assert Normalization.from_dict(n.as_dict()) == n
+    assert n.channels == 3
+    assert not Normalize(n).state_dict()  # constants are the artefact's, not weights
+
+
+def test_an_image_is_brought_to_its_own_mean_and_deviation_whatever_stands_without_data():
+    n = Normalization(per_image=True)
+    rng = np.random.default_rng(1)
+    image = torch.from_numpy(rng.normal([[[5.0]], [[-70.0]]], [[[3.0]], [[0.1]]], (2, 2, 20, 30)).astype(np.float32))
+    valid = torch.from_numpy(rng.random((2, 20, 30)) > 0.3)
+    out = Normalize(n)(image, valid)
+    other = torch.where(valid[:, None], image, torch.full_like(image, float("nan")))
+    assert torch.equal(Normalize(n)(other, valid), out)
+    for b in range(2):
+        known = out[b][:, valid[b]].double().numpy()
+        assert known.mean(axis=1) == pytest.approx(0, abs=2e-4)  # 70 in float32, in units of 0.1
+        assert known.std(axis=1) == pytest.approx(1, abs=1e-4)
+    assert (out[~valid[:, None].expand_as(out)] == 0).all()
+    assert Normalization.from_dict(n.as_dict()) == n
+    flat = Normalize(n)(torch.full((1, 1, 3, 3), 7.25e6), torch.ones(1, 3, 3, dtype=torch.bool))
+    assert (flat == 0).all()
+
+
+@pytest.mark.parametrize(
+    "damage", [{"scale": [1.0, 0.0]}, {"center": float("nan")}, {"center": [1.0, 2.0, 3.0]}, {"clip": -1.0}]
+)
+def test_constants_that_cannot_be_computed_with_are_refused(damage):
+    good = Normalization((1.0, 2.0), (2.0, 4.0)).as_dict()
+    with pytest.raises(ValueError, match=r"center|scale"):
+        Normalization.from_dict(good | damage)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wellseg.data.labels import read_labels
-from wellseg.deploy import submission
+from wellseg.deploy import csv_stream
 from wellseg.deploy.submission import check_submission, write_submission
 from wellseg.errors import ConfigError, DataError
 from wellseg.types import NO_DATA
@@ -75,7 +75,7 @@ def test_what_fails_the_check_is_not_put_in_place(path):
 
 
 def test_equal_rows_give_equal_bytes_without_name_or_date(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(submission, "BLOCK", 5000)  # several blocks
+    monkeypatch.setattr(csv_stream, "BLOCK", 5000)  # several blocks
     other = tmp_path / f"other{''.join(path.suffixes)}"
     write_submission(path, masks())
     write_submission(other, masks())

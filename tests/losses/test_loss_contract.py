@@ -14,23 +14,52 @@ from wellseg.types import IGNORE
 
 CONF = Path(__file__).parents[2] / "conf" / "loss"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
+BINARY = {"bce", "bce_weighted", "bce_dice", "bce_dice_plain"}
+OF_CLASSES = {"cross_entropy", "cross_entropy_weighted", "cross_entropy_effective"}
+CASES = [(name, 1) for name in NAMES if name not in OF_CLASSES] + [(name, 3) for name in NAMES if name not in BINARY]
 
 
-@pytest.fixture(params=NAMES)
-def loss(request):
-    return instantiate(OmegaConf.load(CONF / f"{request.param}.yaml"))
+def made(name: str):
+    """The loss as its YAML sets it; the shares that an experiment has to give are given."""
+    config = OmegaConf.load(CONF / f"{name}.yaml")
+    if config.get("weights", "none") != "none":
+        config.shares = [50, 30, 20]
+    return instantiate(config, _convert_="all")
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+def case(request):
+    return request.param
 
 
 @pytest.fixture
-def batch() -> tuple[Tensor, Tensor]:
-    """Six images 8 x 9: one with an empty label, one wholly positive, some pixels ignored, one image ignored whole."""
+def loss(case):
+    return made(case[0])
+
+
+@pytest.fixture
+def classes(case) -> int:
+    """K."""
+    return case[1]
+
+
+@pytest.fixture
+def batch(classes) -> tuple[Tensor, Tensor]:
+    """Six images 8 x 9: two of one class throughout, some pixels ignored, one image ignored whole."""
     g = torch.Generator().manual_seed(7)
-    logits = torch.randn(6, 1, 8, 9, generator=g) * 2
-    target = (torch.rand(6, 8, 9, generator=g) < 0.3).to(torch.uint8)
+    logits = torch.randn(6, classes, 8, 9, generator=g) * 2
+    label = torch.rand(6, 8, 9, generator=g)
+    target = (label < 0.3).to(torch.uint8) + (label < 0.12) * (classes > 1)
     target[1], target[2] = 0, 1
     target[torch.rand(6, 8, 9, generator=g) < 0.2] = IGNORE
     target[4] = IGNORE
-    return logits, target
+    return logits, target.to(torch.uint8)
+
+
+def sure(target: Tensor, classes: int, size: float) -> Tensor:
+    """Logits (B, K, H, W) that are right everywhere: `size` for what is the case, -`size` for what is not."""
+    labels = torch.tensor([1]) if classes == 1 else torch.arange(classes)
+    return torch.where(target[:, None] == labels[:, None, None], size, -size)
 
 
 def value_and_gradient(loss, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,7 +99,7 @@ def test_target_dtype_does_not_matter(loss, batch):
 def test_no_gradient_under_ignore(loss, batch):
     logits, target = batch
     _, gradient = value_and_gradient(loss, logits, target)
-    assert torch.all(gradient[:, 0][target == IGNORE] == 0)
+    assert torch.all(gradient.movedim(1, -1)[target == IGNORE] == 0)
 
 
 @pytest.mark.parametrize("junk", [1e4, -3e38, float("inf"), float("nan")])
@@ -90,28 +119,29 @@ def test_an_image_ignored_whole_takes_no_part(loss, batch):
 
 
 @pytest.mark.parametrize("size", [0, 3])
-def test_nothing_scored_is_zero_with_zero_gradient(loss, size):
-    logits = torch.randn(size, 1, 4, 5, generator=torch.Generator().manual_seed(0))
+def test_nothing_scored_is_zero_with_zero_gradient(loss, classes, size):
+    logits = torch.randn(size, classes, 4, 5, generator=torch.Generator().manual_seed(0))
     value, gradient = value_and_gradient(loss, logits, torch.full((size, 4, 5), IGNORE, dtype=torch.uint8))
     assert value == 0
     assert torch.all(gradient == 0)
 
 
-def test_a_perfect_prediction_costs_nothing(loss, batch):
+def test_a_perfect_prediction_costs_nothing(loss, classes, batch):
     _, target = batch
-    logits = torch.where(target == 1, 40.0, -40.0)[:, None]
-    assert loss(logits, target) < 1e-6
+    assert loss(sure(target, classes, 40.0), target) < 1e-6
 
 
-def test_every_wrong_pixel_costs(loss, batch):
-    """Both kinds of error, also in the images with an empty and a full label, and each more than none."""
+def test_every_wrong_pixel_costs(loss, classes, batch):
+    """All kinds of error, also in the images of one class, and each more than none."""
     _, target = batch
-    logits = torch.where(target == 1, 4.0, -4.0)[:, None]
+    logits = sure(target, classes, 4.0)
     perfect = loss(logits, target)
-    for image, label in ((0, 0), (0, 1), (1, 0), (2, 1)):
+    errors = [(0, k) for k in range(max(classes, 2))] + [(1, 0), (2, 1)]
+    for image, label in errors:
         row, column = (target[image] == label).nonzero()[0].tolist()
         wrong = logits.clone()
-        wrong[image, 0, row, column] *= -1
+        pixel = wrong[image, :, row, column]
+        wrong[image, :, row, column] = -pixel if classes == 1 else pixel.roll(1)
         assert loss(wrong, target) > perfect + 1e-3
 
 
@@ -128,7 +158,7 @@ def test_order_of_pixels_and_images_does_not_matter(loss, batch):
 
 
 def test_gradient_is_the_slope_of_the_value(loss, batch):
-    logits, target = batch
+    logits, target = (x[..., :3, :] for x in batch)
     assert torch.autograd.gradcheck(lambda x: loss(x, target), (logits.double().requires_grad_(),), atol=1e-6)
 
 
@@ -147,53 +177,70 @@ def test_half_precision_logits_are_computed_in_float32(loss, batch, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 @pytest.mark.parametrize("right", [1, -1])
-def test_extreme_logits_stay_finite(loss, batch, dtype, right):
+def test_extreme_logits_stay_finite(loss, classes, batch, dtype, right):
     _, target = batch
-    logits = (torch.where(target == 1, 1e4, -1e4) * right)[:, None].to(dtype)
+    logits = (sure(target, classes, 1e4) * right).to(dtype)
     value, gradient = value_and_gradient(loss, logits, target)
     assert torch.isfinite(value)
     assert torch.isfinite(gradient).all()
     assert value < 1e-6 if right == 1 else value > 0.1
 
 
-def test_a_second_class_is_refused(loss):
-    with pytest.raises(ConfigError, match=r"one logit per pixel, got K = 3"):
-        loss(torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4, dtype=torch.uint8))
+@pytest.mark.parametrize("name", sorted(BINARY))
+def test_several_classes_are_refused_with_the_losses_that_take_them(name):
+    with pytest.raises(ConfigError, match=r"one logit per pixel, got K = 3") as error:
+        made(name)(torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4, dtype=torch.uint8))
+    named = error.value.fix.removeprefix("loss=").partition(", or give")[0].replace(" or ", ", ").split(", ")
+    assert set(named) == {n for n, k in CASES if k > 1} - (OF_CLASSES - {"cross_entropy"})
+
+
+@pytest.mark.parametrize("name", sorted(OF_CLASSES))
+def test_one_output_channel_is_refused(name):
+    with pytest.raises(ConfigError, match=r"two logits per pixel or more, got K = 1\n.*\n fix:   loss=bce"):
+        made(name)(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 5), (2, 1, 4, 4), (1, 4, 4)])
-def test_shapes_that_do_not_fit_are_refused(loss, shape):
-    with pytest.raises(ValueError, match=r"logits \(B, K, H, W\) and a target \(B, H, W\), got logits \(2, 1, 4, 4\)"):
-        loss(torch.zeros(2, 1, 4, 4), torch.zeros(shape, dtype=torch.uint8))
+def test_shapes_that_do_not_fit_are_refused(loss, classes, shape):
+    got = rf"logits \(B, K, H, W\) and a target \(B, H, W\), got logits \(2, {classes}, 4, 4\)"
+    with pytest.raises(ValueError, match=got):
+        loss(torch.zeros(2, classes, 4, 4), torch.zeros(shape, dtype=torch.uint8))
 
 
-def grooves(n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Images (n, 1, 24, 24) of noise with one dark groove 2 columns wide (8 % of the pixels), none in every fifth."""
+def grooves(n: int, seed: int, classes: int) -> tuple[Tensor, Tensor]:
+    """Images (n, 1, 24, 24) of noise with one groove 2 columns wide (8 % of the pixels), none in every fifth.
+
+    It is dark, class 1; of three classes every other one is bright, class 2.
+    """
     g = torch.Generator().manual_seed(seed)
     image = torch.randn(n, 1, 24, 24, generator=g)
     column = torch.randint(0, 24, (n, 1, 1), generator=g)
     distance = (torch.arange(24)[None, None] - column) % 24
-    target = ((distance < 2) & (torch.arange(n) % 5 > 0)[:, None, None]).expand(n, 24, 24).to(torch.uint8)
-    return image - 3 * target[:, None], target
+    groove = ((distance < 2) & (torch.arange(n) % 5 > 0)[:, None, None]).expand(n, 24, 24)
+    kind = 1 + (torch.arange(n) % 2 * (classes > 1))[:, None, None]
+    return image - (groove * (9 - 6 * kind))[:, None], (groove * kind).to(torch.uint8)
 
 
-def small_net(seed: int) -> nn.Module:
+def small_net(seed: int, classes: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return nn.Sequential(nn.Conv2d(1, 8, (7, 3), padding=(3, 1)), nn.LeakyReLU(), nn.Conv2d(8, 1, 3, padding=1))
+        ends = nn.Conv2d(1, 8, (7, 3), padding=(3, 1)), nn.Conv2d(8, classes, 3, padding=1)
+        return nn.Sequential(ends[0], nn.LeakyReLU(), ends[1])
 
 
-def test_each_loss_alone_trains_from_scratch(loss):
-    """Hard Dice of held-out images; all-empty and all-positive predictions stay below 0.25."""
-    net = small_net(seed=0)
+def test_each_loss_alone_trains_from_scratch(loss, classes):
+    """Hard Dice of held-out images, of the class that is worst; constant predictions stay below 0.25."""
+    net = small_net(seed=0, classes=classes)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
     for step in range(60):
-        image, target = grooves(20, seed=step)
+        image, target = grooves(20, seed=step, classes=classes)
         optimizer.zero_grad()
         loss(net(image), target).backward()
         optimizer.step()
-    image, target = grooves(50, seed=1000)
+    image, target = grooves(50, seed=1000, classes=classes)
     with torch.no_grad():
-        predicted = net(image)[:, 0] >= 0
-    positive = target == 1
-    assert 2 * (predicted & positive).sum() / (predicted.sum() + positive.sum()) > 0.85
+        logits = net(image)
+    predicted = logits[:, 0] >= 0 if classes == 1 else logits.argmax(dim=1)
+    for k in range(1, max(classes, 2)):
+        found, there = predicted == k, target == k
+        assert 2 * (found & there).sum() / (found.sum() + there.sum()) > 0.85

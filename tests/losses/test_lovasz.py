@@ -1,11 +1,11 @@
-"""Lovász hinge against its definition as a set function, and kornia."""
+"""Lovász hinge and Lovász-Softmax against their definition by a set function, and kornia."""
 
 import itertools
 
 import numpy as np
 import pytest
 import torch
-from kornia.losses import lovasz_hinge_loss
+from kornia.losses import lovasz_hinge_loss, lovasz_softmax_loss
 
 from wellseg.losses.lovasz import lovasz
 from wellseg.types import IGNORE
@@ -19,8 +19,12 @@ def jaccard_loss(wrong: set[int], positives: set[int]) -> float:
 
 
 def by_chain(x: np.ndarray, y: np.ndarray) -> float:
+    """The hinge."""
+    return extension(np.maximum(0, 1 - x * (2.0 * y - 1)), y)
+
+
+def extension(errors: np.ndarray, y: np.ndarray) -> float:
     """The Lovász extension: errors, largest first, times the growth of the set function along the chain of sets."""
-    errors = np.maximum(0, 1 - x * (2.0 * y - 1))
     positives = set(np.flatnonzero(y == 1).tolist())
     order = np.argsort(-errors, kind="stable").tolist()
     value, wrong, before = 0.0, set(), 0.0
@@ -89,3 +93,40 @@ def test_steps_stay_exact_in_a_large_pool():
     target[:, :28] = 1
     logits = torch.where(target == 1, -1.0, 1.0)[:, None]
     assert lovasz(logits, target, per_image=False).item() == pytest.approx(2.0, rel=1e-5)
+
+
+def of_classes(p: np.ndarray, y: np.ndarray) -> float:
+    """Lovász-Softmax of one image, probabilities (K, N) and labels (N,): mean over the classes that are labelled."""
+    return float(np.mean([extension(np.abs((y == k) - p[k]), (y == k).astype(int)) for k in np.unique(y)]))
+
+
+@pytest.fixture
+def classes():
+    """Four classes; one image lacks one, one has a single one, some pixels are ignored, one image whole."""
+    g = torch.Generator().manual_seed(9)
+    target = torch.randint(0, 4, (5, 4, 5), generator=g, dtype=torch.uint8)
+    target[0][target[0] == 2], target[1] = 1, 3
+    target[torch.rand(target.shape, generator=g) < 0.2] = IGNORE
+    target[4] = IGNORE
+    return torch.randn(5, 4, 4, 5, generator=g) * 2, target
+
+
+def test_softmax_per_image_equals_the_definition(classes):
+    logits, target = classes
+    images = zip(logits[:4].double().softmax(dim=1).numpy(), target[:4].numpy(), strict=True)
+    values = [of_classes(p[:, y != IGNORE], y[y != IGNORE]) for p, y in images]
+    assert lovasz(logits, target).item() == pytest.approx(np.mean(values), rel=1e-5)
+
+
+def test_softmax_pooled_equals_the_definition(classes):
+    logits, target = classes
+    scored = (target != IGNORE).numpy()
+    p = logits.double().softmax(dim=1).movedim(1, 0).numpy()[:, scored]
+    expected = of_classes(p, target.numpy()[scored])
+    assert lovasz(logits, target, per_image=False).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_softmax_of_classes_that_are_all_there_equals_kornia():
+    g = torch.Generator().manual_seed(5)
+    logits, target = torch.randn(2, 3, 8, 8, generator=g), torch.randint(0, 3, (2, 8, 8), generator=g)
+    torch.testing.assert_close(lovasz(logits, target), lovasz_softmax_loss(logits, target))

@@ -111,6 +111,46 @@ def test_the_empty_prediction_is_left_again_when_squared_and_is_a_trap_when_not(
         assert (logits.grad.sum().item() < 0) is up
 
 
+def loop_of_classes(logits, target, alpha, beta, smooth, power) -> float:
+    """The definition for softmax: each class of an image that is labelled there, against all others."""
+    losses = []
+    for x, y in zip(logits.double().softmax(dim=1).numpy(), target.numpy(), strict=True):
+        x, y = x[:, y != IGNORE], y[y != IGNORE]
+        of_image = []
+        for k in np.unique(y):
+            tp, fp, fn = x[k, y == k].sum(), (x[k, y != k] ** power).sum(), ((1 - x[k, y == k]) ** power).sum()
+            of_image.append(1 - (tp + smooth) / (tp + alpha * fp + beta * fn + smooth))
+        if of_image:
+            losses.append(np.mean(of_image))
+    return float(np.mean(losses))
+
+
+@pytest.mark.parametrize("squared", [True, False])
+@pytest.mark.parametrize("smooth", [1e-3, 1.0])
+def test_several_classes_equal_loops_under_a_mask(squared, smooth):
+    g = torch.Generator().manual_seed(6)
+    logits, target = torch.randn(5, 4, 6, 7, generator=g) * 2, torch.randint(0, 4, (5, 6, 7), generator=g).byte()
+    target[0][target[0] == 2] = 1  # a class that the image lacks
+    target[1] = 3  # an image of one class
+    target[torch.rand(target.shape, generator=g) < 0.3] = IGNORE
+    target[3] = IGNORE
+    power, form = 2 if squared else 1, {"smooth": smooth, "squared": squared}
+    for value, prices in (
+        (dice(logits, target, **form), (0.5, 0.5, smooth / 2)),
+        (jaccard(logits, target, **form), (1, 1, smooth)),
+        (tversky(logits, target, alpha=0.2, beta=0.9, **form), (0.2, 0.9, smooth)),
+    ):
+        assert value.item() == pytest.approx(loop_of_classes(logits, target, *prices, power), rel=1e-5)
+
+
+@pytest.mark.parametrize("squared", [True, False])
+def test_several_classes_that_are_all_there_equal_monai(squared):
+    g = torch.Generator().manual_seed(8)
+    logits, target = torch.randn(3, 3, 9, 8, generator=g), torch.randint(0, 3, (3, 9, 8), generator=g)
+    options = {"softmax": True, "to_onehot_y": True, "squared_pred": squared, "smooth_nr": 1.0, "smooth_dr": 1.0}
+    torch.testing.assert_close(dice(logits, target, squared=squared), DiceLoss(**options)(logits, target[:, None]))
+
+
 @pytest.mark.parametrize("loss", [dice, jaccard])
 def test_smooth_of_zero_is_refused(batch, loss):
     with pytest.raises(ConfigError, match=r"smooth = 0"):

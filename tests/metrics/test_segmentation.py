@@ -274,11 +274,23 @@ def test_an_unknown_score_is_answered_with_the_known_ones():
         ({"threshold": float("nan")}, r"holds nan"),
         ({"grid": [0.5, -0.1]}, r"holds -0\.1"),
         ({"grid": -1}, r"metrics.grid = -1"),
+        ({"selection": "dice"}, r"metrics.selection = 'dice'\n fix:   one of accuracy_per_image, dice_per_image"),
     ],
 )
 def test_settings_that_cannot_be_honoured_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         SegmentationScores(**options)
+
+
+def test_the_best_threshold_is_that_of_the_selected_score():
+    data = split(n=20, seed=4)
+    metric = scored(data, selection="recall_pooled")
+    assert metric.best_threshold() == scored(data).best_threshold("recall_pooled")
+    assert metric.best_threshold() != scored(data).best_threshold() == scored(data).best_threshold("dice_per_image")
+
+
+def test_the_table_s_scores_are_computed():
+    assert set(SegmentationScores.SHOWN) <= KEYS
 
 
 def test_half_precision_models_do_not_move_the_thresholds():
@@ -298,5 +310,6 @@ def test_configurations(name, policy):
     metric = instantiate(config)
     assert isinstance(metric, SegmentationScores)
     assert (metric.empty, metric.threshold, len(metric.thresholds)) == (policy, 0.5, 99)
+    assert metric.selection == "dice_per_image"
     config.grid = [0.01, 0.0004]
     assert instantiate(config).thresholds == (0.0004, 0.01, 0.5)

@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from wellseg.deploy.predictor import Predictor
 from wellseg.errors import ArtifactError, ConfigError, EnvironmentFault
 from wellseg.models.basic_unet import BasicUNet
 from wellseg.models.flexible_unet import FlexibleUNet
-from wellseg.models.peers import in_size
+from wellseg.models.peers import in_size, monai_class
 from wellseg.models.summary import count_parameters
 
 pytest.importorskip("monai", reason="peers need pip install 'wellseg[monai]'")
@@ -69,6 +70,43 @@ def test_yaml_names_every_argument_and_repeats_the_defaults(name):
     parameters = inspect.signature(PEERS[name]).parameters
     defaults = {k: list(p.default) if isinstance(p.default, tuple) else p.default for k, p in parameters.items()}
     assert config == defaults
+
+
+def test_the_network_for_pictures_is_the_same_class_with_three_channels():
+    config = OmegaConf.to_container(OmegaConf.load(CONF / "unet_resnet18.yaml"))
+    assert config.pop("_target_") == "wellseg.models.flexible_unet.FlexibleUNet"
+    network = FlexibleUNet(**config | {"out_channels": 14})
+    assert config.keys() == inspect.signature(FlexibleUNet).parameters.keys()
+    assert count_parameters(FlexibleUNet(**config)) == 13_545_585
+    with torch.no_grad():
+        logits = network(x := noise(1, 3, 256, 256))
+        assert logits.shape == (1, 14, 256, 256)
+        assert torch.equal(network.eval()(x), network.network(x))  # nothing is padded at this size
+
+
+@pytest.mark.parametrize("shortcut_gradient", [False, True])
+def test_the_shortcuts_are_monais_but_for_the_gradient(shortcut_gradient):
+    ours = FlexibleUNet(3, 2, shortcut_gradient=shortcut_gradient)
+    theirs = monai_class("FlexibleUNet")(3, 2, "resnet18", pretrained=False)
+    theirs.load_state_dict(ours.network.state_dict())
+    x = noise(2, 3, 64, 96)
+    logits, reference = ours(x), theirs(x)
+    assert torch.equal(logits, reference)
+    for output in (logits, reference):
+        output.square().sum().backward()
+    pairs = zip(ours.parameters(), theirs.parameters(), strict=True)
+    assert all(torch.equal(p.grad, q.grad) for p, q in pairs) is not shortcut_gradient
+
+
+def test_a_trace_of_the_encoder_takes_other_batches():
+    network = FlexibleUNet().eval()
+    with torch.no_grad(), warnings.catch_warnings():
+        # MONAI's code asks for sizes; the batch is not among them.
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(network, noise(2, 1, 36, 36), check_trace=False)
+        for batch in (1, 3):
+            x = noise(batch, 1, 36, 36, seed=1)
+            torch.testing.assert_close(traced(x), network(x), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", PEERS)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
+from wellseg.metrics.classes import ClassScores
 from wellseg.metrics.segmentation import SegmentationScores
 from wellseg.quant.comparison import alone, batches, compare
 from wellseg.types import IGNORE, Batch
@@ -91,3 +92,32 @@ class Data:
 def test_the_trainers_limits_hold(limit, sizes):
     assert [len(b) for b in batches(Data(), "validation", limit)] == sizes
     assert batches(Data(), "test", limit) == []
+
+
+def test_of_several_classes_the_likeliest_are_compared_and_only_where_the_models_answer():
+    g = torch.Generator().manual_seed(1)
+    image = torch.randint(0, 256, (4, 3, 8, 8), generator=g, dtype=torch.uint8)
+    target = torch.randint(0, 3, (4, 8, 8), generator=g).to(torch.uint8)
+    target[0, 2:5] = IGNORE
+    valid = torch.ones(4, 8, 8, dtype=torch.bool)
+    batch = Batch(image, valid, target, torch.arange(4), torch.zeros(4, dtype=torch.int64))
+
+    def model(sharpness, shift):
+        def feed(values):  # an engine with valid convolutions: the middle 4 x 4
+            assert values.shape == (4, 3, 8, 8)
+            logits = sharpness * values[:, :, 2:6, 2:6] / 255 + np.array([0, shift, 0])[:, None, None]
+            return torch.from_numpy(logits).float().softmax(1).numpy()
+
+        return feed
+
+    found = compare(model(4, 0.0), model(5, 0.6), [batch], ClassScores(["a", "b", "c"]))
+    first, second = (m(batch.image.numpy().astype(np.float32)) for m in (model(4, 0.0), model(5, 0.6)))
+    labels, scored = target[:, 2:6, 2:6].numpy(), (target != IGNORE)[:, 2:6, 2:6].numpy()
+    for probability, scores in ((first, found.before), (second, found.after)):
+        expected = f1_score(labels[scored], probability.argmax(1)[scored], average="macro")
+        assert scores["f1_macro"] == pytest.approx(expected)
+    assert found.drop == pytest.approx(found.before["f1_macro"] - found.after["f1_macro"])
+    agreement = f1_score(first.argmax(1).ravel(), second.argmax(1).ravel(), average="macro")
+    assert found.agreement["dice_pooled"] == pytest.approx(agreement)
+    assert found.difference["max"] == pytest.approx(np.abs(second - first).max())
+    assert found.best is None

@@ -33,7 +33,7 @@ def finished():
         "result": report.size(5_000),
         "scores": {"val": report.scores_of(compared()), "test": None},
         "speed": {"latency_ms_batch_1": speed, "windows_per_s_batch_256": speed},
-        "gate": report.gate_of(Scheme("int4", 4, max_dice_drop=0.02), steps),
+        "gate": report.gate_of(Scheme("int4", 4, max_dice_drop=0.02), steps, "dice_per_image"),
         "layers": [{"name": "a.weight", "bits": 4, "damage": 0.0}, {"name": "b.weight", "bits": 8, "damage": 0.01}],
     }
 
@@ -103,8 +103,28 @@ def test_speed_is_measured_in_turns_on_as_many_windows_as_it_says():
     windows = np.zeros((7, 36, 36), np.float32)
     speed = measure(model("before"), model("after"), windows, torch.device("cpu"))
     assert order == ["before", "after"] * (len(order) // 2)
-    assert {size: sizes.count(size) for size in (1, 256)} == {size: 2 * (rounds + 1) for size, rounds in ROUNDS.items()}
+    assert [sizes.count(size) for size in (1, 256)] == [2 * (rounds + 1) for rounds in ROUNDS]
     latency, throughput = speed["latency_ms_batch_1"], speed["windows_per_s_batch_256"]
     assert latency["ratio"] == pytest.approx(latency["before"] / latency["after"])
     assert throughput["ratio"] == pytest.approx(throughput["after"] / throughput["before"])
     assert speed["device"] == device_name(torch.device("cpu")) != ""
+
+
+def test_large_images_are_fed_fewer_at_once():
+    sizes = []
+    speed = measure(sizes.append, lambda values: None, np.zeros((2, 3, 512, 1024), np.uint8), torch.device("cpu"))
+    assert {len(values) for values in sizes} == {1, 2}
+    assert "windows_per_s_batch_2" in speed
+
+
+def test_with_several_classes_there_is_no_threshold_and_f1_decides(finished):
+    scores = {"f1_per_image": 0.7, "f1_macro": 0.6}
+    after = {"f1_per_image": 0.7, "f1_macro": 0.59}
+    agreement = {"dice_per_image": 0.9, "dice_pooled": 0.9}
+    comparison = Comparison(scores, after, {"mean": 0.1, "max": 0.2}, agreement, None, 4, "f1_macro")
+    assert comparison.drop == pytest.approx(0.01)
+    assert report.threshold_of(0.5, comparison) is None
+    shown = report.table(finished | {"threshold": None, "scores": {"val": report.scores_of(comparison), "test": None}})
+    cells = [cell for column in shown.columns for cell in column.cells]
+    assert "validation f1_macro" in cells
+    assert "threshold" not in shown.title

@@ -196,6 +196,9 @@ TINY_ARGUMENTS = {
     "stacked": {"hidden": 8, "layers": 3, "residual": True},
     "unet_classic": {"step": 4},
     "vanilla": {"hidden": [4, 4]},
+    "unet": {"base": 4, "in_channels": 1},
+    "unet_1024": {"channels": [4, 8, 8], "in_channels": 1},
+    "unet_original": {"base": 2, "blocks": 1, "in_channels": 1},
 }
 PEERS = ("basic_unet", "flexible_unet")  # MONAI's and its weights: too large for a test of a second
 
@@ -204,7 +207,8 @@ PEERS = ("basic_unet", "flexible_unet")  # MONAI's and its weights: too large fo
 def test_every_architecture(name):
     torch.manual_seed(0)
     network = architectures()[name](**TINY_ARGUMENTS.get(name, {}))
-    inputs = windows(rows=16, columns=16)
+    side = network.valid_size(16) if hasattr(network, "valid_size") else 16
+    inputs = windows(rows=side, columns=side)
     made = quantize(network, replace(FULL, bits=8, finetune_lr=1e-5), inputs)
     x = inputs[0]
     with torch.no_grad():

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from wellseg import artifact
-from wellseg.data.module import WellDataModule
+from wellseg.data.base import SegmentationDataModule
 from wellseg.data.normalize import Normalize
 from wellseg.data.sampler import WindowSampler
 from wellseg.errors import ArtifactError, ConfigError
 from wellseg.losses.distillation import of_kind
 from wellseg.models.cylinder import pad_turns
+from wellseg.models.head import center_crop
 from wellseg.types import Batch
 
 log = logging.getLogger(__name__)
@@ -40,14 +41,16 @@ class Distillation(pl.Callback):
     temperature  softens the logits of both; features have none
     weight       w in 0 ... 1 of the soft loss
     weighting    course or convex (WEIGHTINGS)
-    rolls        equal turns of the pipe over which a teacher's answer is averaged, 1 for none; not for features
+    rolls        equal turns of the pipe over which a teacher's answer is averaged, 1 for none; not for features, nor for
+                 images that are no pipe
     modules      of features: names of the layers, in teacher and student, whose outputs are compared
     cache        the targets of all training windows are computed once, before the first step; for training without
                  augmentation, and not for features
 
     `origins` says where the teachers come from: [{name, weights_sha256}]. Checkpoints hold nothing of the teachers.
     Raises ArtifactError for a teacher that cannot be read and ConfigError for settings that do not go together, when it
-    is made; in `setup`, ConfigError for a teacher that was trained on wells which are to validate or test the student.
+    is made; in `setup`, ConfigError for a teacher that takes other images or tells other classes apart than the student,
+    and for one that was trained on what is to validate or test the student.
     """
 
     def __init__(
@@ -92,6 +95,12 @@ class Distillation(pl.Callback):
     def setup(self, trainer: pl.Trainer, task: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
+        if self._rolls > 1 and not trainer.datamodule.closed:
+            raise ConfigError(
+                f"distill.rolls={self._rolls} for images that are no pipe",
+                why="their last column is not the neighbour of the first",
+                fix="distill.rolls=1",
+            )
         _check_modules(task.network, self._modules, "the student")
         if self._modules and task.network._compiled_call_impl is not None:
             raise ConfigError("distill.kind=features with compile=true", why="a compiled network shows no layers")
@@ -159,7 +168,7 @@ class Distillation(pl.Callback):
     def _from_cache(self, trainer: pl.Trainer, batch: Batch) -> list[Tensor]:
         numbers = batch.index.cpu().numpy()
         as_cut = trainer.datamodule.store("train").gather(numbers)
-        if not torch.equal(as_cut.image.to(batch.image.device), batch.image):
+        if not torch.equal(as_cut.image.to(batch.image), batch.image):
             raise ConfigError(
                 "distill.cache=true with augmented windows",
                 why="the teacher has answered for the windows as they are cut, the student sees others",
@@ -196,8 +205,20 @@ class _Teacher:
         logits = self.network(x)
         return self._layers.taken() if self._layers else [logits]
 
-    def check_against(self, data: WellDataModule) -> None:
-        """Refuse a teacher that has learnt what is to score the student; say what else about it is odd."""
+    def check_against(self, data: SegmentationDataModule) -> None:
+        """Refuse a teacher of other problems, or that has learnt what is to score the student; say what else is odd."""
+        given = self._metadata["input"]
+        for key, theirs, ours in (
+            ("classes", list(self._metadata["classes"]), list(data.classes)),
+            ("channels", given.get("channels", 1), data.channels),
+        ):
+            if theirs != ours:
+                raise ConfigError(
+                    f"the teacher was trained for other {key}",
+                    where=str(self._path),
+                    why=f"{theirs}, and the data have {ours}",
+                    fix="a teacher that was trained on such data",
+                )
         held_out = data.scored_wells_seen(self._metadata)
         if held_out:
             raise ConfigError(
@@ -210,9 +231,9 @@ class _Teacher:
             log.warning(
                 "teacher %s comes from other data: whether it has seen the wells scored here is unknown", self.name
             )
-        unknown = set(data.store("train").widths) - set(self._metadata["input"].get("widths") or ())
+        unknown = set(data.input_record()["widths"]) - set(given.get("widths") or ())
         if unknown:
-            log.warning("teacher %s was not trained on windows of %s columns", self.name, sorted(unknown))
+            log.warning("teacher %s was not trained on images of %s columns", self.name, sorted(unknown))
         log.info("teacher: %s, %s", self.name, self._path)
 
 
@@ -252,9 +273,13 @@ def _check_modules(network: nn.Module, names: Sequence[str], whose: str) -> None
 
 
 def _seen(network: nn.Module, valid: Tensor, answer: Tensor) -> Tensor:
-    """`valid` (B, H, W) over the extent of what `network` answered, (B, C, h, w): its own, or, of a layer that works
-    under padding=turns, three turns and a margin.
+    """`valid` (B, H, W) over the extent of what `network` answered, (B, C, h, w): its own; of logits of a network with valid
+    convolutions, its middle; of a layer that works under padding=turns, three turns and a margin.
     """
+    h, w = answer.shape[-2:]
+    margin = getattr(network, "margin", 0)
+    if margin and valid.shape[-2:] == (h + 2 * margin, w + 2 * margin):
+        return center_crop(valid, (h, w))
     if getattr(network, "padding", "") != "turns" or answer.shape[-2:] == valid.shape[-2:]:
         return valid
     return pad_turns(valid[:, None].float())[:, 0] > 0.5

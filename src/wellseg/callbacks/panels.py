@@ -1,6 +1,7 @@
 """What TensorBoard shows beside scalars: the same validation windows each epoch, precision against recall, the graph."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from wellseg import figures
-from wellseg.data.windows import WindowStore
-from wellseg.types import Batch
+from wellseg.data.base import Store
+from wellseg.models.head import center_crop, to_probability
+from wellseg.types import IGNORE, Batch
 
 
 class Panels(pl.Callback):
@@ -34,7 +36,7 @@ class Panels(pl.Callback):
         self._batch, self._titles = example_windows(trainer.datamodule, "validation", self.num_windows)
         if task.network._compiled_call_impl is not None:
             return  # the tracer that draws the graph does not take a compiled network
-        example = task.normalize(self._batch.image[:1], self._batch.valid[:1])
+        example = task.normalize(self._batch.image[:1].float(), self._batch.valid[:1])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer warns of every shape that the network reads
             writer.add_graph(task.network, example.to(task.device))
@@ -53,8 +55,10 @@ class Panels(pl.Callback):
         if writer is None or self._batch is None:
             return
         threshold = task.scores["val"].threshold
-        figure = draw(task, self._batch, threshold, self._titles)
+        figure = draw(task, self._batch, threshold, self._titles, trainer.datamodule.classes)
         writer.add_image("validation/windows", figures.to_array(figure), trainer.current_epoch, dataformats="HWC")
+        if not curve:
+            return  # several classes: there is no threshold to look for
         drawn = figures.to_array(figures.precision_recall(curve, threshold))
         writer.add_image("validation/precision_recall", drawn, trainer.current_epoch, dataformats="HWC")
 
@@ -71,10 +75,14 @@ def example_windows(datamodule: pl.LightningDataModule, part: str, count: int) -
     store = datamodule.store(part)
     group = np.bincount(store.group_of).argmax()
     numbers = np.flatnonzero(store.group_of == group)
-    hits = [n for n in _spread(numbers, 16 * count) if bool((store.gather(np.array([n])).target == 1).any())]
+    hits = [n for n in _spread(numbers, 16 * count) if holds_something(store.gather(np.array([n])))]
     chosen = _spread(np.array(hits) if hits else numbers, count)
-    names = datamodule.well_names
-    return store.gather(chosen), [f"{names[store.well_of[n]]} row {store.row_of[n]}" for n in chosen]
+    return store.gather(chosen), [store.title(n) for n in chosen]
+
+
+def holds_something(batch: Batch) -> bool:
+    """Whether any pixel is labelled as another class than the first, which is the background."""
+    return bool(((batch.target > 0) & (batch.target != IGNORE)).any())
 
 
 def _spread(numbers: np.ndarray, count: int) -> np.ndarray:
@@ -82,48 +90,58 @@ def _spread(numbers: np.ndarray, count: int) -> np.ndarray:
 
 
 def predict(task: pl.LightningModule, batch: Batch) -> np.ndarray:
-    """Probabilities (B, H, W) of one batch."""
+    """Probabilities (B, K, h, w) of one batch, for the middle of the images where the network answers for no more."""
     training = task.training
     task.eval()
     with torch.no_grad():
-        logits = task(batch.image.to(task.device), batch.valid.to(task.device))
+        logits = task(batch.image.float().to(task.device), batch.valid.to(task.device))
     task.train(training)
-    return logits[:, 0].float().sigmoid().cpu().numpy()
+    return to_probability(logits).cpu().numpy()
 
 
-def draw(task: pl.LightningModule, batch: Batch, threshold: float, titles: list[str]) -> figures.Figure:
-    """The panels of one batch."""
-    arrays = (t.cpu().numpy() for t in (batch.image[:, 0], batch.target, batch.valid))
-    image, target, valid = arrays
-    return figures.panels(image, predict(task, batch), target, valid, threshold, titles)
+def draw(
+    task: pl.LightningModule, batch: Batch, threshold: float, titles: list[str], classes: Sequence[str]
+) -> figures.Figure:
+    """The panels of one batch; classes: names by class index."""
+    probability = predict(task, batch)
+    shown = (center_crop(t, probability.shape[-2:]) for t in (batch.image, batch.target, batch.valid))
+    image, target, valid = (t.cpu().numpy() for t in shown)
+    image = image.transpose(0, 2, 3, 1) if image.shape[1] == 3 else image[:, 0]
+    if probability.shape[1] == 1:
+        return figures.panels(image, probability[:, 0], target, valid, threshold, titles)
+    return figures.class_panels(image, probability.argmax(axis=1), target, valid, classes, titles)
 
 
 def save_good_and_bad(
     task: pl.LightningModule,
-    store: WindowStore,
-    names: list[str],
+    store: Store,
+    classes: Sequence[str],
     images: dict[str, Tensor],
     path: Path,
     count: int = 5,
 ) -> None:
-    """The windows with the worst and with the best Dice among those that hold a defect, as one PNG.
+    """The windows with the worst and with the best score among those that hold something to find, as one PNG.
 
-    names: of the wells, by number; images: SegmentationScores.per_image() of the windows of `store`.
+    classes: names by class index; images: per_image() of the metric, of the windows of `store`: the score is Dice, or F1
+    where there are several classes.
     """
-    order = images["dice"].argsort(stable=True)
-    ranked = list(zip(images["index"][order].tolist(), images["dice"][order].tolist(), strict=True))
+    score = "dice" if "dice" in images else "f1"
+    order = images[score].argsort(stable=True)
+    order = order[~images[score][order].isnan()]  # only classes that are not averaged
+    ranked = list(zip(images["index"][order].tolist(), images[score][order].tolist(), strict=True))
     group = store.group_of[ranked[0][0]] if ranked else 0
     chosen: dict[int, float] = {}
     for pairs in (ranked, reversed(ranked)):
         wanted = len(chosen) + count
-        for number, dice in pairs:
+        for number, value in pairs:
             if len(chosen) == wanted:
                 break
             window = np.array([number])
-            if store.group_of[number] == group and bool((store.gather(window).target == 1).any()):
-                chosen[number] = dice
+            if store.group_of[number] == group and holds_something(store.gather(window)):
+                chosen[number] = value
     if not chosen:
         return
     numbers = sorted(chosen, key=chosen.__getitem__)
-    titles = [f"{names[store.well_of[n]]} row {store.row_of[n]}\nDice {chosen[n]:.2f}" for n in numbers]
-    figures.save(draw(task, store.gather(np.array(numbers)), task.scores["val"].threshold, titles), path)
+    titles = [f"{store.title(n)}\n{score.capitalize()} {chosen[n]:.2f}" for n in numbers]
+    batch = store.gather(np.array(numbers))
+    figures.save(draw(task, batch, task.scores["val"].threshold, titles, classes), path)

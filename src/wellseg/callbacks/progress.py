@@ -32,7 +32,7 @@ class EpochLines(pl.Callback):
         done = trainer.current_epoch + 1
         seconds = (time.monotonic() - self._started) / max(done - self._first_epoch, 1)
         total = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
-        names = ("train/loss_epoch", "val/loss", "val/dice_per_image")
+        names = ("train/loss_epoch", "val/loss", f"val/{task.scores['val'].selection}")
         shown = [f"{n.removesuffix('_epoch')} {float(v):.4f}" for n in names if (v := _metric(trainer, n)) is not None]
         left = f", {seconds * (total - done):.0f} s left" if total else ""
         log.info("epoch %d/%s  %s  %.1f s an epoch%s", done, total or "?", "  ".join(shown), seconds, left)

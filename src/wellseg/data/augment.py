@@ -5,13 +5,23 @@ rescale, shear (one resampling), blur or sharpen, exposure, contrast, noise. No 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from wellseg.data.draws import (
+    between,
+    between_log,
+    change,
+    limit,
+    per_sample,
+    positive,
+    positive_range,
+    probability,
+)
 from wellseg.errors import ConfigError
 from wellseg.types import IGNORE
 
@@ -91,32 +101,39 @@ class Augment:
         noise: float = 0.0,
         noise_sigma: Sequence[float] = (0.05, 0.5),
     ) -> None:
-        self.start = _probability("start", start)
-        self.roll = _probability("roll", roll)
-        self.flip_azimuth = _probability("flip_azimuth", flip_azimuth)
-        self.flip_depth = _probability("flip_depth", flip_depth)
-        self.rescale = _probability("rescale", rescale)
-        self.rescale_factor = _positive_range("rescale_factor", rescale_factor)
-        self.shear = _probability("shear", shear)
-        self.shear_slope = _limit("shear_slope", shear_slope)
-        self.blur = _probability("blur", blur)
-        self.blur_sigma = _positive_range("blur_sigma", blur_sigma)
-        self.sharpen = _probability("sharpen", sharpen)
-        self.sharpen_amount = _positive_range("sharpen_amount", sharpen_amount)
-        self.exposure = _probability("exposure", exposure)
-        self.exposure_gain = _positive_range("exposure_gain", exposure_gain)
-        self.exposure_offset = _limit("exposure_offset", exposure_offset)
-        self.contrast = _probability("contrast", contrast)
-        self.contrast_strength = _positive_range("contrast_strength", contrast_strength)
-        self.contrast_knee = _positive("contrast_knee", contrast_knee)
-        self.noise = _probability("noise", noise)
-        self.noise_sigma = _positive_range("noise_sigma", noise_sigma)
+        self.start = probability("start", start)
+        self.roll = probability("roll", roll)
+        self.flip_azimuth = probability("flip_azimuth", flip_azimuth)
+        self.flip_depth = probability("flip_depth", flip_depth)
+        self.rescale = probability("rescale", rescale)
+        self.rescale_factor = positive_range("rescale_factor", rescale_factor)
+        self.shear = probability("shear", shear)
+        self.shear_slope = limit("shear_slope", shear_slope)
+        self.blur = probability("blur", blur)
+        self.blur_sigma = positive_range("blur_sigma", blur_sigma)
+        self.sharpen = probability("sharpen", sharpen)
+        self.sharpen_amount = positive_range("sharpen_amount", sharpen_amount)
+        self.exposure = probability("exposure", exposure)
+        self.exposure_gain = positive_range("exposure_gain", exposure_gain)
+        self.exposure_offset = limit("exposure_offset", exposure_offset)
+        self.contrast = probability("contrast", contrast)
+        self.contrast_strength = positive_range("contrast_strength", contrast_strength)
+        self.contrast_knee = positive("contrast_knee", contrast_knee)
+        self.noise = probability("noise", noise)
+        self.noise_sigma = positive_range("noise_sigma", noise_sigma)
         if self.blur + self.sharpen > 1:
             raise ConfigError(
                 f"blur and sharpen exclude each other: expected a sum of at most 1, got {blur} + {sharpen}",
                 where="augment.blur and augment.sharpen",
                 fix="lower one of the two probabilities",
             )
+
+    @property
+    def closed(self) -> bool | None:
+        """True: column 0 is taken for the neighbour of the last one; None where nothing is switched on."""
+        names = ("start", "roll", "flip_azimuth", "flip_depth", "rescale", "shear", "blur", "sharpen")
+        names += ("exposure", "contrast", "noise")
+        return True if any(getattr(self, name) for name in names) else None
 
     def draw_start(self, batch: int, window: int, generator: torch.Generator) -> np.ndarray:
         """Rows (batch,) int64 by which each window of `window` rows is cut further down; negative is further up."""
@@ -136,20 +153,20 @@ class Augment:
             return torch.where(fires, value, otherwise).float()
 
         blurred, sharpened = chance[5] < self.blur, chance[5] >= 1 - self.sharpen
-        detail = torch.where(sharpened, _between(amount[5], self.sharpen_amount), torch.where(blurred, -1.0, 0.0))
+        detail = torch.where(sharpened, between(amount[5], self.sharpen_amount), torch.where(blurred, -1.0, 0.0))
         exposed = chance[7] < self.exposure
         return Draw(
             roll=torch.where(chance[0] < self.roll, (amount[0] * columns).long(), 0),
             flip_azimuth=chance[1] < self.flip_azimuth,
             flip_depth=chance[2] < self.flip_depth,
-            rescale=pick(chance[3] < self.rescale, _between_log(amount[3], self.rescale_factor), 1.0),
+            rescale=pick(chance[3] < self.rescale, between_log(amount[3], self.rescale_factor), 1.0),
             shear=pick(chance[4] < self.shear, self.shear_slope * (2 * amount[4] - 1), 0.0),
-            blur_sigma=_between(amount[6], self.blur_sigma).float(),
+            blur_sigma=between(amount[6], self.blur_sigma).float(),
             detail=detail.float(),
-            gain=pick(exposed, _between_log(amount[7], self.exposure_gain), 1.0),
+            gain=pick(exposed, between_log(amount[7], self.exposure_gain), 1.0),
             offset=pick(exposed, self.exposure_offset * (2 * amount[8] - 1), 0.0),
-            contrast=pick(chance[9] < self.contrast, _between(amount[9], self.contrast_strength), 0.0),
-            noise=pick(chance[10] < self.noise, _between(amount[10], self.noise_sigma), 0.0),
+            contrast=pick(chance[9] < self.contrast, between(amount[9], self.contrast_strength), 0.0),
+            noise=pick(chance[10] < self.noise, between(amount[10], self.noise_sigma), 0.0),
             seed=seed,
         )
 
@@ -180,23 +197,23 @@ class Augment:
         def refocus(part: Tensor, rows: Tensor) -> Tensor:
             sigma, detail = draw.blur_sigma[rows], draw.detail[rows]
             smoothed = smooth(part, valid[rows.to(valid.device)], sigma.to(part), radius)
-            return part + _per_sample(detail, part) * (part - smoothed)
+            return part + per_sample(detail, part) * (part - smoothed)
 
         def expose(part: Tensor, rows: Tensor) -> Tensor:
-            return part * _per_sample(draw.gain[rows], part) + _per_sample(draw.offset[rows] * scale, part)
+            return part * per_sample(draw.gain[rows], part) + per_sample(draw.offset[rows] * scale, part)
 
         def bend(part: Tensor, rows: Tensor) -> Tensor:
-            return s_curve(part, _per_sample(draw.contrast[rows], part), self.contrast_knee * scale)
+            return s_curve(part, per_sample(draw.contrast[rows], part), self.contrast_knee * scale)
 
         def add_noise(part: Tensor, rows: Tensor) -> Tensor:
             generator = torch.Generator(part.device).manual_seed(draw.seed)
             noise = torch.randn(part.shape, generator=generator, device=part.device, dtype=part.dtype)
-            return part + noise * _per_sample(draw.noise[rows] * scale, part)
+            return part + noise * per_sample(draw.noise[rows] * scale, part)
 
-        image = _change(image, draw.detail != 0, refocus)
-        image = _change(image, (draw.gain != 1) | (draw.offset != 0), expose)
-        image = _change(image, draw.contrast != 0, bend)
-        image = _change(image, draw.noise != 0, add_noise)
+        image = change(image, draw.detail != 0, refocus)
+        image = change(image, (draw.gain != 1) | (draw.offset != 0), expose)
+        image = change(image, draw.contrast != 0, bend)
+        image = change(image, draw.noise != 0, add_noise)
         return image if image is before else torch.where(valid[:, None], image, 0.0)
 
 
@@ -289,56 +306,3 @@ def _pick_rows(x: Tensor, rows: Tensor) -> Tensor:
     """Rows (B, H) of x (B, H, W) or (B, C, H, W)."""
     rows = rows[:, :, None] if x.ndim == 3 else rows[:, None, :, None]
     return x.gather(-2, rows.expand(x.shape))
-
-
-def _change(image: Tensor, chosen: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """`image` with function(samples, their numbers) in place of the chosen (B,) ones."""
-    rows = chosen.nonzero().squeeze(1)
-    if not len(rows):
-        return image
-    there = rows.to(image.device)
-    return image.index_copy(0, there, function(image.index_select(0, there), rows))
-
-
-def _per_sample(values: Tensor, like: Tensor) -> Tensor:
-    return values.to(like)[:, None, None, None]
-
-
-def _between(unit: Tensor, bounds: tuple[float, float]) -> Tensor:
-    return bounds[0] + (bounds[1] - bounds[0]) * unit
-
-
-def _between_log(unit: Tensor, bounds: tuple[float, float]) -> Tensor:
-    return torch.exp(_between(unit, (math.log(bounds[0]), math.log(bounds[1]))))
-
-
-def _probability(key: str, value: float) -> float:
-    return _check(key, value, "a probability from 0 to 1", lambda v: 0 <= v <= 1)
-
-
-def _limit(key: str, value: float) -> float:
-    return _check(key, value, "a finite number of at least 0", lambda v: 0 <= v < math.inf)
-
-
-def _positive(key: str, value: float) -> float:
-    return _check(key, value, "a finite number above 0", lambda v: 0 < v < math.inf)
-
-
-def _positive_range(key: str, value: Sequence[float]) -> tuple[float, float]:
-    low, high = _check(
-        key, value, "[low, high] with 0 < low <= high", lambda v: len(v) == 2 and 0 < v[0] <= v[1] < math.inf, tuple
-    )
-    return float(low), float(high)
-
-
-def _check(key: str, value: object, expected: str, holds: Callable, kind: Callable = float):
-    try:
-        value = kind(value)
-        fits = holds(value)
-    except (TypeError, ValueError):  # a word or a list for a number, a number for a list
-        fits = False
-    if not fits:
-        raise ConfigError(
-            f"{key} must be {expected}, got {value!r}", where=f"augment.{key}", fix=f"set augment.{key} to {expected}"
-        )
-    return value

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from wellseg.data.patches import (
     read_images,
     shape_problem,
 )
-from wellseg.data.problems import Problem, list_names, number_ranges
+from wellseg.data.problems import Problem, list_names, number_ranges, raise_errors
 from wellseg.data.restore import Restored, restore_well
 from wellseg.data.well import Well
 from wellseg.errors import DataError
@@ -209,6 +210,8 @@ def drop_first_release_rows(
 class CorroSegDataModule(WellDataModule):
     """Windows of the challenge's wells; see wellseg.data.module and `read_corroseg`."""
 
+    submission: ClassVar = {"format": "patches"}
+
     def read(self) -> tuple[list[Well], list[Problem]]:
         return read_corroseg(
             self.root,
@@ -217,3 +220,8 @@ class CorroSegDataModule(WellDataModule):
             strict=self.strict,
             fake=self.fake,
         )
+
+    def submission_rows(self) -> dict[str, tuple[int, int]]:
+        root, problems = check_root(self.root, "data=corroseg", ("x_test",))
+        raise_errors(problems)
+        return {f.name: PATCH_SHAPE for f in list_patches(root / "x_test")[0]}

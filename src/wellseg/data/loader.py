@@ -1,16 +1,19 @@
 """Batches for Lightning: gathered, moved and augmented on the training device."""
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from wellseg.data.sampler import WindowSampler, step_generator
-from wellseg.data.windows import WindowStore
 from wellseg.types import Batch
 
-_Windows = tuple[np.ndarray, np.ndarray | None]  # numbers and shifts, as WindowStore.gather takes them
+if TYPE_CHECKING:
+    from wellseg.data.base import Store
+
+_Windows = tuple[np.ndarray, np.ndarray | None]  # numbers and shifts, as Store.gather takes them
 
 
 class WindowLoader:
@@ -25,7 +28,7 @@ class WindowLoader:
 
     def __init__(
         self,
-        store: WindowStore,
+        store: "Store",
         sampler: WindowSampler,
         *,
         device: torch.device,
@@ -51,6 +54,7 @@ class WindowLoader:
         for (step, _), batch in zip(steps, self._gathered(windows), strict=True):
             self._handed_out = step + 1
             batch = Batch(*(t.to(self.device, non_blocking=True) for t in batch))
+            batch = batch._replace(image=batch.image.float())  # images travel as bytes, a quarter of the way's load
             if self.augment is not None:
                 generator = step_generator(self._seed, self.sampler.epoch, step, self._rank)
                 image, valid, target = self.augment(
@@ -87,7 +91,7 @@ class WindowLoader:
 
 
 class _Gather(Dataset):
-    def __init__(self, store: WindowStore, windows: list[_Windows]) -> None:
+    def __init__(self, store: "Store", windows: list[_Windows]) -> None:
         self._store, self._windows = store, windows
 
     def __len__(self) -> int:

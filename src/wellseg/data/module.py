@@ -5,20 +5,18 @@ import logging
 import shutil
 import tempfile
 import weakref
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
-import torch
 
+from wellseg.data.base import SegmentationDataModule
 from wellseg.data.inspect import check_wells, find_leaks
-from wellseg.data.loader import WindowLoader
-from wellseg.data.normalize import METHODS, Normalization, fit_normalization
+from wellseg.data.normalize import METHODS, fit_normalization
 from wellseg.data.problems import Problem, raise_errors
-from wellseg.data.sampler import WindowSampler, epoch_batches
+from wellseg.data.sampler import epoch_batches
 from wellseg.data.split import PARTS, split_original, split_shuffle, split_wells
 from wellseg.data.well import Well
 from wellseg.data.windows import WindowStore
@@ -30,7 +28,7 @@ SPLITS = ("wells", "shuffle", "original")
 AZIMUTH_CHOICES = ("auto", "single", "interleaved", "views")
 
 
-class WellDataModule(pl.LightningDataModule, ABC):
+class WellDataModule(SegmentationDataModule):
     """Windows of wells for training, validation and test.
 
     root            folder of the data set; None where it needs none
@@ -78,7 +76,7 @@ class WellDataModule(pl.LightningDataModule, ABC):
         seed: int = 0,
         augment: Callable | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(root=root, fake=fake, batch_size=batch_size, augment=augment)
         for key, value, choices in (
             ("split", split, SPLITS),
             ("azimuth_layout", azimuth_layout, AZIMUTH_CHOICES),
@@ -87,7 +85,7 @@ class WellDataModule(pl.LightningDataModule, ABC):
         ):
             if value not in choices:
                 raise ConfigError(f"data.{key}={value}", fix=f"one of {', '.join(choices)}")
-        for key, value in (("window", window), ("stride", 1 if stride is None else stride), ("batch_size", batch_size)):
+        for key, value in (("window", window), ("stride", 1 if stride is None else stride)):
             if value < 1:
                 raise ConfigError(f"data.{key}={value}", fix="a whole number of at least 1")
         if num_workers and storage == "memory":
@@ -102,20 +100,14 @@ class WellDataModule(pl.LightningDataModule, ABC):
                 why="windows are dealt at random there, whatever well they are of",
                 fix="data.split=wells",
             )
-        self.root, self.fake = None if root is None else Path(root).expanduser(), fake
-        self.window, self.stride = window, stride or window
+        self._window, self.stride = window, stride or window
         self.split, self.num_folds, self.fold = split, num_folds, fold
-        self.batch_size, self.azimuth_layout = batch_size, azimuth_layout
+        self.azimuth_layout = azimuth_layout
         self.normalize, self.clip = normalize, clip
         self.strict, self.label_map, self.unlabelled = strict, label_map, unlabelled
         self.storage, self.num_workers = storage, num_workers
-        self.seed, self.augment = seed, augment
+        self.seed = seed
         self.wells: list[Well] = []
-        self.problems: list[Problem] = []
-        self.parts: dict[str, str] = {}
-        self.normalization = Normalization()
-        self._stores: dict[str, WindowStore] = {}
-        self._known_split: tuple[str, dict[str, str]] | None = None
         self._folder: Path | None = None
 
     @abstractmethod
@@ -133,12 +125,41 @@ class WellDataModule(pl.LightningDataModule, ABC):
         return [w.name for w in self.wells]
 
     @property
+    def window(self) -> int:
+        return self._window
+
+    @property
     def scale(self) -> float:
-        """Spread of the data, for augmentation."""
         return self.normalization.scale
 
-    def check(self) -> list[Problem]:
-        """Everything that is wrong with the set and with its split; loads the wells."""
+    @property
+    def resident(self) -> bool:
+        return self.storage == "memory"
+
+    @property
+    def about(self) -> str:
+        rows = sum(w.num_rows for w in self.wells)
+        labelled = sum(w.target is not None for w in self.wells)
+        return f"{len(self.wells)} images of wells ({labelled} labelled), {rows:,} depth rows"
+
+    def input_record(self) -> dict[str, Any]:
+        return {
+            "window": self.window,
+            "widths": self.store("train").widths,
+            "layout": self.azimuth_layout,
+            "channels": self.channels,
+        }
+
+    def training_numbers(self) -> np.ndarray:
+        """Windows of wells in the part train alone, whatever else is trained on (data.unlabelled); split=shuffle deals no
+        wells.
+        """
+        store = self.store("train")
+        training = np.array([self.leaky or self.parts.get(name) == "train" for name in self.well_names])
+        return np.flatnonzero(training[store.well_of])
+
+    def check(self, *, thorough: bool = False) -> list[Problem]:
+        """Everything that is wrong with the set and with its split; loads the wells, so that it is always thorough."""
         wells, problems = self.read()
         problems = problems + check_wells(wells)
         labelled = [w for w in wells if w.target is not None]
@@ -172,40 +193,6 @@ class WellDataModule(pl.LightningDataModule, ABC):
         if self.split == "original":
             return split_original(labelled)
         return split_wells(labelled, self.num_folds, self.fold)
-
-    def keep_split(self, fingerprint: str, parts: Mapping[str, str]) -> None:
-        """Split as `parts` (part by well name) says where the data turn out to be those of `fingerprint`.
-
-        For scoring a model: with another fold, wells that it was trained on would be taken for a test.
-        """
-        self._known_split = (fingerprint, dict(parts))
-
-    def scored_wells_seen(self, metadata: Mapping[str, Any]) -> list[str] | None:
-        """Wells that validate or test here and that the model of this artefact metadata was trained on.
-
-        None where it comes from other data, so that nothing is known. A model of split="shuffle" has seen every well.
-        """
-        if metadata.get("data_fingerprint") != self.fingerprint():
-            return None
-        theirs = metadata.get("parts") or {}
-        return [w for w, part in self.parts.items() if part != "train" and theirs.get(w, "train") == "train"]
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint says of the data (Lightning's hook)."""
-        return {"fingerprint": self.fingerprint(), "parts": dict(self.parts)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to resume on other data or another split: wells that were trained on would become a test."""
-        for key, value, mine in (
-            ("other data", state_dict["fingerprint"], self.fingerprint()),
-            ("another split", state_dict["parts"], self.parts),
-        ):
-            if value != mine:
-                raise ConfigError(
-                    f"the checkpoint comes from {key}",
-                    why="a resumed run goes on with the wells and the split that it began with",
-                    fix="give the data.* settings of that run (its .hydra/overrides.yaml), or train anew without ckpt_path",
-                )
 
     def _wells_of(self, part: str) -> list[Well]:
         return [w for w in self.wells if self.parts.get(w.name) == part]
@@ -268,11 +255,6 @@ class WellDataModule(pl.LightningDataModule, ABC):
         numbers = [number_of[w.name] for w in wells]
         return WindowStore(wells, numbers, self.window, stride, keep_unlabelled=keep_unlabelled, folder=folder)
 
-    def store(self, part: str) -> WindowStore | None:
-        """The windows of "train", "validation" or "test"; None when the split has no such part."""
-        self.setup()
-        return self._stores.get(part)
-
     def fingerprint(self) -> str:
         """SHA-256 over names, values and labels of all wells: two runs with the same fingerprint saw the same data."""
         digest = hashlib.sha256()
@@ -282,41 +264,3 @@ class WellDataModule(pl.LightningDataModule, ABC):
             if well.target is not None:
                 digest.update(np.ascontiguousarray(well.target).tobytes())
         return digest.hexdigest()
-
-    def loader(self, part: str, *, training: bool = False) -> WindowLoader:
-        """Batches of one part on the trainer's device; shuffled and augmented only when `training`."""
-        store = self.store(part)
-        if store is None:
-            raise ConfigError(f"data.split={self.split} has no {part} wells", fix="data.split=wells")
-        trainer = self.trainer
-        device = trainer.strategy.root_device if trainer else torch.device("cpu")
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        if self.storage == "memory":
-            store.to(device)
-        sampler = WindowSampler(
-            store.group_of, self.batch_size, seed=self.seed, shuffle=training, rank=rank, world_size=world_size
-        )
-        if not len(sampler):
-            raise ConfigError(
-                f"{len(store)} {part} windows cannot be dealt to {world_size} processes",
-                fix="fewer trainer.devices, a smaller data.stride, or more wells",
-            )
-        return WindowLoader(
-            store,
-            sampler,
-            device=device,
-            augment=self.augment if training else None,
-            scale=self.scale,
-            seed=self.seed,
-            rank=rank,
-            num_workers=self.num_workers,
-        )
-
-    def train_dataloader(self) -> WindowLoader:
-        return self.loader("train", training=True)
-
-    def val_dataloader(self) -> WindowLoader:
-        return self.loader("validation")
-
-    def test_dataloader(self) -> WindowLoader:
-        return self.loader("test")

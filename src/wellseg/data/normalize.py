@@ -1,7 +1,8 @@
 """From recorded values to what a network is fed: the one module that training, prediction and export share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,25 +10,66 @@ from torch import Tensor, nn
 
 METHODS = ("robust", "standard", "none")
 
+IMAGENET_CENTER, IMAGENET_SCALE = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+"""Mean and standard deviation of ImageNet's red, green and blue, of 0..255: 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225 of 1."""
+
 _MAD_TO_SIGMA = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
+
+
+Constant = float | tuple[float, ...]
+"""One number for all channels, or one per channel."""
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """x = clip((value - center) / scale, -clip, clip); center and scale in the units of the data, clip in units of scale."""
+    """x = clip((value - center) / scale, -clip, clip); center and scale in the units of the data, clip in units of scale.
 
-    center: float = 0.0
-    scale: float = 1.0
+    center and scale are numbers, or tuples with one per channel. With per_image the valid pixels of each image and channel
+    are first brought to mean 0 and standard deviation 1 by their own (an image without any spread becomes 0): only for
+    sets of separate images, since what is put out for a row then depends on the whole image.
+    """
+
+    center: Constant = 0.0
+    scale: Constant = 1.0
     clip: float = float("inf")
+    per_image: bool = False
 
-    def as_dict(self) -> dict[str, float | None]:
+    @property
+    def channels(self) -> int | None:
+        """The number of channels that this is for; None for any."""
+        return next((len(n) for n in (self.center, self.scale) if isinstance(n, tuple)), None)
+
+    def as_dict(self) -> dict[str, float | list[float] | bool | None]:
         """Plain numbers for the artefact; an infinite clip is None, since JSON has no infinity."""
-        return asdict(self) | {"clip": None if np.isinf(self.clip) else self.clip}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        plain["clip"] = None if np.isinf(self.clip) else self.clip
+        if not self.per_image:  # as wells' artefacts have always been
+            del plain["per_image"]
+        return plain
 
     @classmethod
-    def from_dict(cls, numbers: dict[str, float | None]) -> "Normalization":
+    def from_dict(cls, numbers: Mapping[str, Any]) -> "Normalization":
         clip = numbers["clip"]
-        return cls(float(numbers["center"]), float(numbers["scale"]), float("inf") if clip is None else float(clip))
+        made = cls(
+            _constant(numbers["center"]),
+            _constant(numbers["scale"]),
+            float("inf") if clip is None else float(clip),
+            bool(numbers.get("per_image", False)),
+        )
+        made.check()
+        return made
+
+    def check(self) -> None:
+        """Raise ValueError unless every number can be computed with."""
+        centers, scales = (n if isinstance(n, tuple) else (n,) for n in (self.center, self.scale))
+        if not (all(np.isfinite(centers)) and all(np.isfinite(scales)) and min(scales) > 0 and self.clip > 0):
+            raise ValueError(f"center must be finite, scale finite and above 0, clip above 0: {self}")
+        if len({len(n) for n in (self.center, self.scale) if isinstance(n, tuple)}) > 1:
+            raise ValueError(f"center and scale are for different numbers of channels: {self}")
+
+
+def _constant(value: Any) -> Constant:
+    return tuple(map(float, value)) if isinstance(value, list | tuple) else float(value)
 
 
 def fit_normalization(values: Iterable[np.ndarray], method: str = "robust", clip: float = 16.0) -> Normalization:
@@ -63,13 +105,32 @@ class Normalize(nn.Module):
     def __init__(self, normalization: Normalization) -> None:
         super().__init__()
         self.normalization = normalization
+        for name, constant in (("center", normalization.center), ("scale", normalization.scale)):
+            if isinstance(constant, tuple):  # a buffer, which export writes down; not among the weights of a checkpoint
+                self.register_buffer(name, torch.tensor(constant)[:, None, None], persistent=False)
+            else:
+                setattr(self, name, constant)
 
     def forward(self, image: Tensor, valid: Tensor) -> Tensor:
-        n = self.normalization
-        x = (image - n.center) / n.scale
+        n, known = self.normalization, valid.unsqueeze(1)
+        x = image
+        if n.per_image:
+            x = _by_its_own(x, known)
+        x = (x - self.center) / self.scale
         if np.isfinite(n.clip):
             x = x.clamp(-n.clip, n.clip)
-        return torch.where(valid.unsqueeze(1), x, torch.zeros((), dtype=x.dtype, device=x.device))
+        return torch.where(known, x, torch.zeros((), dtype=x.dtype, device=x.device))
 
     def extra_repr(self) -> str:
         return str(self.normalization)
+
+
+def _by_its_own(image: Tensor, known: Tensor) -> Tensor:
+    """`image` (B, C, H, W) less the mean of its known pixels (B, 1, H, W) and over their standard deviation, by channel."""
+    weight = known.to(image.dtype)
+    count = weight.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+    x = torch.where(known, image, torch.zeros((), dtype=image.dtype, device=image.device))
+    x = x - (x * weight).sum(dim=(2, 3), keepdim=True) / count
+    spread = ((x * weight).square().sum(dim=(2, 3), keepdim=True) / count).sqrt()
+    # Not divided by a spread that is rounding: equal values far from 0 differ from their mean in the last bit.
+    return torch.where(spread > 1e-6, x / spread.clamp(min=1e-6), torch.zeros_like(x))

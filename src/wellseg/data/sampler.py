@@ -1,9 +1,12 @@
 """Which windows make up which batch: a pure function of (seed, epoch), so that a resumed run sees what it would have seen."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import torch
+
+from wellseg.errors import ConfigError
 
 
 def epoch_batches(
@@ -34,6 +37,61 @@ def epoch_batches(
     return [b for b in shares if len(b)]
 
 
+def mixed_batches(
+    group_of: np.ndarray,
+    stratum_of: np.ndarray,
+    shares: Mapping[str, float],
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> list[np.ndarray]:
+    """Shuffled training batches of one process, each with the same share of every stratum that `shares` names.
+
+    stratum_of (N,): kind of every window. Of each batch (over all processes) round(share * size) windows are of that
+    stratum, and the rest of those that no share is given for; a share of 0 leaves a stratum out. An epoch has as many
+    batches as without shares, all whole; a stratum that runs out begins anew in another order. Raises ConfigError for
+    shares that cannot be had.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence((seed, epoch)))
+    size = batch_size * world_size
+    wanted = {name: round(share * size) for name, share in shares.items()}
+    rest = size - sum(wanted.values())
+    if rest < 0 or any(not 0 <= share <= 1 for share in shares.values()):
+        given = ", ".join(f"{name}: {share:g}" for name, share in shares.items())
+        raise ConfigError(
+            f"data.batch_shares {{{given}}} cannot be had in batches of {size}",
+            why="every share is from 0 to 1, and together they fill a batch at most",
+            fix="smaller shares, or a larger batch_size",
+        )
+    batches = []
+    for group in np.unique(group_of):
+        members = np.flatnonzero(group_of == group)
+        kinds = stratum_of[members]
+        pools = [(members[kinds == name], count, name) for name, count in wanted.items()]
+        pools.append((members[~np.isin(kinds, list(shares))], rest, "without a share"))
+        for pool, count, name in pools:
+            if count and not len(pool):
+                raise ConfigError(
+                    f"data.batch_shares asks for images that are not there: {name}",
+                    why=f"the kinds of training images here are: {', '.join(sorted(set(kinds.tolist())))}",
+                    fix="shares of kinds that there are",
+                )
+        number = max(len(members) // size, 1)
+        drawn = [_endless(pool, number * count, rng).reshape(number, count) for pool, count, _ in pools if count]
+        batches += list(np.concatenate(drawn, axis=1))
+    # Every process takes each world_size-th window: the strata lie one after the other, so that all have their share.
+    return [batches[i][rank::world_size] for i in rng.permutation(len(batches))]
+
+
+def _endless(pool: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` of `pool`: all of it in random order, then again in another."""
+    rounds = [rng.permutation(pool) for _ in range(-(-count // len(pool)))]
+    return np.concatenate(rounds)[:count]
+
+
 def step_generator(seed: int, epoch: int, step: int, rank: int = 0, *stream: int) -> torch.Generator:
     """Random numbers of one training step: a CPU generator that depends on these numbers and on nothing else."""
     state = np.random.SeedSequence((seed, epoch, step, rank, *stream)).generate_state(2, np.uint32)
@@ -41,21 +99,36 @@ def step_generator(seed: int, epoch: int, step: int, rank: int = 0, *stream: int
 
 
 class WindowSampler:
-    """The batches of the current epoch. Lightning calls `set_epoch`; `first` is the batch with which the next pass starts."""
+    """The batches of the current epoch. Lightning calls `set_epoch`; `first` is the batch with which the next pass starts.
+
+    shares, stratum_of: see `mixed_batches`, for training only; None deals every window once.
+    """
 
     def __init__(
-        self, group_of: np.ndarray, batch_size: int, *, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1
+        self,
+        group_of: np.ndarray,
+        batch_size: int,
+        *,
+        seed: int,
+        shuffle: bool,
+        rank: int = 0,
+        world_size: int = 1,
+        shares: Mapping[str, float] | None = None,
+        stratum_of: np.ndarray | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        self._options = {"seed": seed, "shuffle": shuffle, "rank": rank, "world_size": world_size}
-        self._group_of, self._batch_size = group_of, batch_size
+        common = {"seed": seed, "rank": rank, "world_size": world_size}
+        if shares is None:
+            self._make = partial(epoch_batches, group_of, batch_size, shuffle=shuffle, **common)
+        else:
+            self._make = partial(mixed_batches, group_of, stratum_of, dict(shares), batch_size, **common)
         self.epoch = 0
         self.first = 0
         self._length = len(self._batches())
 
     def _batches(self) -> list[np.ndarray]:
-        return epoch_batches(self._group_of, self._batch_size, epoch=self.epoch, **self._options)
+        return self._make(epoch=self.epoch)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

@@ -71,3 +71,37 @@ def split_shuffle(num_windows: int, seed: int, shares: tuple[float, float] = (0.
     first = round(shares[0] * num_windows)
     second = first + round(shares[1] * num_windows)
     return [np.sort(p) for p in np.split(order, [first, second])]
+
+
+def split_stratified(units: Sequence[str], strata: Sequence[str], shares: Sequence[float], seed: int = 0) -> list[str]:
+    """The part of each image: `shares` of train, validation and test, nearly so for every stratum.
+
+    units: what an image belongs to; images of one unit stay together, as if all were of the stratum of most of them. The
+    result depends on names and seed, not on the order. Raises ConfigError where units are too few for every part.
+    """
+    of_unit: dict[str, list[str]] = {}
+    for unit, stratum in zip(units, strata, strict=True):
+        of_unit.setdefault(unit, []).append(stratum)
+    kinds: dict[str, list[str]] = {}
+    for unit in sorted(of_unit):
+        members = of_unit[unit]
+        kinds.setdefault(max(sorted(set(members)), key=members.count), []).append(unit)
+    wanted = [part for part, share in zip(PARTS, shares, strict=True) if share]
+    rng = np.random.default_rng(np.random.SeedSequence((seed, 0x57A7)))
+    queue = [unit for kind in sorted(kinds) for unit in rng.permutation(kinds[kind]).tolist()]
+    # One after the other to the part that is furthest behind: every run of the queue, and so every stratum, has its shares.
+    part_of, dealt = {}, dict.fromkeys(PARTS, 0.0)
+    total = 0
+    for unit in queue:
+        total += len(of_unit[unit])
+        part = max(wanted, key=lambda p: shares[PARTS.index(p)] * total - dealt[p])
+        part_of[unit] = part
+        dealt[part] += len(of_unit[unit])
+    lacking = [part for part in wanted if not dealt[part]]
+    if lacking:
+        raise ConfigError(
+            f"{len(of_unit)} things to deal leave nothing for {' and '.join(lacking)}",
+            why=f"data.shares={list(shares)}",
+            fix="larger shares, or more images",
+        )
+    return [part_of[unit] for unit in units]

@@ -61,6 +61,7 @@ class WindowStore:
         folder: Path | None = None,
     ) -> None:
         self.window = window
+        self._names = {n: w.name for w, n in zip(wells, well_numbers, strict=True)}
         self.widths = sorted({w.num_columns for w in wells})
         self.groups: list[Group] = []
         table = []
@@ -103,6 +104,9 @@ class WindowStore:
 
     def __len__(self) -> int:
         return len(self.start_of)
+
+    def title(self, number: int) -> str:
+        return f"{self._names[self.well_of[number]]} row {self.row_of[number]}"
 
     def subset(self, numbers: np.ndarray) -> "WindowStore":
         """A store of the windows `numbers` only, renumbered from 0, that shares the rows with this one."""

@@ -26,6 +26,12 @@ class Engine(Protocol):
     columns        the only number of columns that the engine takes, or None: any from `least_columns` on
     stride         rows of the image per row of the network's coarsest scale
     workers        images that are best worked on at once, each by one thread
+
+    For pictures (see wellseg.deploy.image_predictor), of whose sizes `window` and `columns` are the only ones or None:
+
+    margin         pixels by which the output is smaller on each side: valid convolutions; else 0
+    sizes          (least, step): with a margin only images of least + k * step rows, and columns, are taken
+    local          whether a pixel depends on its surroundings only, `reach` and `margin`, so that a picture may be cut
     """
 
     metadata: Mapping[str, Any]
@@ -34,6 +40,9 @@ class Engine(Protocol):
     least_columns: int
     stride: int
     workers: int
+    margin: int
+    sizes: tuple[int, int]
+    local: bool
 
     def __call__(self, image: np.ndarray) -> np.ndarray: ...
 
@@ -55,6 +64,9 @@ class DescribedEngine:
         self.metadata, engine = metadata, metadata["engine"]
         self.window, self.columns = engine["window"], engine["columns"]
         self.least_columns, self.stride = engine["least_columns"], engine["stride"]
+        # Exports of networks for wells say nothing of these.
+        self.margin, self.sizes = engine.get("margin", 0), tuple(engine.get("sizes", (1, 1)))
+        self.local = engine.get("local", False)
         self.workers = workers
 
     def reach(self) -> tuple[int, int]:
@@ -67,6 +79,16 @@ class DescribedEngine:
             yield pool
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def is_image(metadata: Mapping[str, Any]) -> bool:
+    """Whether a model is for pictures, any number of channels and classes, rather than for logs of wells."""
+    return metadata["input"].get("kind") == "image"
+
+
+def input_channels(metadata: Mapping[str, Any]) -> int:
+    """C, the channels that a model's images have."""
+    return metadata["input"].get("channels", 1)
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

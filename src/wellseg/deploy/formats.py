@@ -10,8 +10,9 @@ import numpy as np
 
 from wellseg import artifact
 from wellseg.artifact import Artifact
-from wellseg.deploy import parity
-from wellseg.deploy.engine import Engine
+from wellseg.deploy import image_parity, parity
+from wellseg.deploy.engine import Engine, is_image
+from wellseg.deploy.image_predictor import ImagePredictor
 from wellseg.deploy.predictor import Predictor
 from wellseg.deploy.torch_engine import TorchEngine
 from wellseg.files import write_bytes
@@ -72,12 +73,12 @@ FORMATS = {
 
 
 def export(
-    source: Path, form: Format, folder: Path, wells: Sequence[np.ndarray], *, compared: bool = True
+    source: Path, form: Format, folder: Path, examples: Sequence[np.ndarray], *, compared: bool = True
 ) -> tuple[list[Path], Mapping[str, Any], list[parity.Difference]]:
     """Write the artefact `source` into `folder`; returns the files, their metadata, and how far they are from it.
 
-    wells: values as recorded (H, W) to compare on; `compared` False leaves that out. A file that does not compute what
-    the artefact does never comes into the folder: raises ArtifactError.
+    examples: what to compare on, as recorded, wells (H, W) or pictures (H, W, C); `compared` False leaves that out. A file
+    that does not compute what the artefact does never comes into the folder: raises ArtifactError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".export.", suffix=".tmp", dir=folder))
@@ -89,14 +90,21 @@ def export(
             reference = TorchEngine.from_file(source)
             # What the file takes only, windows or one width, the artefact is given too.
             reference.window, reference.columns = metadata["engine"]["window"], metadata["engine"]["columns"]
-            width = "native" if reference.columns is None else "auto"
-            # In bands beside one pass: the halo that the metadata give is compared as well.
-            theirs = Predictor(form.open(first, metadata), width=width, band=parity.BAND_ROWS)
-            ours = Predictor(reference, width=width)
-            differences = parity.compare(ours, theirs, wells)
+            differences = _differences(reference, form.open(first, metadata), examples)
             parity.check(differences, form.files[0])
         for name in form.files:
             write_bytes(folder / name, (temporary / name).read_bytes())
     finally:
         shutil.rmtree(temporary)
     return [folder / name for name in form.files], metadata, differences
+
+
+def _differences(reference: Engine, exported: Engine, examples: Sequence[np.ndarray]) -> list[parity.Difference]:
+    """The exported file in pieces beside one pass: what the metadata say of halos and margins is compared as well."""
+    if is_image(exported.metadata):
+        theirs = ImagePredictor(exported, tile=image_parity.tile(exported.metadata))
+        whole = image_parity.whole(exported.metadata)
+        return image_parity.compare(ImagePredictor(reference, tile=whole), theirs, examples)
+    width = "native" if reference.columns is None else "auto"
+    theirs = Predictor(exported, width=width, band=parity.BAND_ROWS)
+    return parity.compare(Predictor(reference, width=width), theirs, examples)

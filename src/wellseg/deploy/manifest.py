@@ -3,6 +3,7 @@
 import json
 import platform
 import shutil
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -18,10 +19,13 @@ FOLDERS = ("mask", "probability", "overlay")
 """Folders of the outputs, below the output folder."""
 
 _OF_ALL = {"key": str, "name": str, "bad_files": dict, "outputs": list}
-_OF_DONE = {"sha256": str, "azimuth": str, "shape": list, "findings": list} | dict.fromkeys(
-    ("rows", "pixels", "defect_pixels", "no_data_pixels", "seconds", "rows_per_second"), (int, float)
-)
+_NUMBER = (int, float)
+_OF_DONE = {"sha256": str, "shape": list} | dict.fromkeys(("pixels", "no_data_pixels", "seconds"), _NUMBER)
+_OF_WELL = {"azimuth": str, "findings": list} | dict.fromkeys(("rows", "defect_pixels", "rows_per_second"), _NUMBER)
+_OF_IMAGE = {"class_pixels": list}
 # What later runs read of an item, by type.
+_SHARE = 20
+# A manifest of images takes no more than one of so many seconds for being written.
 
 
 def artifact_record(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,14 +55,27 @@ def output_record(folder: Path, path: Path) -> dict[str, Any]:
 class Manifest:
     """The manifest of one output folder. Its file is whole at any moment and names only items that were finished.
 
-    head   what is true of all items: "artifact", "settings", "versions"
-    keys   the items' keys, in the order in which they are listed
-    files  names of the files that will be made of all items, in `folder`
+    head    what is true of all items: "artifact", "settings", "versions"
+    keys    the items' keys, in the order in which they are listed
+    files   names of the files that will be made of all items, in `folder`
+    images  whether the items are images, whose records tell of classes instead of rows and defects, and of which there may
+            be very many: then the file is not written after each, which would take more time with each; what a kill leaves
+            unrecorded is predicted again
     """
 
-    def __init__(self, folder: Path, head: Mapping[str, Any], keys: Sequence[str], files: Collection[str] = ()) -> None:
-        self.folder, self.head, self.keys, self.files = folder, {"format": FORMAT, **head}, keys, files
+    def __init__(
+        self,
+        folder: Path,
+        head: Mapping[str, Any],
+        keys: Sequence[str],
+        files: Collection[str] = (),
+        *,
+        images: bool = False,
+    ) -> None:
+        self.folder, self.head, self.files, self.images = folder, {"format": FORMAT, **head}, files, images
+        self.keys = dict.fromkeys(keys)
         self.path = folder / NAME
+        self._next_write, self._unwritten = 0.0, False
         self._items: dict[str, dict[str, Any]] = {}
         self._texts: dict[str, str] = {}
         self._totals: dict[str, Any] | None = None
@@ -75,10 +92,10 @@ class Manifest:
         if stored is not None and not overwrite:
             self._compare(stored)
             for item in stored["items"]:
-                if item["key"] in self.keys:
-                    self._keep(item)
-                else:
+                if item["key"] not in self.keys:
                     gone.append(item["name"])
+                elif item["status"] == FAILED or _is_image(item) == self.images:
+                    self._keep(item)
         elif stored is not None:
             self._remove_outputs(stored["items"])
         elif not overwrite:
@@ -110,13 +127,21 @@ class Manifest:
             self._remove_outputs([item])
 
     def put(self, item: Mapping[str, Any]) -> None:
-        """Add the record of an item, or replace it; the file is written."""
+        """Add the record of an item, or replace it; the file is written, of images at times."""
         self._keep(item)
-        self.write()
+        if not self.images or time.monotonic() >= self._next_write:
+            self.write()
+        else:
+            self._unwritten = True
+
+    def flush(self) -> None:
+        """Write the file where records were put since."""
+        if self._unwritten:
+            self.write()
 
     def finish(self) -> dict[str, Any]:
         """Write, and return, the counts and sums over all items."""
-        self._totals = totals(self.records())
+        self._totals = totals(self.records(), images=self.images)
         self.write()
         return self._totals
 
@@ -130,11 +155,14 @@ class Manifest:
         return [self._items[key] for key in self.keys if key in self._items]
 
     def write(self) -> None:
+        began = time.monotonic()
         head = json.dumps(self.head, indent=2, allow_nan=False)[1:-2].rstrip()
         items = ",\n".join(self._texts[key] for key in self.keys if key in self._texts)
         whole = f'"totals": {json.dumps(self._totals)},\n  "files": {json.dumps(self._made)}'
         text = f'{{{head},\n  {whole},\n  "items": [\n{items}\n  ]\n}}\n'
         write_bytes(self.path, text.encode())
+        ended, self._unwritten = time.monotonic(), False
+        self._next_write = ended + _SHARE * (ended - began)
 
     def _keep(self, item: Mapping[str, Any]) -> None:
         # Encoded once: writing the file after each of many items must not encode them all again.
@@ -214,13 +242,15 @@ class Manifest:
 
 def _check_item(item: Mapping[str, Any]) -> None:
     """Raise ValueError (or KeyError, TypeError, AttributeError) unless a stored record is one that this module wrote."""
+    of_done = _OF_DONE | (_OF_IMAGE if _is_image(item) else _OF_WELL)
     if item["status"] not in (DONE, FAILED):
         raise ValueError(f"the status of an item is {_short(item['status'])}")
-    for key, kind in (_OF_ALL | _OF_DONE if item["status"] == DONE else _OF_ALL).items():
+    for key, kind in (_OF_ALL | of_done if item["status"] == DONE else _OF_ALL).items():
         value = item[key]
         if not isinstance(value, kind) or (isinstance(value, int | float) and not 0 <= value < 2**63):
             raise ValueError(f"{key} of {_short(item['name'])} is {_short(value)}")
-    if item["status"] == DONE and (not item["pixels"] or any(type(n) is not int for n in item["shape"])):
+    whole = (*item.get("shape", ()), *item.get("class_pixels", ()))
+    if item["status"] == DONE and (not item["pixels"] or any(type(n) is not int for n in whole)):
         raise ValueError(f"{_short(item['name'])} has the shape {_short(item['shape'])}, {item['pixels']} pixels")
     for text in (*item["bad_files"].values(), *item.get("findings", ())):
         if not isinstance(text, str):
@@ -229,6 +259,10 @@ def _check_item(item: Mapping[str, Any]) -> None:
         kinds = {key: type(value) for key, value in output.items()}
         if kinds != {"file": str, "bytes": int, "sha256": str} or "\0" in output["file"]:
             raise ValueError(f"an output is {_short(output)}, not file, bytes and sha256")
+
+
+def _is_image(item: Mapping[str, Any]) -> bool:
+    return item.get("kind") == "image"
 
 
 def _refuse_constant(name: str) -> None:
@@ -262,21 +296,25 @@ def _short(value: Any, length: int = 60) -> str:
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
-def totals(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def totals(items: Sequence[Mapping[str, Any]], *, images: bool = False) -> dict[str, Any]:
     """Counts and sums over the records of all items."""
     done = [i for i in items if i["status"] == DONE]
     seconds = sum(i["seconds"] for i in done)
-    rows = sum(i["rows"] for i in done)
-    pixels = sum(i["pixels"] for i in done)
+    if images:
+        found = {"class_pixels": [sum(n) for n in zip(*(i["class_pixels"] for i in done), strict=False)]}
+        speed = {"images_per_second": round(len(done) / seconds, 2) if seconds else None}
+    else:
+        rows = sum(i["rows"] for i in done)
+        found = {"rows": rows, "defect_pixels": sum(i["defect_pixels"] for i in done)}
+        speed = {"rows_per_second": round(rows / seconds, 1) if seconds else None}
     return {
         "items": len(items),
         "done": len(done),
         "failed": len(items) - len(done),
         "bad_files": sum(len(i["bad_files"]) for i in items),
-        "rows": rows,
-        "pixels": pixels,
-        "defect_pixels": sum(i["defect_pixels"] for i in done),
+        **found,
+        "pixels": sum(i["pixels"] for i in done),
         "no_data_pixels": sum(i["no_data_pixels"] for i in done),
         "seconds": round(seconds, 3),
-        "rows_per_second": round(rows / seconds, 1) if seconds else None,
+        **speed,
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from wellseg.deploy.engine import DescribedEngine, default_workers
+from wellseg.deploy.engine import DescribedEngine, default_workers, input_channels, is_image
 from wellseg.deploy.onnx_file import read_onnx
 from wellseg.errors import ArtifactError, EnvironmentFault
 
@@ -16,15 +16,18 @@ INPUT, OUTPUT = "image", "probability"
 class OnnxEngine(DescribedEngine):
     """What wellseg.deploy.onnx_export wrote, in full precision or quantized, as an Engine (see wellseg.deploy.engine).
 
-    Every image is worked on by the thread that brings it: several at once are faster than several threads for each.
+    Every image of wells is worked on by the thread that brings it: several at once are faster than several threads for
+    each. Pictures are large, so they come one by one and all threads share each.
     """
 
     def __init__(self, content: bytes, metadata: Mapping[str, Any], where: str) -> None:
         """content: a file that `read_onnx` has looked through. Raises ArtifactError, EnvironmentFault."""
-        super().__init__(metadata, workers=default_workers())
+        several = default_workers()
+        super().__init__(metadata, workers=1 if is_image(metadata) else several)
         runtime = _runtime()
         options = runtime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.intra_op_num_threads = several if is_image(metadata) else 1
+        options.inter_op_num_threads = 1
         options.add_session_config_entry(
             "session.load_model_format", "ONNX"
         )  # not its own format, which is not looked through
@@ -58,7 +61,7 @@ class OnnxEngine(DescribedEngine):
         if [n for n, _, _ in inputs] == [INPUT] and OUTPUT in [n for n, _, _ in outputs]:
             sizes = inputs[0][2]
             fits = inputs[0][1] == "tensor(float)" and len(sizes) == 4
-            fits = fits and not isinstance(sizes[0], int) and sizes[1] == 1
+            fits = fits and not isinstance(sizes[0], int) and sizes[1] == input_channels(self.metadata)
             wanted = (self.window, self.columns)
             free = [None if not isinstance(s, int) else s for s in sizes[2:]] if fits else []
             fits = fits and all(size in (None, w) for size, w in zip(free, wanted, strict=True))

@@ -9,15 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from wellseg.deploy.engine import input_channels, is_image
 from wellseg.errors import ArtifactError
 from wellseg.files import open_regular
+from wellseg.types import NO_DATA
 
 KEY = "wellseg"
 """Of metadata_props: JSON with the artefact's metadata, and "engine": format, kind and the numbers of ENGINE."""
 FORMAT = 1
 KIND = "onnx"
 ENGINE = {"above": 0, "below": 0, "stride": 1, "least_columns": 1}
-"""Numbers that a Predictor needs, and the least that each can be; "window" and "columns" are numbers from 1 on or null."""
+"""Numbers that a Predictor needs, and the least that each can be; "window" and "columns" are numbers from 1 on or null.
+
+Files of models for pictures also hold "margin", "sizes" and "local", see wellseg.deploy.engine.Engine.
+"""
 
 MOST_BYTES = 1 << 29
 """A file beyond this is not read: the largest network of wellseg takes a tenth of it."""
@@ -122,6 +127,25 @@ def _check(metadata: Any) -> None:
             raise ValueError(f"{key} is {metadata[key]!r:.60}")
     for width in metadata["input"].get("widths", ()):
         _check_number("widths", width, 1)
+    if is_image(metadata):
+        _check_image(metadata, engine)
+
+
+def _check_image(metadata: Any, engine: Any) -> None:
+    """`_check` of what models of pictures have beside."""
+    given, names = metadata["input"], metadata["classes"]
+    if not 2 <= len(names) <= NO_DATA or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"classes are {names!r:.60}, not from 2 to {NO_DATA} names")
+    _check_number("margin", engine["margin"], 0)
+    for key, pair in (("sizes", engine["sizes"]), ("resize", given.get("resize") or [1, 1])):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise ValueError(f"{key} is {pair!r:.60}, not two numbers")
+        for number in pair:
+            _check_number(key, number, 1)
+    _check_number("input window", given["window"], 1)
+    _check_number("channels", input_channels(metadata), 1)
+    if not isinstance(engine["local"], bool):
+        raise ValueError(f"local is {engine['local']!r:.60}, not true or false")
 
 
 def _check_number(key: str, value: Any, least: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wellseg.artifact import Artifact
-from wellseg.deploy.engine import DescribedEngine
+from wellseg.deploy.engine import DescribedEngine, input_channels
 from wellseg.deploy.onnx_engine import INPUT
 from wellseg.deploy.onnx_export import exported_metadata, onnx_bytes, window_size
 from wellseg.deploy.onnx_file import KEY
@@ -28,7 +28,7 @@ def write_openvino(model: Artifact, path: Path) -> dict[str, Any]:
     metadata = exported_metadata(model, columns=columns, windows_only=True)
     metadata["engine"] |= {"kind": "openvino"}
     graph = openvino.Core().read_model(model=onnx_bytes(model))
-    graph.reshape(openvino.PartialShape([-1, 1, rows, columns]))
+    graph.reshape(openvino.PartialShape([-1, input_channels(model.metadata), rows, columns]))
     graph.set_rt_info(json.dumps(metadata, sort_keys=True, allow_nan=False), KEY)
     openvino.save_model(graph, path, compress_to_fp16=False)
     return metadata

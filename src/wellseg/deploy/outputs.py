@@ -32,6 +32,16 @@ def mask_of(probability: np.ndarray, threshold: float) -> np.ndarray:
     return mask
 
 
+def class_mask_of(probability: np.ndarray) -> np.ndarray:
+    """uint8 mask (..., H, W) of `probability` (..., K, H, W): the most probable class, the first of equals, NO_DATA where
+    it is NaN. Rounded to float16 before, as in `mask_of`.
+    """
+    rounded = probability.astype(np.float16, copy=False)
+    mask = rounded.argmax(axis=-3).astype(np.uint8)
+    mask[np.isnan(rounded).any(axis=-3)] = NO_DATA
+    return mask
+
+
 class ArrayWriter:
     """Takes the rows of one array (H, W) from the first to the last; made by `array_writer`."""
 

@@ -1,6 +1,6 @@
 """Whether an exported file computes what its artefact does, from recorded values to masks (axes: see wellseg.types)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ BAND = 1e-4
 BAND_ROWS = 200
 """Rows at a time in which the exported file gets the longest image, which the artefact sees in one piece."""
 
-_SPOILT = 0.02
+SPOILT = 0.02
 """Share of pixels that are made to mean "no data", in every way that a log can say so."""
 
 
@@ -76,7 +76,7 @@ def images(wells: Sequence[np.ndarray], shape: tuple[int, int, int], seed: int =
             np.tile(values[start : start + height], -(-width // values.shape[1]))[:, :width], shape[1:]
         )
     codes = np.array([*NULL_VALUES, np.nan, np.inf, -np.inf], np.float32)
-    return np.where(rng.random(shape) < _SPOILT, rng.choice(codes, shape), found)
+    return np.where(rng.random(shape) < SPOILT, rng.choice(codes, shape), found)
 
 
 def synthetic_wells(metadata: dict[str, Any], rows: int = 720, number: int = 2) -> list[np.ndarray]:
@@ -99,14 +99,19 @@ def compare(ours: Predictor, theirs: Predictor, wells: Sequence[np.ndarray]) -> 
         values = images(wells, shape)
         if shape[0] == 1:
             values = values[0]
-        try:
-            other = theirs(values)
-        except Exception as error:  # whatever an engine raises: a graph that is right at other sizes only
-            raise ArtifactError(
-                f"the exported file cannot take images of shape {shape}", why=str(error).splitlines()[0][:500]
-            ) from error
+        other = taken(theirs, values, shape)
         found.append(_difference(ours(values), other, ours.threshold, shape))
     return found
+
+
+def taken(predictor: Callable[[np.ndarray], np.ndarray], values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """`predictor(values)`, of images of `shape` (N, H, W). Raises ArtifactError where it cannot take them."""
+    try:
+        return predictor(values)
+    except Exception as error:  # whatever an engine raises: a graph that is right at other sizes only
+        raise ArtifactError(
+            f"the exported file cannot take images of shape {shape}", why=str(error).splitlines()[0][:500]
+        ) from error
 
 
 def _difference(ours: np.ndarray, theirs: np.ndarray, threshold: float, shape: tuple[int, int, int]) -> Difference:

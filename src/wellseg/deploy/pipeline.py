@@ -1,4 +1,4 @@
-"""Recorded values in, probabilities out: null handling, normalisation, network and sigmoid as one module."""
+"""Recorded values in, probabilities out: null handling, normalisation, network and its probabilities as one module."""
 
 import torch
 from torch import Tensor, nn
@@ -7,6 +7,7 @@ from wellseg.data.normalize import Normalization, Normalize
 from wellseg.data.well import NULL_VALUES
 from wellseg.deploy.engine import PRECISIONS
 from wellseg.errors import ConfigError
+from wellseg.models.head import center_crop, to_probability
 
 
 def valid_pixels(image: Tensor) -> Tensor:
@@ -20,6 +21,7 @@ def valid_pixels(image: Tensor) -> Tensor:
 class Pipeline(nn.Module):
     """forward(image (B, C, H, W) float32 as recorded) -> probability (B, K, H, W) float32, NaN where there is no data.
 
+    K = 1: of the defect; otherwise of each class. A network with a `margin` answers for (B, K, H - 2 m, W - 2 m), the middle.
     precision is that of the network's weights and features; what surrounds it is float32. The network is put into the
     memory format and the precision in which it will be used, so it is not the caller's any more.
     """
@@ -37,5 +39,7 @@ class Pipeline(nn.Module):
         # NaN times zero is NaN: values without data must be gone before any arithmetic.
         known = torch.where(valid.unsqueeze(1), image, torch.zeros((), dtype=image.dtype, device=image.device))
         x = self.normalize(known, valid).to(self.dtype).contiguous(memory_format=torch.channels_last)
-        probability = self.network(x).float().sigmoid()
+        probability = to_probability(self.network(x))
+        if getattr(self.network, "margin", 0):
+            valid = center_crop(valid, probability.shape[-2:])
         return torch.where(valid.unsqueeze(1), probability, torch.full_like(probability, float("nan")))

@@ -12,7 +12,7 @@ import numpy as np
 from wellseg.data.rows import ArrayRows, RowSource
 from wellseg.data.well import is_null
 from wellseg.deploy.azimuth import Azimuth
-from wellseg.deploy.engine import Engine, check_columns, open_engine
+from wellseg.deploy.engine import Engine, check_columns, is_image, open_engine
 from wellseg.deploy.tiling import Band, bands
 from wellseg.errors import ConfigError
 
@@ -51,6 +51,14 @@ class Predictor:
         band: int | None = None,
         width: str = "auto",
     ) -> None:
+        if is_image(engine.metadata):
+            raise ConfigError("this is a model of pictures, not of wells", fix="wellseg.load, which takes either")
+        if engine.margin:
+            raise ConfigError(
+                "a network without padding does not predict wells",
+                why=f"its output lacks {engine.margin} rows and columns on each side, and a pipe has no sides",
+                fix="another model, such as model=unet_flex",
+            )
         if band is not None and band < 1:
             raise ConfigError(f"band={band}", fix="a whole number of at least 1, or null")
         self.engine = engine

@@ -1,7 +1,5 @@
 """The challenge's submission: a CSV with one line of 0/1 cells per patch, written line by line; and its validator."""
 
-import gzip
-import zlib
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -10,18 +8,14 @@ import numpy as np
 
 from wellseg.data.labels import label_header, label_line, split_line
 from wellseg.data.patches import PATCH_SHAPE, parse_name
-from wellseg.data.problems import SHOWN, Problem, list_names, raise_errors
-from wellseg.errors import ConfigError
-from wellseg.files import full_disk_told, temporary_beside
+from wellseg.data.problems import Problem, list_names
+from wellseg.deploy.csv_stream import Findings, Lines, counted, read_file, shown, text_of, write_lines
 from wellseg.types import NO_DATA
 
 NUM_PIXELS = PATCH_SHAPE[0] * PATCH_SHAPE[1]
 
 MAX_LINE = 1 << 14
 """Bytes; a line of 1,296 cells has less than 3,000. A longer one ends the reading."""
-
-BLOCK = 1 << 20
-"""Bytes that are written at once, about."""
 
 
 def write_submission(
@@ -36,21 +30,16 @@ def write_submission(
     and masks, DataError for what the check finds, EnvironmentFault where the disk is full.
     """
     path, count = Path(path), 0
-    compressed = _is_compressed(path)
-    with temporary_beside(path) as temporary:
-        with full_disk_told(path, temporary), open(temporary, "wb") as file:
-            # wbits of 31 asks zlib for the header and trailer of gzip, with neither time nor name in them.
-            deflate = zlib.compressobj(6, zlib.DEFLATED, 31) if compressed else None
-            block = bytearray(label_header(NUM_PIXELS))
-            for line in _lines(rows):
-                block += line
-                count += 1
-                if len(block) >= BLOCK:
-                    file.write(deflate.compress(block) if deflate else block)
-                    block.clear()
-            file.write(deflate.compress(block) + deflate.flush() if deflate else block)
-        if expected_names is not None:
-            raise_errors(_check(temporary, path, expected_names, compressed))
+
+    def lines() -> Iterator[bytes]:
+        nonlocal count
+        yield label_header(NUM_PIXELS)
+        for line in _lines(rows):
+            yield line
+            count += 1
+
+    check = None if expected_names is None else lambda temporary: _check(temporary, path, expected_names)
+    write_lines(path, lines(), check)
     return count
 
 
@@ -61,31 +50,13 @@ def check_submission(path: str | Path, expected_names: Collection[str]) -> list[
     read. Warning: another order. What is read, and so the memory and the time, is bounded by the number of expected
     names, whatever a compressed file unpacks to.
     """
-    path = Path(path)
-    try:
-        return _check(path, path, expected_names, _is_compressed(path))
-    except ConfigError as error:
-        return [Problem.from_error(error)]
+    return _check(Path(path), Path(path), expected_names)
 
 
-def _check(place: Path, path: Path, expected_names: Collection[str], compressed: bool) -> list[Problem]:
+def _check(place: Path, path: Path, expected_names: Collection[str]) -> list[Problem]:
     """What is wrong with the file at `place`, which is called `path`."""
-    try:
-        check = _Check(path, expected_names)
-        with gzip.open(place) if compressed else open(place, "rb") as file:
-            check.read(file)
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        return [Problem("error", f"cannot read {path.name}", str(path), reason, "write it again")]
-    return check.problems()
-
-
-def _is_compressed(path: Path) -> bool:
-    if path.name.endswith(".csv"):
-        return False
-    if path.name.endswith(".csv.gz"):
-        return True
-    raise ConfigError("a submission is a .csv or a .csv.gz", where=str(path), fix="rename it")
+    check = _Check(path, expected_names)
+    return read_file(place, path, check.read) or check.problems()
 
 
 def _lines(rows: Iterable[tuple[str, np.ndarray]]) -> Iterator[bytes]:
@@ -99,22 +70,6 @@ def _lines(rows: Iterable[tuple[str, np.ndarray]]) -> Iterator[bytes]:
         before = name
 
 
-class _Findings:
-    """Places of one kind of fault: the first are kept to be shown, all are counted."""
-
-    def __init__(self) -> None:
-        self.count, self.shown = 0, []
-
-    def add(self, text: str) -> None:
-        self.count += 1
-        if self.count <= SHOWN:
-            self.shown.append(text)
-
-    def __str__(self) -> str:
-        more = [f"and {self.count - SHOWN:,} more"] if self.count > SHOWN else []
-        return "\n".join(self.shown + more)
-
-
 class _Check:
     """One pass over a submission."""
 
@@ -122,20 +77,12 @@ class _Check:
         self.path, self.expected = path, expected_names
         self.line_of: dict[str, int] = {}
         self.header, self.unread = "", ""
-        self.misshapen, self.values, self.duplicates, self.unordered = (_Findings() for _ in range(4))
+        self.misshapen, self.values, self.duplicates, self.unordered = (Findings() for _ in range(4))
 
     def read(self, file: BinaryIO) -> None:
-        limit = 2 * len(self.expected) + 1000
-        before, number = "", 0
-        while line := file.readline(MAX_LINE):
-            number += 1
-            if number > limit:
-                self.unread = f"it has more than {limit:,} lines; the rest was not read"
-                return
-            if len(line) == MAX_LINE and not line.endswith(b"\n"):
-                self.unread = f"line {number} is longer than {MAX_LINE:,} B; the rest was not read"
-                return
-            line = line.rstrip(b"\r\n")
+        lines = Lines(file, MAX_LINE, 2 * len(self.expected) + 1000)
+        before = ""
+        for number, line in lines:
             if number == 1 and self._header(line):
                 continue
             if not line:
@@ -148,26 +95,27 @@ class _Check:
                 self.unordered.add(f"line {number}: {name} after {before}")
             self.line_of[name] = number
             before = name
+        self.unread = lines.unread
 
     def _header(self, line: bytes) -> bool:
         """Whether the first line is a header of some kind, rather than a row."""
         if line != label_header(NUM_PIXELS).rstrip(b"\n"):
-            self.header = f"line 1 is {_shown(line)}"
-        return parse_name(_text(line.partition(b",")[0])) is None
+            self.header = f"line 1 is {shown(line)}"
+        return parse_name(text_of(line.partition(b",")[0])) is None
 
     def _row(self, line: bytes, number: int) -> str:
         """The name of a row; faults of its cells are noted."""
         plain = split_line(line, NUM_PIXELS)
         if plain is not None and not plain[1].strip(b"01"):
-            return _text(plain[0])
+            return text_of(plain[0])
         name, *cells = line.split(b",")
         wrong = [i for i, cell in enumerate(cells) if cell not in (b"0", b"1")]
         if len(cells) != NUM_PIXELS:
-            self.misshapen.add(f"line {number} ({_shown(name)}): {len(cells):,} cells")
+            self.misshapen.add(f"line {number} ({shown(name)}): {len(cells):,} cells")
         elif wrong:
-            first = f"column {wrong[0] + 2} (pixel {wrong[0]}) is {_shown(cells[wrong[0]])}"
-            self.values.add(f"line {number} ({_shown(name)}): {len(wrong):,} cells; {first}")
-        return _text(name)
+            first = f"column {wrong[0] + 2} (pixel {wrong[0]}) is {shown(cells[wrong[0]])}"
+            self.values.add(f"line {number} ({shown(name)}): {len(wrong):,} cells; {first}")
+        return text_of(name)
 
     def problems(self) -> list[Problem]:
         found: list[Problem] = []
@@ -181,36 +129,22 @@ class _Check:
         if self.header:
             add("the header is missing or another", self.header, f"it is ,0,1,...,{NUM_PIXELS - 1}", "write it")
         if n := self.misshapen.count:
-            add(f"{_count(n, 'misshapen row')}", self.misshapen, row, "write one cell per pixel, row-major")
+            add(f"{counted(n, 'misshapen row')}", self.misshapen, row, "write one cell per pixel, row-major")
         if n := self.values.count:
-            add(f"cells other than 0 and 1 in {_count(n, 'row')}", self.values, row, "write 0 (intact) or 1 (defect)")
+            add(f"cells other than 0 and 1 in {counted(n, 'row')}", self.values, row, "write 0 (intact) or 1 (defect)")
         if n := self.duplicates.count:
-            add(f"{_count(n, 'duplicate row')}", self.duplicates, "", "keep one row per patch")
+            add(f"{counted(n, 'duplicate row')}", self.duplicates, "", "keep one row per patch")
         expected = set(self.expected)
         if not self.unread and (missing := sorted(expected - self.line_of.keys(), key=_by_number)):
-            add(f"{_count(len(missing), 'missing row')}", list_names(missing), "", "predict these patches too")
+            add(f"{counted(len(missing), 'missing row')}", list_names(missing), "", "predict these patches too")
         if extra := sorted(self.line_of.keys() - expected, key=_by_number):
             why = "names carry no .npy" if any(n.endswith(".npy") for n in extra) else "there are no such patches"
-            add(f"{_count(len(extra), 'extra row')}", list_names([n[:60] for n in extra]), why, "remove them")
+            add(f"{counted(len(extra), 'extra row')}", list_names([n[:60] for n in extra]), why, "remove them")
         if n := self.unordered.count:
             why = "the challenge's own files are in lexicographic order of the names"
-            add(f"{_count(n, 'row')} out of order", self.unordered, why, "sort the rows by name", "warning")
+            add(f"{counted(n, 'row')} out of order", self.unordered, why, "sort the rows by name", "warning")
         return found
 
 
 def _by_number(name: str) -> tuple[tuple[int, int], str]:
     return parse_name(name) or (-1, -1), name
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' if number != 1 else ''}"
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", errors="replace")
-
-
-def _shown(cell: bytes) -> str:
-    """The start of a cell or line for a message, with control characters escaped."""
-    text = _text(cell[:40]).encode("unicode_escape").decode()
-    return (text or "empty") + ("..." if len(cell) > 40 else "")

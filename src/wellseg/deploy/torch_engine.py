@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from wellseg import artifact
-from wellseg.deploy.engine import MOST_WORKERS
+from wellseg.deploy.engine import MOST_WORKERS, is_image
+from wellseg.deploy.extent import extent_of
 from wellseg.deploy.pipeline import Pipeline
 from wellseg.models.summary import depth_reach
 
@@ -19,7 +20,8 @@ class TorchEngine:
     """A `Pipeline` as an Engine (see wellseg.deploy.engine); the pipeline is not the caller's any more.
 
     On a CPU as many images are worked on at once as torch has threads (`torch.set_num_threads`), each by one thread:
-    images need not wait for one another, where threads that share an operation wait at its end.
+    images need not wait for one another, where threads that share an operation wait at its end. Pictures are large, so
+    they come one by one and all threads share each.
     """
 
     columns, least_columns = None, 1
@@ -28,10 +30,13 @@ class TorchEngine:
         self.device = torch.device(device)
         self.pipeline = pipeline.eval().to(self.device)
         self.metadata = metadata
-        self.workers = min(torch.get_num_threads(), MOST_WORKERS) if self.device.type == "cpu" else 1
+        alone = is_image(metadata) or self.device.type != "cpu"
+        self.workers = 1 if alone else min(torch.get_num_threads(), MOST_WORKERS)
         network = pipeline.network
+        self.margin, self.sizes, self.local = extent_of(network, metadata)
         # Networks whose up-sampling depends on the height of the input are only defined on windows as in training.
-        self.window = None if getattr(network, "any_height", True) else metadata["input"]["window"]
+        free = is_image(metadata) or getattr(network, "any_height", True)
+        self.window = None if free else metadata["input"]["window"]
         self.stride = getattr(network, "total_stride", (1, 1))[0]
 
     @classmethod

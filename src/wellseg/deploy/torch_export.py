@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from wellseg.artifact import Artifact
-from wellseg.deploy.engine import DescribedEngine
+from wellseg.deploy.engine import DescribedEngine, input_channels
 from wellseg.deploy.onnx_export import exported_metadata, window_size
 from wellseg.deploy.pipeline import Pipeline
 from wellseg.errors import ArtifactError
@@ -20,7 +20,7 @@ EXTRA = "wellseg.json"
 
 
 def write_torch_export(model: Artifact, path: Path) -> dict[str, Any]:
-    """Write image (N, 1, H, W) -> probability (N, K, H, W); returns the metadata.
+    """Write image (N, C, H, W) -> probability (N, K, H, W); returns the metadata.
 
     N is free; H and W are those of a window. With a free depth torch.export keeps what it finds true of the sizes that it
     is shown, such as that a row is odd, and the program would refuse others. Raises ArtifactError.
@@ -29,7 +29,7 @@ def write_torch_export(model: Artifact, path: Path) -> dict[str, Any]:
     found = exported_metadata(model, columns=columns, windows_only=True)
     found["engine"] |= {"kind": "torch_export"}
     sizes = {0: torch.export.Dim.DYNAMIC}
-    image = torch.zeros(2, 1, rows, columns)
+    image = torch.zeros(2, input_channels(model.metadata), rows, columns)
     pipeline = Pipeline(model.network, model.normalization).eval()
     try:
         with warnings.catch_warnings(), torch.no_grad():

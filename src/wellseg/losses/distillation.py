@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wellseg.errors import ConfigError
-from wellseg.losses.pixels import binary_pixels, mean_over_images, mean_over_pixels
+from wellseg.losses.pixels import binary_pixels, class_pixels, mean_over_images, mean_over_pixels
 from wellseg.types import IGNORE
 
 KINDS = ("bce", "kl", "channel_wise", "features")
@@ -25,7 +25,7 @@ _NEVER = -1e30  # a logit whose softmax is 0; an infinite one would make NaN of 
 class Kind(NamedTuple):
     """soften (teacher's answer, valid (B, H, W) bool) -> target; compare (student's answer, target, valid) -> scalar.
 
-    An answer is the logits (B, 1, H, W), of `features` a layer's output (B, C, h, w).
+    An answer is the logits (B, K, H, W), K = 1 for `bce`; of `features` a layer's output (B, C, h, w).
     """
 
     soften: Callable[[Tensor, Tensor], Tensor]
@@ -50,8 +50,12 @@ def of_kind(name: str, temperature: float) -> Kind:
 
 
 def soft_labels(logits: Tensor, valid: Tensor, *, temperature: float) -> Tensor:
-    """sigmoid(t / T), 0 where there is no data: logits (B, 1, H, W) -> (B, 1, H, W) in [0, 1]."""
-    return torch.where(valid[:, None], (_precise(logits) / temperature).sigmoid(), 0.0)
+    """The probabilities at t / T, 0 where there is no data: logits (B, K, H, W) -> (B, K, H, W) in [0, 1].
+
+    sigmoid where K = 1, softmax over the classes otherwise.
+    """
+    x = _precise(logits) / temperature
+    return torch.where(valid[:, None], x.sigmoid() if x.shape[1] == 1 else x.softmax(dim=1), 0.0)
 
 
 def bce(logits: Tensor, target: Tensor, valid: Tensor, *, temperature: float) -> Tensor:
@@ -60,18 +64,33 @@ def bce(logits: Tensor, target: Tensor, valid: Tensor, *, temperature: float) ->
     logits s (B, 1, H, W) float; target q (B, 1, H, W) in [0, 1]. The least it can be is the entropy of the target, not 0,
     and its gradient shrinks as 1/T^2: both as the course had it.
     """
+    if logits.shape[1] != 1:
+        raise ConfigError(
+            f"distill.kind=bce with {logits.shape[1]} classes",
+            why="it takes every class for a problem of its own, where a pixel has one class",
+            fix="distill.kind=kl",
+        )
     x, q, scored = _pixels(logits, target, valid, temperature)
     return mean_over_pixels(-q * F.logsigmoid(x) - (1 - q) * F.logsigmoid(-x), scored)
 
 
 def kl(logits: Tensor, target: Tensor, valid: Tensor, *, temperature: float) -> Tensor:
-    """T^2 [q log(q / p) + (1 - q) log((1 - q) / (1 - p))]: `bce` less the target's entropy, times T^2. Arguments as there.
+    """T^2 sum_k q_k log(q_k / p_k), p = softmax(s / T) over the classes, mean over the valid pixels of the batch.
 
-    The factor keeps the size of the gradient when T changes: Hinton, Vinyals and Dean 2015, section 2.
+    logits s (B, K, H, W) float; target q (B, K, H, W) as `soft_labels` returns it. K = 1 stands for the two classes q and
+    1 - q, p = sigmoid(s / T): `bce` less the target's entropy, times T^2. The factor keeps the size of the gradient when T
+    changes: Hinton, Vinyals and Dean 2015, section 2.
     """
-    x, q, scored = _pixels(logits, target, valid, temperature)
-    cross = -q * F.logsigmoid(x) - (1 - q) * F.logsigmoid(-x)
-    entropy = torch.special.entr(q) + torch.special.entr(1 - q)
+    if logits.shape[1] == 1:
+        x, q, scored = _pixels(logits, target, valid, temperature)
+        cross = -q * F.logsigmoid(x) - (1 - q) * F.logsigmoid(-x)
+        entropy = torch.special.entr(q) + torch.special.entr(1 - q)
+    else:
+        _require_same(logits, target)
+        x, _, scored = class_pixels(logits, torch.where(valid, 0, IGNORE))
+        q = target.flatten(2).to(x.dtype)
+        cross = -(q * (x / temperature).log_softmax(dim=1)).sum(dim=1)
+        entropy = torch.special.entr(q).sum(dim=1)
     return temperature**2 * mean_over_pixels(cross - entropy, scored)
 
 
@@ -144,5 +163,5 @@ def _require_same(student: Tensor, target: Tensor) -> None:
             "the student's answer and the teacher's differ in shape",
             why=f"student {tuple(student.shape)}, teacher {tuple(target.shape)}",
             fix="for distill.kind=features choose distill.modules of one scale in networks with one padding, "
-            "or another kind; a teacher has as many classes as its student",
+            "or another kind; a teacher answers for as many classes and pixels as its student",
         )

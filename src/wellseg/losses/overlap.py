@@ -15,6 +15,9 @@ leave. With k = 2 the push of a negative pixel fades as p^2 and the pull of a po
 is left again. e > 0 (`smooth`) keeps an empty label
 with an empty prediction at loss 0 without 0/0; it is in pixels, so keep it far below the size of a label.
 
+Several classes: p = softmax(logits), each class against all others, and in each image the mean over the classes that
+have a labelled pixel there (`wellseg.losses.pixels.mean_over_classes` says why).
+
 An image without a scored pixel takes no part in the mean. The error form (left) is used for its accuracy: it is never
 negative and loses no digits where the loss is small.
 """
@@ -22,13 +25,21 @@ negative and loses no digits where the loss is small.
 import torch
 from torch import Tensor
 
-from wellseg.losses.pixels import binary_pixels, mean_over_images, require
+from wellseg.losses.pixels import (
+    binary_pixels,
+    class_pixels,
+    is_binary,
+    mean_over_classes,
+    mean_over_images,
+    require,
+)
 
 
 def dice(logits: Tensor, target: Tensor, *, smooth: float = 1.0, squared: bool = True) -> Tensor:
     """1 - (2 TP + s) / (2 TP + FP + FN + s), s = smooth > 0: the loss above with a = b = 1/2 and e = s/2.
 
-    logits (B, 1, H, W) float; target (B, H, W) 0, 1 or IGNORE. Returns a scalar in 0..1; 0 if no pixel is scored.
+    logits (B, K, H, W) float; target (B, H, W) 0 ... K-1 (K = 1: 0, 1) or IGNORE. Returns a scalar in 0..1; 0 if no pixel
+    is scored.
     """
     return tversky(logits, target, alpha=0.5, beta=0.5, smooth=smooth / 2, squared=squared)
 
@@ -58,10 +69,24 @@ def tversky(
     require(smooth > 0, "smooth", smooth, "a number of pixels above 0")
     require(alpha >= 0, "alpha", alpha, "a number of at least 0")
     require(beta >= 0, "beta", beta, "a number of at least 0")
-    x, positive, scored = binary_pixels(logits, target)
-    # sigmoid(-x), not 1 - p: the latter is 0 in float32 from a logit of 17 on.
-    p, q = torch.sigmoid(x), torch.sigmoid(-x)
+    prices = {"alpha": alpha, "beta": beta, "smooth": smooth, "squared": squared}
+    if is_binary(logits):
+        x, positive, scored = binary_pixels(logits, target)
+        # sigmoid(-x), not 1 - p: the latter is 0 in float32 from a logit of 17 on.
+        return mean_over_images(_maps(torch.sigmoid(x), torch.sigmoid(-x), positive, scored, **prices), scored)
+    pixels = class_pixels(logits, target)
+    p, members = pixels.logits.softmax(dim=1), pixels.members()
+    # The other classes' probabilities, not 1 - p, for the same reason.
+    rest = p.scatter(1, pixels.label[:, None], 0.0).sum(dim=1, keepdim=True)
+    by_class = _maps(p, rest, members, pixels.scored[:, None], **prices)
+    return mean_over_images(mean_over_classes(by_class, members), pixels.scored)
+
+
+def _maps(
+    p: Tensor, q: Tensor, positive: Tensor, scored: Tensor, *, alpha: float, beta: float, smooth: float, squared: bool
+) -> Tensor:
+    """The loss of each map, (..., N) -> (...); q is 1 - p, needed at positive pixels only."""
     false_positive, false_negative = (p * p, q * q) if squared else (p, q)
-    hits = (p * positive).sum(dim=1)
-    errors = alpha * (false_positive * (scored - positive)).sum(dim=1) + beta * (false_negative * positive).sum(dim=1)
-    return mean_over_images(errors / (hits + errors + smooth), scored)
+    hits = (p * positive).sum(dim=-1)
+    errors = alpha * (false_positive * (scored - positive)).sum(dim=-1) + beta * (false_negative * positive).sum(dim=-1)
+    return errors / (hits + errors + smooth)

@@ -3,7 +3,7 @@
 Axes as in wellseg.types, and N = H * W: no loss here looks at where a pixel lies.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from wellseg.types import IGNORE
 
 
 class Pixels(NamedTuple):
-    """One batch as rows of pixels.
+    """One batch of a binary problem as rows of pixels.
 
     logits    (B, N) float32 (float64 if it came so), 0 and without gradient where a pixel is not scored
     positive  (B, N) as `logits`, 1 at a scored pixel of the defect, else 0
@@ -25,32 +25,87 @@ class Pixels(NamedTuple):
     scored: Tensor
 
 
+class ClassPixels(NamedTuple):
+    """One batch of a problem of K >= 2 classes as rows of pixels.
+
+    logits  (B, K, N) float32 (float64 if it came so), 0 and without gradient where a pixel is not scored
+    label   (B, N) int64, the pixel's class; 0 where it is not scored
+    scored  (B, N) as `logits`, 1 where the target is not IGNORE, else 0
+    """
+
+    logits: Tensor
+    label: Tensor
+    scored: Tensor
+
+    def members(self) -> Tensor:
+        """(B, K, N) as `logits`, 1 at the scored pixels of each class, else 0."""
+        classes = torch.arange(self.logits.shape[1], device=self.label.device)[:, None]
+        return (self.label[:, None] == classes).to(self.logits.dtype) * self.scored[:, None]
+
+
+def is_binary(logits: Tensor) -> bool:
+    """Whether logits (B, K, H, W) have K = 1."""
+    return logits.ndim == 4 and logits.shape[1] == 1
+
+
 def binary_pixels(logits: Tensor, target: Tensor) -> Pixels:
     """The pixels of a binary problem.
 
     logits (B, 1, H, W) float of any precision, whatever value under IGNORE; target (B, H, W) integer, 0, 1 or IGNORE.
     Raises ConfigError (a ValueError) for K other than 1, ValueError for shapes that do not belong together.
     """
-    if logits.ndim != 4 or target.shape != (logits.shape[0], *logits.shape[2:]):
-        got = f"logits {tuple(logits.shape)} and target {tuple(target.shape)}"
-        raise ValueError(f"a loss expects logits (B, K, H, W) and a target (B, H, W), got {got}")
+    _require_fitting(logits, target)
     if logits.shape[1] != 1:
         raise ConfigError(
             f"this loss is binary: it expects one logit per pixel, got K = {logits.shape[1]}",
             why="the model has more than one output channel",
-            fix="give the model one output channel, or choose a loss for several classes",
+            fix="loss=cross_entropy, focal, dice, jaccard, tversky, lovasz or mcc, "
+            "or give the model one output channel",
         )
     scored = (target != IGNORE).flatten(1)
-    # Sums over pixels and sigmoid(-x) of large x are lost in half precision, whatever autocast is set to.
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(1)
+    logits = _precise(logits).flatten(1)
     # A product with a mask would turn inf and NaN under IGNORE into NaN gradients; a fill cuts them off.
     logits = logits.masked_fill(~scored, 0.0)
     return Pixels(logits, (target == 1).flatten(1).to(logits.dtype), scored.to(logits.dtype))
 
 
+def class_pixels(logits: Tensor, target: Tensor) -> ClassPixels:
+    """The pixels of a problem of several classes.
+
+    logits (B, K, H, W), K >= 2, float of any precision, whatever value under IGNORE; target (B, H, W) integer, 0 ... K-1
+    or IGNORE (that a label is below K is the data's promise: to look at every batch would make the device wait).
+    Raises ConfigError (a ValueError) for K = 1, ValueError for shapes that do not belong together.
+    """
+    _require_fitting(logits, target)
+    if logits.shape[1] < 2:
+        raise ConfigError(
+            f"this loss compares classes: it expects two logits per pixel or more, got K = {logits.shape[1]}",
+            why="the model has one output channel",
+            fix="loss=bce, bce_weighted or another that is binary, or give the model one output channel per class",
+        )
+    scored = (target != IGNORE).flatten(1)
+    logits = _precise(logits).flatten(2).masked_fill(~scored[:, None], 0.0)  # a fill, as above
+    return ClassPixels(logits, target.flatten(1).long().masked_fill(~scored, 0), scored.to(logits.dtype))
+
+
+def of_own_class(values: Tensor, label: Tensor) -> Tensor:
+    """(B, N), of values (B, K, N) each pixel's one for its own class."""
+    return values.gather(1, label[:, None])[:, 0]
+
+
 def mean_over_pixels(loss: Tensor, scored: Tensor) -> Tensor:
     """Mean of `loss` (B, N) over the scored pixels of the whole batch; 0 if there are none."""
     return (loss * scored).sum() / scored.sum().clamp(min=1)
+
+
+def mean_over_classes(loss: Tensor, members: Tensor) -> Tensor:
+    """(B,), mean of `loss` (B, K) over the classes that have a labelled pixel in the image; 0 where none has.
+
+    A class without one is left out because nothing is lost with it: what is wrongly given to it is missed by the class
+    that is there. Counted, the many classes absent from most images would drown the few that have something to learn.
+    """
+    present = members.amax(dim=2)
+    return (loss * present).sum(dim=1) / present.sum(dim=1).clamp(min=1)
 
 
 def mean_over_images(loss: Tensor, scored: Tensor) -> Tensor:
@@ -59,9 +114,20 @@ def mean_over_images(loss: Tensor, scored: Tensor) -> Tensor:
     return (loss * counts).sum() / counts.sum().clamp(min=1)
 
 
-def require(condition: bool, setting: str, value: float, expected: str) -> None:
+def require(condition: bool, setting: str, value: Any, expected: str) -> None:
     """Raises ConfigError, naming the setting, unless `condition` holds."""
     if not condition:
         raise ConfigError(
             f"loss: {setting} = {value}", why=f"expected {expected}", fix=f"set loss.{setting} accordingly"
         )
+
+
+def _require_fitting(logits: Tensor, target: Tensor) -> None:
+    if logits.ndim != 4 or target.shape != (logits.shape[0], *logits.shape[2:]):
+        got = f"logits {tuple(logits.shape)} and target {tuple(target.shape)}"
+        raise ValueError(f"a loss expects logits (B, K, H, W) and a target (B, H, W), got {got}")
+
+
+def _precise(logits: Tensor) -> Tensor:
+    # Sums over pixels and sigmoid(-x) of large x are lost in half precision, whatever autocast is set to.
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,12 +1,17 @@
-"""MONAI's FlexibleUNet with a ResNet-18 encoder, a peer to measure against (axes: see wellseg.types)."""
+"""MONAI's FlexibleUNet with a ResNet-18 encoder: a peer to measure against, and a network for pictures (axes: see
+wellseg.types).
+"""
 
+from functools import partial
 from pathlib import Path
 
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wellseg.errors import ArtifactError
+from wellseg.models.cylinder import decimate
 from wellseg.models.peers import in_size, monai_class
 
 BACKBONE = "resnet18"
@@ -20,10 +25,12 @@ class FlexibleUNet(nn.Module):
     the next one, evenly on both sides (36 x 36 becomes 64 x 64); to 64 at least, which leaves the coarsest scale more than
     one pixel to normalise.
 
-    weights  file of encoder weights to begin with, safetensors or a state_dict of torch (of plain tensors; nothing in
-             it is unpickled), under the names and shapes of MONAI's ResNet-18, all of them; null begins at random. That
-             encoder has no convolutions in its shortcuts, so torchvision's weights do not fit. The weights of an
-             artefact replace them: the file is not needed then
+    weights            file of encoder weights to begin with, safetensors or a state_dict of torch (of plain tensors;
+                       nothing in it is unpickled), under the names and shapes of MONAI's ResNet-18, all of them; null
+                       begins at random. That encoder has no convolutions in its shortcuts, so torchvision's weights do
+                       not fit. The weights of an artefact replace them: the file is not needed then
+    shortcut_gradient  whether training goes back through the three shortcuts that halve the size, as in He et al. 2016;
+                       MONAI stops it there
 
     Raises EnvironmentFault where MONAI is not installed, ArtifactError where `weights` cannot be used.
     """
@@ -32,15 +39,39 @@ class FlexibleUNet(nn.Module):
     """The padding depends on the height, and with it the place of every row among the samples of each scale."""
     total_stride = (32, 32)
 
-    def __init__(self, in_channels: int = 1, out_channels: int = 1, weights: str | None = None) -> None:
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        weights: str | None = None,
+        shortcut_gradient: bool = False,
+    ) -> None:
         super().__init__()
         self.network = monai_class("FlexibleUNet")(in_channels, out_channels, BACKBONE, pretrained=False)
+        for block in self.network.encoder.modules():
+            if isinstance(shortcut := getattr(block, "downsample", None), partial):
+                block.downsample = Shortcut(shortcut.keywords["planes"], shortcut.keywords["stride"], shortcut_gradient)
         # On the meta device the network is built for an artefact, whose own weights come next.
         if weights is not None and not next(self.parameters()).is_meta:
             load_encoder(self.network.encoder, Path(weights).expanduser())
 
     def forward(self, x: Tensor) -> Tensor:
         return in_size(self.network, x, multiple=self.total_stride[0], least=2 * self.total_stride[0])
+
+
+class Shortcut(nn.Module):
+    """(B, C, H, W) -> (B, planes, ceil(H / stride), ceil(W / stride)): every `stride`-th pixel, and channels of zeros.
+
+    What MONAI's function does, without the batch size of the moment in an exported graph.
+    """
+
+    def __init__(self, planes: int, stride: int, gradient: bool) -> None:
+        super().__init__()
+        self.planes, self.stride, self.gradient = planes, stride, gradient
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = decimate(x, (self.stride, self.stride))
+        return F.pad(x if self.gradient else x.detach(), (0, 0, 0, 0, 0, self.planes - x.shape[1]))
 
 
 def load_encoder(encoder: nn.Module, path: Path) -> None:

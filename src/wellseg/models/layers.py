@@ -166,6 +166,87 @@ class Up(nn.Module):
         return cylinder.upsample_local(x, size, self.stride, centred=self.centred)
 
 
+class PlaneStage(nn.Sequential):
+    """`depth` times 3 x 3 convolution, normalisation, ReLU on a picture, which has four edges: (B, in, H, W), in one or
+    several parts, -> (B, out, H, W) with padding=1 (zeros), 2 depth rows and columns fewer with padding=0.
+
+    The convolution itself sees the zeros: `Pad`, which can also go round a pipe, writes a larger copy of the image.
+    forward raises ConfigError where batch normalisation has a lone pixel to learn from.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, depth: int = 2, *, padding: int = 1, normalization: str = "none"
+    ) -> None:
+        layers: list[nn.Module] = []
+        for a, b in pairwise([in_channels, *[out_channels] * depth]):
+            layers.append(nn.Conv2d(a, b, 3, padding=padding, bias=normalization == "none"))
+            layers.append(normalization_layer(normalization, b))
+            layers.append(activation_layer("relu"))
+        super().__init__(*layers)
+        self.normalization = normalization
+
+    def forward(self, x: cylinder.Parts) -> Tensor:
+        x = cylinder.joined(x)
+        if self.training and self.normalization == "batch" and x.numel() == x.shape[1]:
+            raise ConfigError(
+                "batch normalisation has one pixel to learn from",
+                why="a batch of one image, which the network decimates to 1 x 1",
+                fix="larger images (data.resize), a larger data.batch_size, or model.normalization=none",
+            )
+        return super().forward(x)
+
+
+class PlaneUp(nn.Module):
+    """(B, in, h, w) -> (B, out, 2 h, 2 w), cropped to `size` where given; the way back from max-pooling 2 x 2 on a
+    picture.
+
+    transpose: a learnt 2 x 2 convolution; bilinear: between the four nearest samples, those at the edges repeated;
+    nearest: blocks. The latter two come after a 1 x 1 convolution where the channels change, which is the same as before
+    it at a quarter of the work. What follows is a convolution, then `normalization`: with one there is no bias to learn.
+    """
+
+    def __init__(self, kind: str, in_channels: int, out_channels: int, normalization: str = "none") -> None:
+        super().__init__()
+        self.kind = cylinder.check_choice(kind, "up", UPS)
+        bias = normalization == "none"
+        if kind == "transpose":
+            self.layer = nn.ConvTranspose2d(in_channels, out_channels, 2, 2, bias=bias)
+        elif in_channels != out_channels:
+            self.layer = nn.Conv2d(in_channels, out_channels, 1, bias=bias)
+        else:
+            self.layer = nn.Identity()
+
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        x = self.layer(x)
+        if self.kind != "transpose":
+            doubled = (2 * x.shape[-2], 2 * x.shape[-1])
+            more = {"align_corners": False} if self.kind == "bilinear" else {}
+            x = F.interpolate(x, size=doubled, mode=self.kind, **more)
+        return x if size is None else cylinder.crop(x, size)
+
+
+def he_start(net: nn.Module) -> None:
+    """Fill the convolutions of a deep network without normalisation with N(0, 2 / inputs of an output), biases with 0
+    (He et al. 2015), as the U-Net's authors do: PyTorch's own start has a sixth of that variance, and the signal loses
+    as much again at every convolution.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            weight = module.weight
+            # Blocks of a transposed convolution do not overlap here: each output has one tap of every channel.
+            inputs = len(weight) if isinstance(module, nn.ConvTranspose2d) else weight[0].numel()
+            nn.init.normal_(weight, std=(2 / inputs) ** 0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def share(value: float, name: str) -> float:
+    """`value`; ConfigError unless it is a number from 0 to below 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ConfigError(f"{name} must be a number from 0 to below 1, got {value!r}", fix=f"set {name}=0 for none")
+    return value
+
+
 def whole_number(value: int, name: str) -> int:
     """`value`; ConfigError unless it is a whole number >= 1."""
     if not isinstance(value, int) or value < 1:

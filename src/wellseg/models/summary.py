@@ -12,7 +12,7 @@ from wellseg.models.layers import PixelGroupNorm
 _ACTIVATIONS = (nn.LeakyReLU, nn.ReLU, nn.ReLU6, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Sigmoid, nn.Tanh)
 _POINTWISE = (*_ACTIVATIONS, PixelGroupNorm)
 _PHASES = 32  # rows and columns that are looked at where a network does not say how it decimates
-_LARGEST, _WIDEST = 16_384, 1024  # rows and columns of the largest image that is tried
+_LARGEST = 16_384  # rows or columns of the largest image that is tried
 
 
 class ReceptiveField(NamedTuple):
@@ -44,18 +44,29 @@ def receptive_field(net: nn.Module, height: int = 128, width: int = 128, *, phas
     averages where it takes maxima, so no path can cancel or be switched off. Where it decimates, pixels differ by their
     place in the sampling grid: `phases=True` looks at every place (`net.total_stride`, else 32 x 32, from the centre
     on) and gives the largest of each number. No number exceeds the input's size: larger fields need a larger input.
+    A network whose output is smaller (`net.margin`) gets the next larger input of which all of that can be seen.
     """
-    probe = _structural(net)
-    image = torch.rand(1, _input_channels(net), height, width, dtype=torch.float64, generator=_generator())
+    probe, margin = _structural(net), getattr(net, "margin", 0)
+    rows, columns = getattr(net, "total_stride", (_PHASES, _PHASES)) if phases else (1, 1)
+    if margin:
+        height, width = (
+            net.valid_size(max(size, 2 * (margin + stride)))
+            for size, stride in zip((height, width), (rows, columns), strict=True)
+        )
+    image = torch.rand(1, input_channels(net), height, width, dtype=torch.float64, generator=_generator())
     image.requires_grad_()
     logits = probe(image)
-    row, column = height // 2, width // 2
-    rows, columns = getattr(net, "total_stride", (_PHASES, _PHASES)) if phases else (1, 1)
     # Rows and columns are sampled independently, so the places on a diagonal show them all.
-    places = [(row + i % rows, (column + i % columns) % width) for i in range(max(rows, columns))]
+    places = [
+        # In a strip of fewer rows than phases only the columns are of interest.
+        (min(height // 2 + i % rows, height - 1), (width // 2 + i % columns) % width)
+        for i in range(max(rows, columns))
+    ]
     fields = []
     for number, (r, c) in enumerate(places, start=1):
-        (grad,) = torch.autograd.grad(logits[..., r, c].sum(), image, retain_graph=number < len(places))
+        (grad,) = torch.autograd.grad(
+            logits[..., r - margin, c - margin].sum(), image, retain_graph=number < len(places)
+        )
         used = grad[0].abs().sum(0) > 0
         (first_row, last_row), (first_column, last_column) = _span(used.any(1)), _span(used.any(0))
         extents = (last_column - first_column + 1, last_row - first_row + 1)
@@ -70,12 +81,12 @@ def whole_receptive_field(net: nn.Module) -> ReceptiveField:
     """
     if not getattr(net, "any_height", True):
         return receptive_field(net, phases=True)
+    depth = _of_whole_depth(net)
     width = 128
-    while True:
-        field = _of_whole_depth(net, width)
-        if field.azimuth < width or width >= _WIDEST:  # one that is as wide as the pipe meets itself
-            return field
+    # Columns do not ask how many rows there are; a field that is as wide as the pipe meets itself.
+    while (azimuth := receptive_field(net, 1, width, phases=True)).azimuth >= width and width < _LARGEST:
         width *= 2
+    return ReceptiveField(azimuth.azimuth, depth.depth, azimuth.left, azimuth.right, depth.up, depth.down)
 
 
 def depth_reach(net: nn.Module) -> tuple[int, int]:
@@ -83,15 +94,18 @@ def depth_reach(net: nn.Module) -> tuple[int, int]:
 
     Raises ConfigError where that is beyond any image that is tried.
     """
-    field = _of_whole_depth(net, width=8)  # rows do not ask how wide the pipe is
+    field = _of_whole_depth(net)
     return field.up, field.down
 
 
-def _of_whole_depth(net: nn.Module, width: int) -> ReceptiveField:
+def _of_whole_depth(net: nn.Module) -> ReceptiveField:
+    """What one column shows: rows do not ask how wide the pipe is. Raises ConfigError as `depth_reach`."""
+    if hasattr(net, "margin"):  # all that it depends on is in the smallest input
+        return receptive_field(net, phases=True)
     margin = max(_PHASES, getattr(net, "total_stride", (1, 1))[0])
     height = max(128, 4 * margin)
     while height <= _LARGEST:
-        field = receptive_field(net, height, width, phases=True)
+        field = receptive_field(net, height, 1, phases=True)
         # A field that touches the image's edge may go on behind it.
         if max(field.up, field.down) + margin < height // 2:
             return field
@@ -100,6 +114,11 @@ def _of_whole_depth(net: nn.Module, width: int) -> ReceptiveField:
         f"the network's receptive field in depth is beyond {_LARGEST // 2:,} rows",
         fix="smaller model.context or strides",
     )
+
+
+def input_channels(net: nn.Module) -> int:
+    """Channels of the images that `net` takes: what its first convolution reads."""
+    return next(m.in_channels for m in net.modules() if isinstance(m, nn.Conv2d))
 
 
 def describe(net: nn.Module) -> dict[str, int | list[int]]:
@@ -114,35 +133,29 @@ def describe(net: nn.Module) -> dict[str, int | list[int]]:
 
 
 class _Collapsed(nn.Module):
-    """A (transposed) convolution from the mean of its input channels to copies of one output channel: pixels depend on
-    each other as in the original, at a fraction of the work.
+    """`layer`, which takes and gives one channel, on the mean of all channels, copied to `channels` (as many as came in
+    if None): pixels depend on each other as in a layer of all channels, at a fraction of the work.
     """
 
-    def __init__(self, convolution: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    def __init__(self, layer: nn.Module, channels: int | None = None) -> None:
         super().__init__()
-        c = convolution
-        more = {"output_padding": c.output_padding} if isinstance(c, nn.ConvTranspose2d) else {}
-        more |= {"dilation": c.dilation, "padding_mode": c.padding_mode, "dtype": torch.float64}
-        self.convolution = type(c)(1, 1, c.kernel_size, c.stride, c.padding, **more)
-        self.out_channels = c.out_channels
+        self.layer = layer
+        self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.convolution(x.mean(1, keepdim=True)).expand(-1, self.out_channels, -1, -1)
+        copies = x.stride(1) == 0  # from another of these
+        mean = x[:, :1] if copies else x.mean(1, keepdim=True)
+        return self.layer(mean).expand(-1, self.channels or x.shape[1], -1, -1)
 
 
 def _structural(net: nn.Module) -> nn.Module:
-    probe = nn.Sequential(copy.deepcopy(net)).cpu().double().eval()
-    for module in list(probe.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, _POINTWISE):
-                setattr(module, name, nn.Identity())
-            elif isinstance(child, nn.MaxPool2d):
-                mean = nn.AvgPool2d(child.kernel_size, child.stride, child.padding, ceil_mode=child.ceil_mode)
-                setattr(module, name, mean)
-            elif isinstance(child, nn.BatchNorm2d):
-                child.reset_running_stats()
-            elif type(child) in (nn.Conv2d, nn.ConvTranspose2d) and child.groups == 1:
-                setattr(module, name, _Collapsed(child))
+    # A deep copy that finds its parts done already: the weights, of which there may be many, are never copied.
+    with torch.random.fork_rng(devices=[]):  # new layers draw weights: a run must not depend on being described
+        replaced = {id(m): part for m in net.modules() if (part := _structural_part(m)) is not None}
+    probe = copy.deepcopy(net, replaced).cpu().double().eval()
+    for module in probe.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
     generator = _generator()
     for parameter in probe.requires_grad_(False).parameters():
         # Divided by the fan-in, so that the gradient neither vanishes nor overflows in a deep network.
@@ -152,12 +165,22 @@ def _structural(net: nn.Module) -> nn.Module:
     return probe
 
 
+def _structural_part(module: nn.Module) -> nn.Module | None:
+    """What stands for a layer in the structural copy of its network, None for itself."""
+    m = module
+    if isinstance(m, _POINTWISE):
+        return nn.Identity()
+    if isinstance(m, nn.MaxPool2d):
+        return _Collapsed(nn.AvgPool2d(m.kernel_size, m.stride, m.padding, ceil_mode=m.ceil_mode))
+    if type(m) in (nn.Conv2d, nn.ConvTranspose2d) and m.groups == 1:
+        more = {"output_padding": m.output_padding} if isinstance(m, nn.ConvTranspose2d) else {}
+        more |= {"dilation": m.dilation, "padding_mode": m.padding_mode}
+        return _Collapsed(type(m)(1, 1, m.kernel_size, m.stride, m.padding, **more), m.out_channels)
+    return None
+
+
 def _generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
-
-
-def _input_channels(net: nn.Module) -> int:
-    return next(m.in_channels for m in net.modules() if isinstance(m, nn.Conv2d))
 
 
 def _span(used: Tensor) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellseg.data.module import WellDataModule
+from wellseg.data.base import SegmentationDataModule
 from wellseg.data.normalize import Normalization, Normalize
 from wellseg.quant.quantizer import Calibration
 from wellseg.types import Batch
@@ -22,32 +22,27 @@ def draw(count: int, seed: int, total: int) -> np.ndarray:
 
 
 def gather(
-    data: WellDataModule, normalization: Normalization, count: int, device: torch.device, seed: int
+    data: SegmentationDataModule, normalization: Normalization, count: int, device: torch.device, seed: int
 ) -> tuple[Calibration, list[str]]:
-    """`count` training windows on `device`, normalised as the model's input, and the names of their wells.
-
-    Of wells in the part train alone, whatever else is trained on (data.unlabelled); split=shuffle deals no wells.
-    """
-    store = data.store("train")  # every window holds data: WindowStore leaves out the others
-    training = np.array([data.leaky or data.parts.get(name) == "train" for name in data.well_names])
-    offered = np.flatnonzero(training[store.well_of])
+    """`count` training windows on `device`, normalised as the model's input, and the names of their wells."""
+    store, offered = data.store("train"), data.training_numbers()  # every window of a store holds data
     normalize = Normalize(normalization)
-    recorded: dict[int, list[np.ndarray]] = {}
+    recorded: dict[tuple[int, ...], list[np.ndarray]] = {}
     normalized: list[Tensor] = []
     wells: set[int] = set()
     for numbers in _batches(store.group_of, offered[draw(count, seed, len(offered))]):
         batch = store.gather(numbers)
-        recorded.setdefault(batch.image.shape[-1], []).append(as_recorded(batch))
-        normalized.append(normalize(batch.image.to(device), batch.valid.to(device)))
+        recorded.setdefault(batch.image.shape[-2:], []).append(as_recorded(batch))
+        normalized.append(normalize(batch.image.to(device).float(), batch.valid.to(device)))
         wells |= set(batch.well.tolist())
     arrays = [np.concatenate(windows) for windows in recorded.values()]
     return Calibration(arrays, normalized, device, seed), sorted(data.well_names[w] for w in wells)
 
 
 def as_recorded(batch: Batch) -> np.ndarray:
-    """(B, H, W) float32 in the units of the data set, NaN where there is no data."""
-    image = batch.image[:, 0].masked_fill(~batch.valid, float("nan"))
-    return image.cpu().numpy()
+    """(B, H, W) float32 in the units of the data set, NaN where there is no data; (B, C, H, W) of several channels."""
+    image = batch.image.float().masked_fill(~batch.valid[:, None], float("nan")).cpu().numpy()
+    return image[:, 0] if image.shape[1] == 1 else image
 
 
 def _batches(group_of: np.ndarray, numbers: np.ndarray) -> list[np.ndarray]:

@@ -15,14 +15,14 @@ import torch
 
 from wellseg import artifact, figures
 from wellseg.artifact import Artifact
-from wellseg.data.module import WellDataModule
+from wellseg.data.base import SegmentationDataModule
+from wellseg.deploy.engine import open_engine
 from wellseg.deploy.predictor import Predictor
 from wellseg.errors import ArtifactError, ConfigError
 from wellseg.files import path_sha256, remove_leftovers, write_json
-from wellseg.metrics.segmentation import SegmentationScores
 from wellseg.quant import report
 from wellseg.quant.calibration import as_recorded, gather
-from wellseg.quant.comparison import Comparison, Model, batches, compare
+from wellseg.quant.comparison import Comparison, Model, Scores, batches, compare
 from wellseg.quant.gate import GateRefusal, Passed, pass_gate
 from wellseg.quant.picture import picture
 from wellseg.quant.quantizer import Calibration, Produced, as_quantizer
@@ -42,9 +42,9 @@ class Surroundings:
     scored; nothing is run by it. scores: a metric at the model's threshold.
     """
 
-    data: WellDataModule
+    data: SegmentationDataModule
     trainer: pl.Trainer
-    scores: SegmentationScores
+    scores: Scores
     seed: int
     test: bool = True
 
@@ -104,7 +104,10 @@ def compress(
             passed = _pass_gate(quantizer, model, calibration, before, part["val"], around, Path(work))
         except GateRefusal as refusal:
             reason = {"what": refusal.what, "why": refusal.why, "fix": refusal.fix}
-            write_json(ready / REPORT, found | {"gate": report.gate_of(settings, refusal.steps), "refusal": reason})
+            write_json(
+                ready / REPORT,
+                found | {"gate": report.gate_of(settings, refusal.steps, around.scores.selection), "refusal": reason},
+            )
             when_ready()
             _put_in_place(ready, folder)
             raise
@@ -126,11 +129,11 @@ def compress(
                 "window": around.data.window,
             },
             "scores": {"val": report.scores_of(passed.validation), "test": report.scores_of(test)},
-            "gate": report.gate_of(settings, passed.steps),
+            "gate": report.gate_of(settings, passed.steps, around.scores.selection),
             "speed": measure(before if served == device else _predictor(path, served), after, values, served),
             "layers": passed.produced.layers,
         }
-        _tell_of_threshold(found["threshold"])
+        _tell_of_threshold(found["threshold"], around.scores.selection)
         os.replace(passed.produced.path, ready / passed.produced.path.name)
         figures.save(picture(found), ready / FIGURE)
         write_json(ready / REPORT, found)
@@ -187,14 +190,15 @@ def _parts(around: Surroundings) -> dict[str, list[Any]]:
     return found
 
 
-def _windows(data: WellDataModule, part: str, numbers: list[Any]) -> Any:
+def _windows(data: SegmentationDataModule, part: str, numbers: list[Any]) -> Any:
     store = data.store(part)
     return (store.gather(n) for n in numbers)
 
 
-def _predictor(path: Path, device: torch.device) -> Predictor:
-    """The file as it is served, fed with the data's own columns: what training scored."""
-    return Predictor.from_file(path, device=str(_device(path, device)), width="native")
+def _predictor(path: Path, device: torch.device) -> Model:
+    """The file as it is served, fed with the data's own columns, or images of the size of training: what was scored there."""
+    engine = open_engine(path, device=str(_device(path, device)))
+    return engine if engine.metadata["input"].get("kind") == "image" else Predictor(engine, width="native")
 
 
 def _device(path: Path, device: torch.device) -> torch.device:
@@ -237,14 +241,14 @@ def _report_in(folder: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and {"quant", "source"} <= content.keys() else None
 
 
-def _same_data(model: Artifact, data: WellDataModule) -> bool:
+def _same_data(model: Artifact, data: SegmentationDataModule) -> bool:
     """Whether the parts of `data` are those of the model's run; of a leaky split that is never known."""
     metadata = model.metadata
     same = metadata.get("data_fingerprint") == data.fingerprint() and metadata.get("parts") == data.parts
     return same and not data.leaky
 
 
-def _warn_of_other_data(model: Artifact, data: WellDataModule) -> None:
+def _warn_of_other_data(model: Artifact, data: SegmentationDataModule) -> None:
     if data.leaky:
         log.warning(
             "warning: data.split=%s deals windows, and no model says which ones it was trained on: they may be among those "
@@ -258,9 +262,10 @@ def _warn_of_other_data(model: Artifact, data: WellDataModule) -> None:
         )
 
 
-def _tell_of_threshold(threshold: dict[str, Any]) -> None:
-    if threshold["validation_would_choose"] != threshold["kept"]:
+def _tell_of_threshold(threshold: dict[str, Any] | None, score: str) -> None:
+    if threshold is not None and threshold["validation_would_choose"] != threshold["kept"]:
         log.info(
-            "threshold %.2f is kept; on validation %.2f would now give a Dice per image of %.4f rather than %.4f",
-            *(threshold[k] for k in ("kept", "validation_would_choose", "dice_per_image_chosen_anew", "dice_per_image_kept")),
+            "threshold %.2f is kept; on validation %.2f would now give a %s of %.4f rather than %.4f",
+            threshold["kept"], threshold["validation_would_choose"], score, threshold[f"{score}_chosen_anew"],
+            threshold[f"{score}_kept"],
         )  # fmt: skip

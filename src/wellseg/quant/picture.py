@@ -6,8 +6,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from wellseg.quant.comparison import SCORES
-
 _COLORS = {"before": "tab:gray", "after": "tab:blue"}
 
 
@@ -53,7 +51,7 @@ def _bytes(axis: plt.Axes, sizes: dict[str, float]) -> None:
 
 
 def _scores(axis: plt.Axes, parts: dict[str, Any]) -> None:
-    names = [(part, score) for part in parts for score in SCORES]
+    names = [(part, score) for part, found in parts.items() for score in found["before"]]
     for offset, side in ((-0.2, "before"), (0.2, "after")):
         values = [parts[part][side][score] for part, score in names]
         heights = [np.nan if value is None else value for value in values]

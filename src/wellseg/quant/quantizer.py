@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from wellseg import artifact
 from wellseg.artifact import Artifact
+from wellseg.models.head import to_probability
 from wellseg.packed import PackedTensor
 from wellseg.quant import storage
 from wellseg.quant.progress import shown
@@ -125,13 +126,13 @@ def damages(network: nn.Module, packed: dict[str, PackedTensor], inputs: Tensor)
     The weights of `network` are restored.
     """
     network.eval()
-    reference = network(inputs).float().sigmoid()
+    reference = to_probability(network(inputs))
     found = {}
     parameters = dict(network.named_parameters())
     for name, tensor in packed.items():
         weight = parameters[name]
         kept = weight.detach().clone()
         weight.copy_(tensor.dequantize())
-        found[name] = float((network(inputs).float().sigmoid() - reference).square().mean().sqrt())
+        found[name] = float((to_probability(network(inputs)) - reference).square().mean().sqrt())
         weight.copy_(kept)
     return found

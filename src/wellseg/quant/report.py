@@ -10,7 +10,8 @@ import torch
 from rich.table import Table
 
 from wellseg.files import path_sha256
-from wellseg.quant.comparison import SCORES, Comparison
+from wellseg.quant.comparison import Comparison
+from wellseg.quant.speed import THROUGHPUT
 
 FORMAT = 1
 DONE, REFUSED = "done", "refused"
@@ -40,16 +41,19 @@ def scores_of(comparison: Comparison | None) -> dict[str, Any] | None:
     }
 
 
-def threshold_of(threshold: float, validation: Comparison) -> dict[str, Any]:
-    """The threshold that was kept, and what choosing it anew on validation would have given."""
-    best, dice = validation.best
-    kept = validation.after["dice_per_image"]
+def threshold_of(threshold: float, validation: Comparison) -> dict[str, Any] | None:
+    """The threshold that was kept, and what choosing it anew on validation would have given; None with several classes."""
+    if validation.best is None:
+        return None
+    best, score = validation.best
+    name = validation.selection
+    kept = validation.after[name]
     # Of equal scores the metric names the one nearest to 0.5: that is no reason to leave the model's own.
     return {
         "kept": threshold,
-        "validation_would_choose": threshold if dice <= kept else best,
-        "dice_per_image_kept": kept,
-        "dice_per_image_chosen_anew": dice,
+        "validation_would_choose": threshold if score <= kept else best,
+        f"{name}_kept": kept,
+        f"{name}_chosen_anew": score,
     }
 
 
@@ -59,10 +63,10 @@ def versions() -> dict[str, str]:
     return {**found, "torch": str(torch.__version__), "python": platform.python_version()}
 
 
-def gate_of(settings: Any, steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """The gate in report.json; steps as wellseg.quant.gate gives them."""
+def gate_of(settings: Any, steps: list[dict[str, Any]], selection: str) -> dict[str, Any]:
+    """The gate in report.json; steps as wellseg.quant.gate gives them; selection: the score that decides."""
     return {
-        "score": "dice_per_image on validation",
+        "score": f"{selection} on validation",
         "max_dice_drop": settings.max_dice_drop,
         "fallback": settings.fallback,
         "widened": [step["widened"] for step in steps if step["widened"]],
@@ -77,7 +81,8 @@ def settings_of(settings: Any) -> dict[str, Any]:
 
 def table(report: dict[str, Any]) -> Table:
     """Sizes, scores, agreement and speed, before and after, of a report whose status is DONE."""
-    shown = Table(title=f"quant={report['quant']['name']}, threshold {report['threshold']['kept']:.2f}")
+    at = "" if report["threshold"] is None else f", threshold {report['threshold']['kept']:.2f}"
+    shown = Table(title=f"quant={report['quant']['name']}{at}")
     for column in ("", "before", "after", "change"):
         shown.add_column(column, justify="right" if column else "left")
     before, after = report["source"], report["result"]
@@ -92,8 +97,8 @@ def table(report: dict[str, Any]) -> Table:
         scores = report["scores"][part]
         if scores is None:
             continue
-        for score in SCORES:
-            old, new = scores["before"][score], scores["after"][score]
+        for score, old in scores["before"].items():
+            new = scores["after"][score]
             known = old is not None and new is not None
             change = f"{100 * (new - old):+.2f} points" if known else ""
             shown.add_row(f"{name} {score}", _number(old), _number(new), change)
@@ -102,8 +107,13 @@ def table(report: dict[str, Any]) -> Table:
         shown.add_row(
             f"{name} masks agree", "", _number(agreement["dice_per_image"]), f"pooled {agreement['dice_pooled']:.4f}"
         )
-    for key, name in (("latency_ms_batch_1", "ms for a window"), ("windows_per_s_batch_256", "windows/s, 256 at once")):
-        speed = report["speed"][key]
+    for key, speed in report["speed"].items():
+        if key == "latency_ms_batch_1":
+            name = "ms for a window"
+        elif key.startswith(THROUGHPUT):
+            name = f"windows/s, {key.removeprefix(THROUGHPUT)} at once"
+        else:
+            continue
         shown.add_row(name, f"{speed['before']:,.2f}", f"{speed['after']:,.2f}", f"{speed['ratio']:.2f} times as fast")
     return shown
 

@@ -11,30 +11,35 @@ import torch
 
 from wellseg.quant.comparison import Model
 
-ROUNDS = {1: 31, 256: 5}
-"""Windows at once -> times that each model is fed, after one time that does not count."""
+ROUNDS = (31, 5)
+"""Times that each model is fed one window, and many at once, after one time that does not count."""
+MANY, MOST_PIXELS = 256, 1 << 20
+"""Windows at once for throughput, fewer where they have more pixels together; a well's windows stay far below."""
+THROUGHPUT = "windows_per_s_batch_"
 
 
 def measure(before: Model, after: Model, windows: np.ndarray, device: torch.device) -> dict[str, Any]:
-    """Latency for one window and throughput for 256, from recorded values to probabilities; medians over the rounds.
+    """Latency for one window and throughput for MANY, from recorded values to probabilities; medians over the rounds.
 
-    windows: (N, H, W) as recorded, N at least 1; repeated where 256 are needed. A ratio above 1 is in favour of `after`.
+    windows: (N, H, W) or (N, C, H, W) as recorded, N at least 1; repeated where more are needed. A ratio above 1 is in
+    favour of `after`.
     """
-    seconds = {}
-    for size, rounds in ROUNDS.items():
-        values = np.resize(windows, (size, *windows.shape[1:]))
-        seconds[size] = _in_turns(before, after, values, rounds)
-    latency = [1e3 * s for s in seconds[1]]
-    throughput = [256 / s for s in seconds[256]]
+    many = max(min(MANY, MOST_PIXELS // int(np.prod(windows.shape[-2:]))), 1)
+    seconds = [
+        _in_turns(before, after, np.resize(windows, (size, *windows.shape[1:])), rounds)
+        for size, rounds in zip((1, many), ROUNDS, strict=True)
+    ]
+    latency = [1e3 * s for s in seconds[0]]
+    throughput = [many / s for s in seconds[1]]
     return {
         "latency_ms_batch_1": {"before": latency[0], "after": latency[1], "ratio": latency[0] / latency[1]},
-        "windows_per_s_batch_256": {
+        f"{THROUGHPUT}{many}": {
             "before": throughput[0],
             "after": throughput[1],
             "ratio": throughput[1] / throughput[0],
         },
         "window": list(windows.shape[1:]),
-        "rounds": {str(size): rounds for size, rounds in ROUNDS.items()},
+        "rounds": {str(size): rounds for size, rounds in zip((1, many), ROUNDS, strict=True)},
         "device": device_name(device),
         "threads": torch.get_num_threads(),
     }

@@ -1,0 +1,79 @@
+"""What augmentations share: settings that are checked, numbers drawn from them, changes of some samples of a batch."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from wellseg.errors import ConfigError
+
+
+def change(image: Tensor, chosen: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """`image` with function(samples, their numbers) in place of the chosen (B,) ones."""
+    rows = chosen.nonzero().squeeze(1)
+    if not len(rows):
+        return image
+    there = rows.to(image.device)
+    return image.index_copy(0, there, function(image.index_select(0, there), rows))
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """`values` (B,) with the dtype and device of `like` (B, C, H, W), ready to be multiplied with it."""
+    return values.to(like)[:, None, None, None]
+
+
+def between(unit: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """Numbers in [0, 1) spread evenly over `bounds`."""
+    return bounds[0] + (bounds[1] - bounds[0]) * unit
+
+
+def between_log(unit: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """Numbers in [0, 1) spread evenly over the logarithm of `bounds`: halving is as likely as doubling."""
+    return torch.exp(between(unit, (math.log(bounds[0]), math.log(bounds[1]))))
+
+
+def probability(key: str, value: float) -> float:
+    """Setting `augment.<key>` as a number from 0 to 1. This and those below raise ConfigError for what does not fit."""
+    return _check(key, value, "a probability from 0 to 1", lambda v: 0 <= v <= 1)
+
+
+def limit(key: str, value: float, *, at_most: float | None = None) -> float:
+    """The largest size of something that is drawn in both directions."""
+    if at_most is not None:
+        return _check(key, value, f"a number from 0 to {at_most:g}", lambda v: 0 <= v <= at_most)
+    return _check(key, value, "a finite number of at least 0", lambda v: 0 <= v < math.inf)
+
+
+def positive(key: str, value: float) -> float:
+    """A finite number above 0."""
+    return _check(key, value, "a finite number above 0", lambda v: 0 < v < math.inf)
+
+
+def positive_range(key: str, value: Sequence[float]) -> tuple[float, float]:
+    """[low, high] with 0 < low <= high."""
+    low, high = _check(
+        key, value, "[low, high] with 0 < low <= high", lambda v: len(v) == 2 and 0 < v[0] <= v[1] < math.inf, tuple
+    )
+    return float(low), float(high)
+
+
+def size_or_none(key: str, value: Sequence[int] | None) -> tuple[int, int] | None:
+    """[height, width] in pixels, or None."""
+    if value is None:
+        return None
+    expected = "[height, width] of whole numbers of at least 1, or null"
+    return _check(key, value, expected, lambda v: len(v) == 2 and all(type(n) is int and n >= 1 for n in v), tuple)
+
+
+def _check(key: str, value: object, expected: str, holds: Callable, kind: Callable = float):
+    try:
+        value = kind(value)
+        fits = holds(value)
+    except (TypeError, ValueError):  # a word or a list for a number, a number for a list
+        fits = False
+    if not fits:
+        raise ConfigError(
+            f"{key} must be {expected}, got {value!r}", where=f"augment.{key}", fix=f"set augment.{key} to {expected}"
+        )
+    return value

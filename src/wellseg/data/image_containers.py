@@ -1,0 +1,200 @@
+"""What the bytes of a PNG, JPEG or GIF file say before anything is decoded: size, completeness, and the parts that hold pixels.
+
+Decoders are forgiving: some fill what is missing with grey, skip checksums, or unpack metadata that nobody asked for. Here
+a file is walked part by part, so that only whole files get to a decoder, and of those only what the pixels need.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+
+class Damaged(ValueError):
+    """The bytes are not a whole image; the text says why, in words for the error contract."""
+
+
+class CutShort(Damaged):
+    """The bytes end before the image does."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(f"the file ends early: {how}")
+
+
+class Container(NamedTuple):
+    """One file format.
+
+    size    (H, W) from the first bytes of a file; None where these end before it is known. Raises Damaged
+    pixels  a file's bytes without what is no part of the (first) image: metadata, later frames. Raises Damaged
+    """
+
+    name: str
+    size: Callable[[bytes], tuple[int, int] | None]
+    pixels: Callable[[bytes], bytes]
+
+
+def container_of(start: bytes) -> Container | None:
+    """The format that the first bytes of a file belong to, whatever its name says; None for any other."""
+    return next((c for signature, c in _SIGNATURES.items() if start.startswith(signature)), None)
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    if len(data) < 24:
+        return None
+    if data[12:16] != b"IHDR":
+        raise Damaged("a PNG file begins with a chunk IHDR, this one does not")
+    width, height = struct.unpack_from(">II", data, 16)
+    return height, width
+
+
+def _png_pixels(data: bytes) -> bytes:
+    """Chunks with their checksums verified: decoders leave those of the pixels unread."""
+    kept, at, kind = [_PNG], len(_PNG), b""
+    while kind != b"IEND":
+        if at + 12 > len(data):
+            raise CutShort(f"chunk IEND is missing after {len(data):,} bytes")
+        (length,), kind = struct.unpack_from(">I", data, at), data[at + 4 : at + 8]
+        end = at + 12 + length
+        if end > len(data):
+            missing = f"chunk {kind.decode('latin-1')!r} at byte {at:,} needs {end:,} bytes, the file has {len(data):,}"
+            raise CutShort(missing)
+        if kind in _PNG_KEPT:
+            if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+                raise Damaged(f"the checksum of chunk {kind.decode()!r} at byte {at:,} does not fit its content")
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)
+
+
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+"""First row, first column, and steps between rows and columns of the passes of an interlaced PNG (Adam7)."""
+
+
+def check_png_rows(pixels: bytes) -> None:
+    """Raise CutShort where the data in the whole chunks `pixels` (of `Container.pixels`) end before the last row does.
+
+    It takes unpacking them once more. A decoder leaves the missing rows at 0 without a word.
+    """
+    width, height, bits, kind, _, _, interlaced = struct.unpack_from(">IIBBBBB", pixels, 16)
+    needed = 0
+    for top, left, down, right in _PASSES if interlaced else ((0, 0, 1, 1),):
+        rows, columns = len(range(top, height, down)), len(range(left, width, right))
+        needed += rows * (1 + (columns * bits * _CHANNELS[kind] + 7) // 8) if columns else 0
+    unpacker, found, at = zlib.decompressobj(), 0, len(_PNG)
+    while at < len(pixels):
+        (length,) = struct.unpack_from(">I", pixels, at)
+        data = pixels[at + 8 : at + 8 + length] if pixels[at + 4 : at + 8] == b"IDAT" else b""
+        while data and found < needed:
+            found += len(unpacker.decompress(data, 1 << 20))
+            data = unpacker.unconsumed_tail
+        at += 12 + length
+    if found < needed:
+        raise CutShort(f"its rows take {needed:,} bytes, there are {found:,}")
+
+
+_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+"""A marker that ends entropy-coded data, in which FF 00 stands for FF and FF D0 ... D7 restart the coder (T.81, B.1.1)."""
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_KEPT = frozenset(range(0xC0, 0xE1)) | {0xEE}
+"""Tables, frames, scans, and of the application segments the two that say how colours are meant (JFIF, Adobe)."""
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, first byte, byte behind) of each segment up to the end of the image; a scan takes its coded data along."""
+    at = 2
+    while True:
+        start = at
+        while at < len(data) and data[at] == 0xFF:
+            at += 1
+        if at >= len(data):
+            raise CutShort(f"there is no end-of-image marker in its {len(data):,} bytes")
+        marker = data[at]
+        if at == start or marker == 0:
+            raise Damaged(f"a JPEG marker is expected at byte {start:,}")
+        if marker == _END_OF_IMAGE:
+            yield marker, at - 1, at + 1
+            return
+        end = at + 1
+        if marker != 0x01 and not 0xD0 <= marker <= 0xD8:  # those have no content
+            if at + 3 > len(data):
+                raise CutShort(f"within the segment at byte {start:,}")
+            end = at + 1 + struct.unpack_from(">H", data, at + 1)[0]
+        if marker == _START_OF_SCAN:
+            found = _SCAN_END.search(data, end)
+            if found is None:
+                raise CutShort(f"there is no end-of-image marker in its {len(data):,} bytes")
+            end = found.start()
+        if end > len(data):
+            raise CutShort(f"the segment at byte {start:,} needs {end:,} bytes, the file has {len(data):,}")
+        yield marker, at - 1, end
+        at = end
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    try:
+        for marker, start, end in _jpeg_segments(data):
+            if marker in _FRAMES:
+                if end - start < 9:
+                    raise Damaged("the JPEG frame header is too short")
+                return struct.unpack_from(">HH", data, start + 5)
+            if marker in (_START_OF_SCAN, _END_OF_IMAGE):
+                raise Damaged("there is no JPEG frame header before the pixels")
+    except CutShort:
+        pass
+    return None
+
+
+def _jpeg_pixels(data: bytes) -> bytes:
+    kept = [data[start:end] for marker, start, end in _jpeg_segments(data) if marker in _JPEG_KEPT]
+    return b"".join([b"\xff\xd8", *kept])
+
+
+def _gif_size(data: bytes) -> tuple[int, int] | None:
+    if len(data) < 10:
+        return None
+    width, height = struct.unpack_from("<HH", data, 6)
+    return height, width
+
+
+def _gif_pixels(data: bytes) -> bytes:
+    """Up to the end of the first image, which must lie within the picture."""
+    try:
+        at = 13 + _color_table(data[10])
+        while data[at] == 0x21:  # an extension: comments, transparency
+            at = _behind_blocks(data, at + 2)
+        if data[at] != 0x2C:
+            raise Damaged(f"a GIF image is expected at byte {at:,}")
+        left, top, width, height, flags = struct.unpack_from("<HHHHB", data, at + 1)
+        end = _behind_blocks(data, at + 11 + _color_table(flags))
+    except (IndexError, struct.error) as error:
+        raise CutShort(f"within its first image, after {len(data):,} bytes") from error
+    rows, columns = _gif_size(data)
+    if left + width > columns or top + height > rows:
+        raise Damaged(f"its first image reaches beyond the picture of {columns} x {rows}")
+    return data[:end] + b";"
+
+
+def _color_table(flags: int) -> int:
+    """Bytes of the colour table that a descriptor announces."""
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _behind_blocks(data: bytes, at: int) -> int:
+    while data[at]:
+        at += 1 + data[at]
+    return at + 1
+
+
+_SIGNATURES = {
+    _PNG: Container("PNG", _png_size, _png_pixels),
+    b"\xff\xd8\xff": Container("JPEG", _jpeg_size, _jpeg_pixels),
+    b"GIF87a": Container("GIF", _gif_size, _gif_pixels),
+    b"GIF89a": Container("GIF", _gif_size, _gif_pixels),
+}

@@ -1,0 +1,121 @@
+"""Sets of separate images, read from disk when they are needed: samples, the set, and the store that makes batches of it.
+
+A set of images is described by `Sample`s; pixels stay on disk. Axes as in wellseg.types.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellseg.data.image_files import resize_image, resize_target
+from wellseg.data.problems import Problem
+from wellseg.data.well import is_null
+from wellseg.types import IGNORE, Batch
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a set.
+
+    name      unique within the set: its file's name, or the id under which predictions are handed in
+    size      (H, W) as recorded
+    group     what scores are tabulated by: a number of ships, an area, a car, a well
+    unit      what must not straddle the split, a car or a well; "": the image itself
+    stratum   kind of image, for splits that keep their shares and for shares of a batch
+    part      "train", "validation" or "test" where the set itself says so
+    labelled  whether it has a label
+    """
+
+    name: str
+    size: tuple[int, int]
+    group: str = ""
+    unit: str = ""
+    stratum: str = ""
+    part: str = ""
+    labelled: bool = True
+
+
+class ImageSet(ABC):
+    """What the file of a data set makes: its samples, and what is wrong with them. It goes to worker processes, so that it
+    holds paths and no pixels.
+    """
+
+    def __init__(self, samples: Sequence[Sample], problems: Sequence[Problem]) -> None:
+        self.samples, self.problems = list(samples), list(problems)
+
+    @abstractmethod
+    def files(self, sample: Sample) -> tuple[Path, ...]:
+        """The image's file, then its label's where that has one of its own."""
+
+    @abstractmethod
+    def read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
+        """Image (H, W, C), uint8 or float32 with no data as wellseg.data.well.is_null has it; target (H, W) uint8, class
+        index or IGNORE, None without a label. Raises DataError, naming the file.
+        """
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the samples and the sizes of their files; what is in the files is not read."""
+        digest = hashlib.sha256()
+        for sample in sorted(self.samples, key=lambda s: s.name):
+            sizes = [p.stat().st_size for p in self.files(sample)]
+            digest.update(f"{sample.name} {sample.size} {sample.stratum} {sample.labelled} {sizes};".encode())
+        return digest.hexdigest()
+
+
+class ImageStore:
+    """Images of one part: see wellseg.data.base.Store.
+
+    groups   number of each sample's group, which becomes `Batch.well`
+    resize   (H, W) that every image is brought to, or None: as recorded, in batches of one size
+    """
+
+    def __init__(
+        self, images: ImageSet, samples: Sequence[Sample], groups: Sequence[int], resize: tuple[int, int] | None
+    ) -> None:
+        self.images, self.samples, self.resize = images, list(samples), resize
+        self.sizes = [resize] if resize else sorted({s.size for s in samples})
+        number = {size: i for i, size in enumerate(self.sizes)}
+        self.group_of = np.array([number[resize or s.size] for s in samples], dtype=np.int64)
+        self.well_of = np.array(groups, dtype=np.int64)
+        self.stratum_of = np.array([s.stratum for s in samples])
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def to(self, device: torch.device) -> "ImageStore":
+        """Nothing is held in memory."""
+        return self
+
+    def title(self, number: int) -> str:
+        sample = self.samples[number]
+        return f"{sample.name} ({sample.group})" if sample.group else sample.name
+
+    def load(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Image (C, H, W) uint8 or float32 (0 without data), valid (H, W) bool, target (H, W) uint8. Raises DataError."""
+        image, target = self.images.read(self.samples[number])
+        null = np.zeros(image.shape[:2], bool) if image.dtype == np.uint8 else is_null(image).any(axis=2)
+        if null.any():
+            image = np.where(null[..., None], image.dtype.type(0), image)
+        target = np.full(image.shape[:2], IGNORE, np.uint8) if target is None else np.where(null, IGNORE, target)
+        if self.resize and image.shape[:2] != self.resize:
+            image, target = resize_image(image, self.resize), resize_target(target.astype(np.uint8), self.resize)
+            null = resize_target(null.astype(np.uint8), self.resize) > 0
+        image = np.ascontiguousarray(image.transpose(2, 0, 1))
+        return torch.from_numpy(image), torch.from_numpy(~null), torch.from_numpy(target.astype(np.uint8))
+
+    def gather(self, numbers: np.ndarray, shift: np.ndarray | None = None) -> Batch:
+        """The images `numbers` (B,), all of one size, on the CPU. `shift` is for windows of wells: images have no more rows."""
+        image, valid, target = (torch.stack(parts) for parts in zip(*map(self.load, numbers), strict=True))
+        return Batch(
+            image=image,
+            valid=valid,
+            target=target,
+            index=torch.from_numpy(np.asarray(numbers, dtype=np.int64)),
+            well=torch.from_numpy(self.well_of[numbers]),
+        )

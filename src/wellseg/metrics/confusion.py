@@ -1,0 +1,116 @@
+"""Scores of K >= 2 classes as functions of confusion matrices.
+
+Axes as in wellseg.types; N images. A matrix (K, K) of int64 counts has the labels as rows and the predictions as columns,
+so every number that a sum over pixels can change is exact, whatever the batch size or the order.
+
+The one decision rule of the project for several classes: the class with the highest probability, of equals the first.
+
+Classes that are not there. A score of a class is defined where the class has a labelled pixel; it is then 0 rather than
+0/0 where the class is never predicted. Without a labelled pixel it is NaN and takes part in no mean: what is wrongly
+given to the class counts against those that it was taken from.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellseg.types import IGNORE
+
+
+def confusion_matrices(probability: Tensor, target: Tensor) -> Tensor:
+    """(B, K, K) int64 counts over the scored pixels of each image.
+
+    probability (B, K, H, W) float; target (B, H, W) integer, 0 ... K-1 or IGNORE. Raises as `check_classes`.
+    """
+    check_classes(probability, target)
+    images, classes = probability.shape[:2]
+    # Unscored pixels go to a further label that is dropped: cheaper than selecting the others.
+    label = target.long().masked_fill(target == IGNORE, classes)
+    image = torch.arange(images, device=target.device)[:, None, None]
+    cell = (image * (classes + 1) + label) * classes + probability.float().argmax(dim=1)
+    counts = torch.bincount(cell.flatten(), minlength=images * (classes + 1) * classes)
+    return counts.reshape(images, classes + 1, classes)[:, :classes]
+
+
+def check_classes(probability: Tensor, target: Tensor) -> None:
+    """Raises ValueError where shapes do not fit, a label is not below K or IGNORE, or a scored probability not in 0..1.
+
+    The value under IGNORE may be anything, NaN included.
+    """
+    fits = probability.ndim == 4 and target.shape == (probability.shape[0], *probability.shape[2:])
+    if not fits or probability.shape[1] < 2:
+        shapes = f"probability {tuple(probability.shape)} and target {tuple(target.shape)}"
+        raise ValueError(
+            f"scores of classes expect probability (B, K, H, W), K >= 2, and target (B, H, W), got {shapes}; "
+            "for one output channel choose metrics=default"
+        )
+    classes, unscored = probability.shape[1], target == IGNORE
+    if not (unscored | ((target >= 0) & (target < classes))).all():
+        labels = sorted(target.unique().tolist())
+        raise ValueError(f"labels must be 0 ... {classes - 1} or IGNORE ({IGNORE}), got {labels}")
+    wrong = ~(unscored | ((probability >= 0) & (probability <= 1)).all(dim=1))  # a NaN fails both comparisons
+    if wrong.any():
+        image = int(wrong.flatten(1).any(dim=1).nonzero()[0])
+        raise ValueError(
+            f"probabilities must lie in 0..1 at every scored pixel, and do not in image {image} of the batch "
+            f"({int(wrong.sum())} such pixels); pass softmax(logits), and IGNORE in the target where there is no data"
+        )
+
+
+def f1(matrices: Tensor) -> Tensor:
+    """2 TP / (2 TP + FP + FN) of each class against all others: (..., K, K) -> (..., K) float64."""
+    hit, labelled, predicted = _cells(matrices)
+    return _of_labelled(2 * hit, labelled + predicted, labelled)
+
+
+def iou(matrices: Tensor) -> Tensor:
+    """TP / (TP + FP + FN), otherwise as `f1`."""
+    hit, labelled, predicted = _cells(matrices)
+    return _of_labelled(hit, labelled + predicted - hit, labelled)
+
+
+def precision(matrices: Tensor) -> Tensor:
+    """TP / (TP + FP), otherwise as `f1`."""
+    hit, labelled, predicted = _cells(matrices)
+    return _of_labelled(hit, predicted, labelled)
+
+
+def recall(matrices: Tensor) -> Tensor:
+    """TP / (TP + FN), otherwise as `f1`."""
+    hit, labelled, _ = _cells(matrices)
+    return _of_labelled(hit, labelled, labelled)
+
+
+def accuracy(matrices: Tensor) -> Tensor:
+    """Share of the pixels that are right: (..., K, K) -> (...) float64, NaN without a pixel."""
+    return matrices.diagonal(dim1=-2, dim2=-1).sum(-1).double() / matrices.sum(dim=(-2, -1)).double()
+
+
+SCORES: dict[str, Callable[[Tensor], Tensor]] = {"f1": f1, "iou": iou, "precision": precision, "recall": recall}
+
+
+def mean_of_defined(scores: Tensor) -> Tensor:
+    """Mean over the last axis of what is not NaN, NaN where nothing is: (..., K) -> (...) float64 on the CPU.
+
+    numpy, along the contiguous axis: it adds in one fixed way whatever the number of threads and rows.
+    """
+    values = np.ascontiguousarray(scores.cpu().numpy())
+    defined = ~np.isnan(values)
+    number = defined.sum(axis=-1)
+    total = np.where(defined, values, 0.0).sum(axis=-1)
+    return torch.as_tensor(np.where(number > 0, total / np.maximum(number, 1), np.nan))
+
+
+def _cells(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(..., K) float64: pixels of each class that are hit, that are labelled and that are predicted."""
+    return (
+        matrices.diagonal(dim1=-2, dim2=-1).double(),
+        matrices.sum(dim=-1).double(),
+        matrices.sum(dim=-2).double(),
+    )
+
+
+def _of_labelled(numerator: Tensor, denominator: Tensor, labelled: Tensor) -> Tensor:
+    return torch.where(labelled > 0, numerator / denominator.clamp(min=1), torch.nan)

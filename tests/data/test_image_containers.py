@@ -1,0 +1,162 @@
+"""wellseg.data.image_containers through read_image: a file that is not whole is an error that names it, never a grey picture."""
+
+import contextlib
+import itertools
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pictures import PICTURE, SMOOTH, chunk, interlaced, png, refused, saved
+
+from wellseg.data.image_containers import container_of
+from wellseg.data.image_files import image_size, read_image
+from wellseg.errors import DataError
+
+FORMATS = {
+    "a.png": {},
+    "interlaced.png": {},
+    "a.jpg": {"quality": 80},
+    "progressive.jpg": {"progressive": True},
+    "a.gif": {},
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_cut_file_is_ever_read(tmp_path, name):
+    path = tmp_path / name
+    if name == "interlaced.png":
+        path.write_bytes(interlaced(PICTURE))
+    else:
+        saved(path, SMOOTH[:24, :32], **FORMATS[name])
+    whole, data = read_image(path), path.read_bytes()
+    for length in itertools.chain(range(64), range(64, len(data) - 12, 29), range(len(data) - 12, len(data))):
+        path.write_bytes(data[:length])
+        if name == "a.gif" and length == len(data) - 1:  # only the end mark of all frames is missing
+            np.testing.assert_array_equal(read_image(path), whole)
+        else:
+            refused(path)
+    for zeros in (len(data) // 2, len(data) // 4, 40):  # a download whose space was reserved before it broke off
+        path.write_bytes(data[:-zeros] + bytes(zeros))
+        refused(path)
+
+
+@pytest.mark.parametrize("size", [(20, 31), (1, 1), (1, 9), (9, 1), (3, 3), (8, 8)])
+def test_interlaced_pngs_are_read_and_those_that_lack_rows_are_not(tmp_path, size):
+    path, picture = tmp_path / "a.png", PICTURE[: size[0], : size[1]] | 1
+    path.write_bytes(interlaced(picture))
+    np.testing.assert_array_equal(read_image(path), picture)
+    data = zlib.decompress(path.read_bytes()[41:-16])
+    for missing in {len(data), len(data) // 2, 1 + 3 * size[1]}:  # everything, half, the last row
+        path.write_bytes(png(*size, 8, 2, data[: max(len(data) - missing, 0)], interlaced=1))
+        refused(path, "ends early|truncated")
+
+
+@pytest.mark.parametrize(("bits", "kind", "row"), [(8, 2, 31 * 3), (8, 6, 31 * 4), (1, 0, 4), (4, 3, 16), (16, 0, 62)])
+def test_a_png_that_lacks_rows_is_refused_and_a_black_one_is_not(tmp_path, bits, kind, row):
+    path, colors = tmp_path / "a.png", chunk(b"PLTE", bytes(48)) if kind == 3 else b""
+    black = bytes(20 * (1 + row))
+    path.write_bytes(png(20, 31, bits, kind, black, before=colors))
+    assert not read_image(path).any()
+    for rows in (0, 1, 10, 19):
+        path.write_bytes(png(20, 31, bits, kind, bytes(rows * (1 + row)), before=colors))
+        refused(path, "ends early: its rows take|truncated")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.gif"])
+def test_flipped_bits_of_a_png_are_noticed_and_of_others_end_in_an_error_or_a_picture(tmp_path, name):
+    path = saved(tmp_path / name, SMOOTH[:24, :32])
+    data = path.read_bytes()
+    for at in range(8, len(data), 23):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
+        if name == "a.png":
+            refused(path)
+            continue
+        with contextlib.suppress(DataError):
+            assert read_image(path, max_pixels=10_000).dtype == np.uint8
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    start=st.sampled_from([b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xff\xd8\xff\xda", b"GIF89a", b"GIF87a", b""]),
+    rest=st.binary(max_size=200),
+)
+def test_any_bytes_end_in_an_error_or_a_picture(tmp_path_factory, start, rest):
+    path = tmp_path_factory.getbasetemp() / "any.png"
+    path.write_bytes(start + rest)
+    for call in (image_size, read_image):
+        with contextlib.suppress(DataError):
+            assert len(call(path, max_pixels=10_000)) > 0
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "the file is empty"),
+        (b"\x93NUMPY\x01\0", "it is no PNG, JPEG or GIF file: it begins with 93 4e 55 4d"),
+        (b"<html>404</html>", "it is no PNG, JPEG or GIF"),
+        (b"\x89PNG\r\n\x1a\n", "the file ends before it says how large the picture is"),
+        (b"\xff\xd8\xff\xe0\x00", "the file ends before it says"),
+        (b"GIF89a\0", "the file ends before it says"),
+        (b"GIF89a\0\0\0\0\0\0\0;", "its header says 0 x 0 pixels"),
+    ],
+)
+def test_what_is_no_picture_is_said(tmp_path, content, why):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    for call in (read_image, image_size):
+        assert why in refused(path, "cannot read the picture a.jpg", call).why
+
+
+def test_missing_files_folders_and_pipes(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    for name, why in (("none.png", "No such file"), ("folder.png", "directory"), ("pipe.png", "pipe")):
+        for call in (read_image, image_size):
+            assert why in refused(tmp_path / name, "cannot read the picture", call).why
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif"])
+def test_a_header_that_claims_too_much_costs_nothing(tmp_path, suffix):
+    path = saved(tmp_path / f"a.{suffix}", PICTURE)
+    data = bytearray(path.read_bytes())
+    if suffix == "png":
+        data[16:24] = struct.pack(">II", 50_000, 50_000)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    elif suffix == "gif":
+        data[6:10] = struct.pack("<HH", 50_000, 50_000)
+    else:
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = struct.pack(">HH", 50_000, 50_000)
+    path.write_bytes(data)
+    for call in (read_image, image_size):
+        assert "50,000 x 50,000 pixels" in refused(path, f"a.{suffix} is too large", call).why
+    saved(path, PICTURE)
+    assert read_image(path, max_pixels=620).shape == (20, 31, 3)
+    refused(path, "too large", max_pixels=619)
+
+
+def test_a_file_far_larger_than_its_picture_is_not_taken_into_memory(tmp_path):
+    path = saved(tmp_path / "a.png", PICTURE)
+    with open(path, "r+b") as file:
+        file.truncate(10**12)  # a hole: no disk is used
+    assert "1,000,000,000,000 bytes" in refused(path, "too large").why
+
+
+def test_a_size_behind_much_metadata_is_found(tmp_path):
+    plain = saved(tmp_path / "a.jpg", SMOOTH).read_bytes()
+    padding = b"\xff\xe2" + struct.pack(">H", 60_002) + bytes(60_000)
+    (tmp_path / "a.jpg").write_bytes(plain[:2] + 3 * padding + plain[2:])
+    assert image_size(tmp_path / "a.jpg") == (60, 80)
+    assert container_of(plain).size(plain[:100]) is None
+
+
+def test_a_gif_frame_beyond_its_picture_is_refused(tmp_path):
+    path = saved(tmp_path / "a.gif", SMOOTH[..., 0])
+    data = bytearray(path.read_bytes())
+    data[6:8] = struct.pack("<H", 79)
+    path.write_bytes(data)
+    assert "reaches beyond the picture of 79 x 60" in refused(path).why

@@ -19,8 +19,8 @@ from wellseg.types import IGNORE, Batch
 Scores = SegmentationScores | ClassScores
 
 Model = Callable[[np.ndarray], np.ndarray]
-"""Windows as recorded (N, H, W), NaN where there is no data -> probabilities of the same shape: a Predictor. Of images (N, C,
-H, W) -> (N, K, h, w): an Engine.
+"""Windows as recorded (N, H, W), NaN where there is no data -> probabilities of the same shape: a Predictor. Images (N, H, W)
+or (N, C, H, W) -> (N, K, h, w): an Engine.
 """
 
 

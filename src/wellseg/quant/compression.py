@@ -16,7 +16,7 @@ import torch
 from wellseg import artifact, figures
 from wellseg.artifact import Artifact
 from wellseg.data.base import SegmentationDataModule
-from wellseg.deploy.engine import open_engine
+from wellseg.deploy.engine import is_image, open_engine
 from wellseg.deploy.predictor import Predictor
 from wellseg.errors import ArtifactError, ConfigError
 from wellseg.files import path_sha256, remove_leftovers, write_json
@@ -198,7 +198,9 @@ def _windows(data: SegmentationDataModule, part: str, numbers: list[Any]) -> Any
 def _predictor(path: Path, device: torch.device) -> Model:
     """The file as it is served, fed with the data's own columns, or images of the size of training: what was scored there."""
     engine = open_engine(path, device=str(_device(path, device)))
-    return engine if engine.metadata["input"].get("kind") == "image" else Predictor(engine, width="native")
+    if is_image(engine.metadata):
+        return lambda values: engine(values if values.ndim == 4 else values[:, None])
+    return Predictor(engine, width="native")
 
 
 def _device(path: Path, device: torch.device) -> torch.device:

@@ -11,19 +11,22 @@ from wellseg.data.base import SegmentationDataModule, Store
 from wellseg.data.sampler import epoch_batches
 from wellseg.metrics.classes import ClassScores
 from wellseg.metrics.segmentation import SegmentationScores
+from wellseg.models.head import center_crop
 from wellseg.types import IGNORE, Batch
 
 PIXELS = 60_000
 """Training pixels that the colours are learnt from."""
 
 
-def baselines(data: SegmentationDataModule, scores: SegmentationScores | ClassScores) -> dict[str, dict[str, float]]:
+def baselines(
+    data: SegmentationDataModule, scores: SegmentationScores | ClassScores, margin: int = 0
+) -> dict[str, dict[str, float]]:
     """Scores on the test part (validation where there is none) of the two, by name: "one class everywhere", "colour alone".
 
     One class everywhere: the best of all classes by the score that decides, chosen on validation; of two classes the
     background or the other. Colour alone: multinomial logistic regression on all products of up to two channels of a pixel,
     fitted on training pixels; of two classes its threshold is chosen on validation by the score that decides, as a
-    network's is.
+    network's is. margin: pixels on every side that the network beside them does not answer for: they are not scored.
     """
     train, validation = data.store("train"), data.store("validation")
     test = data.store("test") or validation
@@ -44,7 +47,10 @@ def baselines(data: SegmentationDataModule, scores: SegmentationScores | ClassSc
             metric = SegmentationScores(threshold, scores.empty, scores.thresholds, scores.selection)
         for batch in _batches(store, data.batch_size):
             probability = torch.from_numpy(np.ascontiguousarray(answer(batch.image.float().numpy())))
-            metric.update(probability if several else probability[:, 1], batch.target, batch.index, batch.well)
+            size = tuple(side - 2 * margin for side in batch.target.shape[-2:])
+            probability, target = center_crop(probability, size), center_crop(batch.target, size)
+            probability = probability if several else probability[:, 1]
+            metric.update(probability.contiguous(), target, batch.index, batch.well)
         return metric
 
     best = max(range(classes), key=lambda k: float(scored(validation, constant(k)).compute()[scores.selection]))

@@ -1,4 +1,4 @@
-"""The course's experiments: each composes to the network with its number of parameters and fits for one step."""
+"""The experiments: each composes to the network with its number of parameters and fits for one step."""
 
 import pytest
 import torch
@@ -32,6 +32,13 @@ PARAMETERS = {
     "exp1003": 576_721,
     "exp1004": 576_721,
     "cylinder": 539_921,
+    # Of sets of images; formulas of their own: tests/models/test_image_unets.py.
+    "airbus_1": 13_545_585,
+    "airbus_2": 13_545_585,
+    "stanford": 31_037_518,
+    "carvana": 31_036_673,
+    "carvana_1024": 35_371_873,
+    "echocem": 7_762_051,
 }
 SMALL = [
     "data.num_wells=3",
@@ -44,6 +51,15 @@ SMALL = [
     "+trainer.max_steps=1",
     "trainer.limit_val_batches=1",
 ]
+IMAGES = {
+    "airbus_1": ["data.fake_size=[64,64]", "data.resize=[64,64]"],
+    "airbus_2": ["data.fake_size=[64,64]", "data.resize=[64,64]", "batch_size=8"],
+    "stanford": ["data.fake_size=[48,48]", "data.resize=[48,48]", "augment=none"],
+    "carvana": ["data.fake_size=[64,96]", "data.resize=[188,188]"],
+    "carvana_1024": ["data.fake_size=[64,96]", "data.resize=[128,128]"],
+    "echocem": [],
+}
+"""What makes an experiment on a set of images small; the network stays as it is."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +75,11 @@ def teacher(tmp_path_factory):
 
 @pytest.mark.parametrize("name", config.choices("experiment"))
 def test_an_experiment_fits_for_one_step(name, tmp_path, teacher):
-    cfg = config.load("train", [f"experiment={name}", *SMALL])
+    small = SMALL
+    if name in IMAGES:
+        common = ["data.fake=true", f"data.root={tmp_path / 'set'}", "batch_size=2", *SMALL[6:]]
+        small = [*common, *(["data.fake_images=48"] if name != "echocem" else []), *IMAGES[name]]
+    cfg = config.load("train", [f"experiment={name}", *small])
     if "teachers" in cfg.distill:
         cfg.distill.teachers = [str(teacher)]
     cfg.callbacks = {"finite": cfg.callbacks.finite}

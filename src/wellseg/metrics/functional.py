@@ -75,7 +75,7 @@ def probability_histograms(probability: Tensor, target: Tensor, thresholds: Tens
     """
     check_pixels(probability, target)
     images, bins = len(target), len(thresholds) + 1
-    reached = torch.bucketize(probability.float(), thresholds, right=True, out_int32=True)
+    reached = torch.bucketize(probability.float().contiguous(), thresholds, right=True, out_int32=True)
     # Unscored pixels go to a third label that is dropped: cheaper than selecting the others, and NaN lands in some bin.
     label = target.clamp(max=2).to(torch.int32)
     image = torch.arange(images, dtype=torch.int32, device=target.device)[:, None, None]

@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 MODEL ?= outputs/default/model.safetensors
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep test test-all lint format bench bench-quality distill predict quantize export firmware tensorboard notebooks clean
+.PHONY: help setup train sweep test test-all lint format bench bench-quality distill sets ships rooms cars cement predict quantize export firmware tensorboard notebooks clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -40,15 +40,31 @@ format: $(READY) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## the benchmarks of speed, 20 minutes; writes pages under benchmarks/
+bench: $(READY) ## the benchmarks of speed, half an hour; writes pages under benchmarks/
 	$(BIN)/python scripts/bench_spine.py
 	$(BIN)/python scripts/bench_speed.py
+	$(BIN)/python scripts/bench_images.py
 
 bench-quality: $(READY) ## train all models on the real wells and compare them: hours; finished runs are used again
 	$(BIN)/python scripts/bench_quality.py $(ARGS)
 
 distill: $(READY) ## a teacher, its student and the student's twin without one, under 10 minutes on 2 cores; finished runs are used again
 	$(BIN)/python scripts/distill.py $(ARGS)
+
+sets: $(READY) ## ships, rooms, cars and cement, each on a set made by code: train, evaluate, export, predict, check; half an hour
+	for set in airbus_1 stanford carvana carvana_1024 echocem; do $(BIN)/python scripts/image_set.py $$set $(ARGS) || exit 1; done
+
+ships: $(READY) ## one of them (also: rooms, cars, cement)
+	$(BIN)/python scripts/image_set.py airbus_1 $(ARGS)
+
+rooms: $(READY)
+	$(BIN)/python scripts/image_set.py stanford $(ARGS)
+
+cars: $(READY)
+	$(BIN)/python scripts/image_set.py carvana $(ARGS)
+
+cement: $(READY)
+	$(BIN)/python scripts/image_set.py echocem $(ARGS)
 
 predict: $(READY) ## masks of wells (ARGS="artifact=FILE input=PATH output=DIR")
 	$(BIN)/python -m wellseg.predict $(ARGS)

@@ -33,6 +33,14 @@ class Run:
 
 
 RUNS: dict[str, Run] = {
+    "airbus_1": Run(
+        ("data.fake_images=600", "data.fake_size=[96,96]", "data.resize=[96,96]", "batch_size=8", "optimizer.lr=2e-3",
+         "scheduler=one_cycle", "trainer.max_epochs=20"), 15,
+    ),
+    "stanford": Run(
+        ("data.fake_size=[144,144]", "data.resize=[96,96]", "augment=image_affine", "model.base=16", "batch_size=4",
+         "optimizer.lr=2e-3", "scheduler=one_cycle", "trainer.max_epochs=24"), 3,
+    ),
     "carvana": Run(
         ("data.fake_size=[320,480]", "data.resize=[220,220]", "model.base=8", "model.blocks=3", "batch_size=2",
          "data.shares=[0.7,0.15,0.15]", "trainer.max_epochs=14"), 4,

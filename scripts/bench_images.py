@@ -8,6 +8,7 @@ picture with Pillow, resizes it, makes it a float tensor and normalises it, and 
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -21,7 +22,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from bench_page import Sample, digits, header, in_rounds, progress, ratio, table, timed, verdict
+from bench_runs import ROOT
 from image_plain import PlainPictures
+from image_set import RUNS
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
@@ -78,6 +81,7 @@ def main() -> None:
         "- Medians (lowest-highest, rounds) of what takes turns within each round; ratios are taken round by round. One thread\n"
         "  in the training process; worker processes come on top. The pictures are those of the fake sets, made by code, in the\n"
         "  published formats and sizes.\n",
+        *scores(),
         "## Reading\n",
         "Images per second from files to normalised float batches, labels included. *Share of a step*: time that reading takes\n"
         "beside one training step of the experiment's network at full width on this CPU, in fp32, both in the same process:\n"
@@ -93,6 +97,28 @@ def main() -> None:
     given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
     progress(f"wrote {given.output}")
+
+
+def scores() -> list[str]:
+    """The table of what `make sets` left, where it did."""
+    rows = []
+    for experiment, run in RUNS.items():
+        file = ROOT / "outputs" / "sets" / experiment / "scores.json"
+        if not file.is_file():
+            continue
+        found = json.loads(file.read_text(encoding="utf-8"))
+        score = "f1_macro" if "f1_macro" in found["this network"] else "dice_pooled"
+        values = [f"{of[score]:.3f}" for of in found.values()]
+        rows.append((f"`{experiment}`", score, *values, f"`{' '.join(run.overrides)}`"))
+    if not rows:
+        return []
+    return [
+        "## Scores on the fake sets\n",
+        "Test part, one seed, from `make sets`: networks that two cores train in minutes, on sets that are made by code.\n"
+        "They show that an experiment learns, not how good it is on the published set, which was never read here.\n",
+        *table(("experiment", "score", "this network", "one class everywhere", "colour alone", "made small by"), rows),
+        "",
+    ]
 
 
 def pipeline(case: Case, root: Path, *, quick: bool) -> Iterator[tuple[str, ...]]:

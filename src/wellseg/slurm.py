@@ -62,7 +62,7 @@ def run(cfg: "DictConfig") -> None:
         raise ConfigError(f"output={cfg.output} is no file", fix="a name such as output=job.sh")
     given = list(cfg.train)
     if cfg.run is None and not given:
-        fix = "such as experiment=stanford data.root=DIR trainer=gpu"
+        fix = "such as experiment=exp53 data=corroseg data.root=DIR trainer=gpu"
         raise ConfigError("slurm takes run=DIR, or the arguments of train, or both", fix=fix)
     if cfg.run is not None:
         keys = {key_of(override) for override in given}

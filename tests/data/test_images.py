@@ -35,7 +35,7 @@ def test_a_batch_holds_images_of_one_size_with_their_labels():
 
 
 def test_resizing_brings_all_to_one_size_and_keeps_labels_whole_numbers():
-    mixed = samples(2, (12, 10), 0) + [replace(samples(1, unlabelled=0)[0], name="s9", size=(40, 60), stratum="full")]
+    mixed = [*samples(2, (12, 10), 0), replace(samples(1, unlabelled=0)[0], name="s9", size=(40, 60), stratum="full")]
     store = ImageStore(Pictures(mixed), mixed, [0, 0, 0], (20, 30))
     batch = store.gather(np.arange(3))
     assert batch.image.shape == (3, 3, 20, 30)

@@ -106,7 +106,7 @@ def _rows_of_three(
         how = {"cmap": grey, "vmin": -spread, "vmax": spread}
     for row, title in zip(range(n), titles, strict=True):
         axes[row, 0].imshow(shown[row], aspect="auto", interpolation="nearest", **how)
-        axes[row, 0].set_ylabel(title, fontsize=7)
+        axes[row, 0].set_ylabel(title, fontsize=7, parse_math=False)  # names may hold two $
         for axis in axes[row]:
             axis.set_xticks([])
             axis.set_yticks([])

@@ -183,3 +183,11 @@ def test_workers_hand_out_the_same_batches():
     there = [b.image for b in module(seed=3, num_workers=2).loader("train", training=True)]
     assert len(here) == len(there)
     assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
+
+
+def test_the_title_of_a_picture_leaves_the_middle_of_a_long_name_out():
+    named = [replace(samples(1)[0], name="camera_0123456789abcdef_office_1_frame_7.png"), samples(1)[0]]
+    store = ImageStore(Pictures(named), named, [0, 0], None)
+    assert store.title(0) == "camera_01…ice_1_frame_7.png"[:10] + named[0].name[-14:] + " (g0)"
+    assert len(store.title(0)) == 24 + len(" (g0)")
+    assert store.title(1) == "s0 (g0)"

@@ -18,6 +18,9 @@ from wellseg.data.problems import Problem
 from wellseg.data.well import is_null
 from wellseg.types import IGNORE, Batch
 
+LONGEST = 24
+"""Characters of a name in the title of a picture; of a longer one the middle is left out."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -94,7 +97,8 @@ class ImageStore:
 
     def title(self, number: int) -> str:
         sample = self.samples[number]
-        return f"{sample.name} ({sample.group})" if sample.group else sample.name
+        name = sample.name if len(sample.name) <= LONGEST else f"{sample.name[:9]}…{sample.name[10 - LONGEST :]}"
+        return f"{name} ({sample.group})" if sample.group else name
 
     def load(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Image (C, H, W) uint8 or float32 (0 without data), valid (H, W) bool, target (H, W) uint8. Raises DataError."""

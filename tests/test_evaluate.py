@@ -1,7 +1,12 @@
 """`python -m wellseg.evaluate` of folders without a model file; what it scores, tests/test_train.py and test_quantize.py try."""
 
+import json
+
 import pytest
+from picturing import image_model
 from running import command
+
+from wellseg import artifact, build, config
 
 
 @pytest.mark.parametrize(
@@ -29,3 +34,52 @@ def test_an_onnx_file_is_no_model_to_score(tmp_path):
     out = command("evaluate", f"artifact={path}", "data=synthetic", f"hydra.run.dir={tmp_path / 'e'}")
     assert out.returncode == 2
     assert "model.onnx is an ONNX export" in out.stderr
+
+
+CARS = ["data=carvana", "data.fake=true", "data.fake_images=10", "data.fake_size=[40,60]", "data.resize=[16,24]"]
+
+
+@pytest.fixture(scope="module")
+def cars(tmp_path_factory):
+    """Overrides for a small set of cars."""
+    return [*CARS, f"data.root={tmp_path_factory.mktemp('cars') / 'set'}", "data.shares=[0.4,0.3,0.3]"]
+
+
+def test_a_model_is_not_scored_on_images_or_classes_of_another_kind(tmp_path, cars):
+    for classes, channels, said in (
+        (
+            ("sea", "ship"),
+            3,
+            "other classes\n why:   the model has ['sea', 'ship'], the data have ['background', 'car']",
+        ),
+        (("background", "car"), 1, "other channels in an image\n why:   the model has 1, the data have 3"),
+    ):
+        model = image_model(tmp_path / "model.safetensors", classes, channels=channels)
+        out = command("evaluate", f"artifact={model}", *cars, f"hydra.run.dir={tmp_path / 'e'}")
+        assert out.returncode == 2
+        assert f"the model is not for these data: {said}" in out.stderr
+
+
+def test_images_are_scored_at_the_size_that_travels_in_the_model(tmp_path, cars):
+    model = image_model(tmp_path / "model.safetensors", ("background", "car"), given={"resize": [20, 32]})
+    out = command("evaluate", f"artifact={model}", *cars, f"hydra.run.dir={tmp_path / 'e'}")
+    assert out.returncode == 0, out.stderr
+    assert "at the size of the model's training: 20 x 32" in out.stdout + out.stderr
+    confusion = json.loads((tmp_path / "e" / "metrics.json").read_text())["confusion"]["val"]
+    assert sum(confusion.values()) % (20 * 32) == 0
+    assert sum(confusion.values()) > 0
+
+
+def test_names_tell_that_a_changed_set_is_not_wholly_new_to_a_model(tmp_path, cars):
+    cfg = config.load("evaluate", cars)
+    data = build.part(cfg, "data", {})
+    data.setup()
+    path = image_model(tmp_path / "model.safetensors", ("background", "car"), given={"resize": [16, 24]})
+    model = artifact.load(path)
+    for fingerprint, warned in ((data.fingerprint(), False), ("of the set before it changed", True)):
+        record = {**model.metadata, "data_fingerprint": fingerprint, "parts": dict.fromkeys(data.parts, "train")}
+        arguments = record["architecture"]["arguments"]
+        artifact.save(path, model.network, arguments, record)
+        out = command("evaluate", f"artifact={path}", *cars, f"hydra.run.dir={tmp_path / str(warned)}")
+        assert ("not quite the data of the model's run" in out.stdout + out.stderr) == warned
+        assert out.returncode == (0 if warned else 2)  # all of its own images were trained on: nothing is left to score

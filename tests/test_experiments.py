@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from wellseg import artifact, build, config
 from wellseg.assembly import assemble
+from wellseg.errors import ConfigError
 from wellseg.models.summary import count_parameters
 
 # DOMAIN section 3; experiments 60 to 63 are variants of 53 and of [8, 4, 2] at thickness 32.
@@ -145,3 +147,49 @@ def test_a_distilled_experiment_is_its_twin_with_a_teacher(name, twin, batch_siz
     assert cfg.distill.weighting == "course"
     assert cfg.distill.teachers == ["outputs/shelf/exp53/model.safetensors"]
     assert cfg.loss._target_.endswith(".bce.bce")
+
+
+OF_ONE = {"bce", "bce_weighted", "bce_dice", "bce_dice_plain"}
+OF_CLASSES = {"cross_entropy", "cross_entropy_weighted", "cross_entropy_effective"}
+
+
+@pytest.mark.parametrize("loss", config.choices("loss"))
+@pytest.mark.parametrize(
+    ("experiment", "logits", "unfit", "said"),
+    [("stanford", 14, OF_ONE, "this loss is binary"), ("airbus_1", 1, OF_CLASSES, "this loss compares classes")],
+)
+def test_an_experiment_on_images_takes_every_loss_of_its_number_of_classes(experiment, logits, unfit, said, loss):
+    cfg = config.load("train", [f"experiment={experiment}", f"loss={loss}"])
+    function = build.part(cfg, "loss", {"loss": loss})
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randint(0, max(logits, 2), (2, 8, 9), generator=generator, dtype=torch.uint8)
+    given = torch.randn(2, logits, 8, 9, generator=generator), target
+    if loss in unfit:
+        with pytest.raises(ConfigError, match=said):
+            function(*given)
+    else:
+        assert torch.isfinite(function(*given))
+
+
+def test_the_shares_of_the_rooms_weigh_their_classes_and_others_can_be_given():
+    """One pixel of each class, of which the network finds the sofa, the rarest: the more it weighs, the smaller the loss."""
+    logits, target = torch.zeros(1, 14, 1, 14), torch.arange(14)[None, None]
+    logits[:, 10, 0, 10] = 5.0
+
+    def value(*overrides):
+        function = build.part(config.load("train", ["experiment=stanford", *overrides]), "loss", {})
+        return float(function(logits, target))
+
+    shares = torch.tensor(config.load("train", ["experiment=stanford"]).class_shares)
+    assert value() == pytest.approx(float(cross_entropy(logits, target, weight=1 / shares)))
+    plain = float(cross_entropy(logits, target))
+    assert value() < value("loss=cross_entropy_effective") < plain
+    assert value(f"class_shares={[1] * 14}") == pytest.approx(plain)
+
+
+@pytest.mark.parametrize("shares", ["null", "[1,2]"])
+@pytest.mark.parametrize("loss", ["cross_entropy_weighted", "cross_entropy_effective"])
+def test_a_weighted_loss_without_fitting_shares_says_so(loss, shares):
+    cfg = config.load("train", ["experiment=echocem", f"loss={loss}", f"class_shares={shares}"])
+    with pytest.raises(ConfigError, match="shares"):
+        build.part(cfg, "loss", {})(torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2, dtype=torch.uint8))

@@ -10,6 +10,7 @@ import pytest
 from running import command
 
 from wellseg import artifact
+from wellseg.quant import speed
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "wellseg"
 SETS = ("airbus", "stanford", "carvana", "echocem")
@@ -21,6 +22,7 @@ CEMENT = [
     "trainer.limit_val_batches=2",
     "trainer.limit_test_batches=2",
 ]
+INT8 = ["quant=int8", "quant.max_dice_drop=null", "quant.calibration_windows=16"]
 CARS = ["experiment=carvana", "model.base=2", "model.blocks=2", "data.fake_images=10", "data.fake_size=[64,96]"]
 CARS += ["data.resize=[92,92]", "data.shares=[0.6,0.4,0.0]"]
 
@@ -31,10 +33,18 @@ def trained(folder, *settings):
     return folder / "run"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _few_rounds():
+    """Speed is measured to be there; how, tests/quant/test_report.py knows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speed, "ROUNDS", (1, 1))
+        yield
+
+
 @pytest.fixture(scope="module")
-def cement(tmp_path_factory):
+def cement(tmp_path_factory, _few_rounds):
     """A run of 3 classes on 1 channel, quantized as its last step."""
-    return trained(tmp_path_factory.mktemp("cement"), *CEMENT, "quant=int8", "quant.max_dice_drop=null")
+    return trained(tmp_path_factory.mktemp("cement"), *CEMENT, *INT8)
 
 
 def test_the_last_step_of_training_compresses_a_network_of_several_classes(cement):
@@ -45,6 +55,8 @@ def test_the_last_step_of_training_compresses_a_network_of_several_classes(cemen
     assert set(report["scores"]["val"]["after"]) == {"f1_per_image", "iou_per_image", "f1_macro", "iou_macro"}
     assert 0 <= report["scores"]["val"]["mask_agreement"]["dice_per_image"] <= 1
     assert report["result"]["bytes"] < report["source"]["bytes"]
+    assert report["policy"]["selection"] == "f1_macro"
+    assert report["speed"]["rounds"] == {"1": 1, "24": 1}
     made = artifact.load(cement / "quantized" / "int8" / "model.safetensors")
     assert made.packed
     assert made.metadata["classes"] == ["background", "casing", "third_interface_echo"]
@@ -52,9 +64,9 @@ def test_the_last_step_of_training_compresses_a_network_of_several_classes(cemen
 
 def test_a_network_that_answers_for_the_middle_is_compressed_on_its_own(tmp_path):
     run = trained(tmp_path, *CARS)
+    assert "scored: the middle 52 x 52 of 92 x 92, 32 % of the pixels\n" in (run / "train.log").read_text()
     out = command(
-        "quantize", f"artifact={run / 'model.safetensors'}", "quant=int8", "quant.max_dice_drop=null",
-        f"hydra.run.dir={tmp_path / 'int8'}",
+        "quantize", f"artifact={run / 'model.safetensors'}", *INT8, f"hydra.run.dir={tmp_path / 'int8'}",
     )  # fmt: skip
     assert out.returncode == 0, out.stderr
     report = json.loads((tmp_path / "int8" / "report.json").read_text())
@@ -79,6 +91,7 @@ def test_a_run_is_scored_again_from_its_folder_alone(cement, tmp_path):
         (["model.out_channels=1"], ["model.out_channels=1", "background, casing", "model.out_channels=3"]),
         (["metrics=default"], ["metrics=default", "3 classes", "metrics=classes"]),
         (["loss=bce"], ["binary", "K = 3", "loss=cross_entropy"]),
+        (["loss=cross_entropy_weighted"], ["without shares", "class_shares=[...]"]),
         (["data.batch_shares={lots: 0.5}"], ["lots"]),
     ],
 )

@@ -1,5 +1,6 @@
 """`python -m wellseg.slurm`: the job is a script that bash runs, and trains with what the run was begun with."""
 
+import contextlib
 import os
 import shlex
 import signal
@@ -13,6 +14,9 @@ from running import TINY, command
 
 from wellseg import config
 from wellseg.cli import COMMANDS
+
+PATIENCE = 20
+"""Seconds that a job may take, on a machine that is busy with other things."""
 
 
 def write(folder, *arguments):
@@ -192,26 +196,52 @@ def cluster(tmp_path):
     write(tmp_path, "experiment=exp10", f"python={bin_ / 'stand-in'}")
     variables = {**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}", "SLURM_JOB_ID": "17", "SLURM_NTASKS": "1"}
 
-    def start(**more):
-        return subprocess.Popen(["bash", tmp_path / "job.sh"], env={**variables, **more}, cwd=tmp_path)
+    jobs = []
 
-    return start, log
+    def start(**more):
+        jobs.append(
+            subprocess.Popen(
+                ["bash", tmp_path / "job.sh"],
+                env={**variables, **more},
+                cwd=tmp_path,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        )
+        return jobs[-1]
+
+    yield start, log
+    for job in jobs:  # and what they have started, which would run for ever
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
 
 
 def told(job, log, number):
     """Send the signal once the stand-in listens; what was logged, and the job's exit code."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while not (log.exists() and "started" in log.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     job.send_signal(number)
-    code = job.wait(timeout=20)
+    code = job.wait(timeout=PATIENCE)
     return code, log.read_text().splitlines()
 
 
 def test_before_the_limit_the_run_saves_and_is_queued_again(cluster):
     start, log = cluster
     assert told(start(), log, signal.SIGUSR1) == (0, ["started unset", "saved", "scontrol requeue 17"])
+
+
+@pytest.mark.parametrize(("number", "last"), [(signal.SIGUSR1, ["scontrol requeue 17"]), (signal.SIGTERM, [])])
+def test_a_signal_that_comes_as_soon_as_training_has_begun_is_not_lost(cluster, tmp_path, number, last):
+    """On a busy machine the script may not have come further than to the line that starts the training."""
+    start, log = cluster
+    script = tmp_path / "job.sh"
+    script.write_text(script.read_text().replace(" &\n", " &\nsleep 1\n"))
+    assert told(start(), log, number) == (0, ["started unset", "saved", *last])
 
 
 def test_a_job_that_is_cancelled_saves_and_is_not_queued_again(cluster):
@@ -222,5 +252,5 @@ def test_a_job_that_is_cancelled_saves_and_is_not_queued_again(cluster):
 @pytest.mark.parametrize("code", [0, 2])
 def test_a_run_that_ends_ends_the_job_with_its_code(cluster, code):
     start, log = cluster
-    assert start(ENDS=str(code)).wait(timeout=20) == code
+    assert start(ENDS=str(code)).wait(timeout=PATIENCE) == code
     assert log.read_text() == "started unset\n"

@@ -413,7 +413,7 @@ def test_a_multirun_ends_with_a_summary_best_first(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"s w"}
     for row in rows:
         assert (tmp_path / "s w" / row["job"] / "model.safetensors").is_file()
-    assert "4 jobs, best validation score first" in out.stdout
+    assert "4 jobs, best dice_per_image on validation first" in out.stdout
 
 
 @pytest.mark.slow

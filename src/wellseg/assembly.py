@@ -17,10 +17,13 @@ from wellseg.artifact import Artifact
 from wellseg.callbacks.plateau import StepPlateau
 from wellseg.checkpoints import AtomicCheckpointIO
 from wellseg.data.base import SegmentationDataModule
+from wellseg.data.problems import list_names
 from wellseg.errors import ConfigError
 from wellseg.metrics.classes import ClassScores
 from wellseg.quant.quantizer import as_quantizer
 from wellseg.task import SegmentationTask
+
+log = logging.getLogger(__name__)
 
 _EXPECTED_WARNINGS = (
     ".*does not have many workers.*",  # windows are gathered from memory on the training device; workers would slow it
@@ -117,11 +120,44 @@ def assemble_for_scoring(
     _quiet()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = build.part(cfg, "data", choices)
+    _check_model(model, datamodule)
+    datamodule.take_input(model.metadata["input"])
     datamodule.keep_split(model.metadata.get("data_fingerprint", ""), model.metadata.get("parts", {}))
     datamodule.setup()
+    _warn_of_names_seen(model, datamodule)
     scores = _metric(cfg, choices, datamodule, threshold=threshold)
     task = SegmentationTask(model.network, None, None, scores, normalization=model.normalization)
     return Assembly(datamodule, task, build_trainer(cfg, folder, choices, {}, False))
+
+
+def _check_model(model: Artifact, data: SegmentationDataModule) -> None:
+    """Raise ConfigError where a model is for other images or other classes than those of `data`."""
+    metadata = model.metadata
+    for what, its, ours in (
+        ("classes", metadata["classes"], list(data.classes)),
+        ("channels in an image", metadata["input"].get("channels", 1), data.channels),
+    ):
+        if its != ours:
+            raise ConfigError(
+                f"the model is not for these data: other {what}",
+                why=f"the model has {its}, the data have {ours}",
+                fix="data= a set like the one that it was trained on",
+            )
+
+
+def _warn_of_names_seen(model: Artifact, data: SegmentationDataModule) -> None:
+    """A copy of the data that has changed since is other data by its fingerprint; the names tell that it is not quite."""
+    metadata = model.metadata
+    if not data.parts or metadata.get("data_fingerprint") in (None, data.fingerprint()):
+        return
+    theirs = metadata.get("parts") or {}
+    seen = [name for name, part in data.parts.items() if part != "train" and theirs.get(name) == "train"]
+    if seen:
+        log.warning(
+            "warning: these are not quite the data of the model's run, so that their split is this command's own, and %s: the "
+            "model was trained on data of these names",
+            f"{len(seen):,} of what is scored may be known to it ({list_names(seen, 3)})",
+        )
 
 
 def _check_channels(cfg: DictConfig, data: SegmentationDataModule) -> None:

@@ -16,7 +16,7 @@ def run(cfg: "DictConfig") -> float:
 
     from hydra.core.hydra_config import HydraConfig
 
-    from wellseg import artifact
+    from wellseg import artifact, config
     from wellseg.assembly import assemble_for_scoring
     from wellseg.cli import as_path
     from wellseg.errors import ConfigError
@@ -42,6 +42,9 @@ def run(cfg: "DictConfig") -> float:
                 "artifact= needs data to be scored on", fix="add data=corroseg data.root=DIR, or another set"
             )
     model = artifact.load(path)
+    if cfg.get("artifact") is not None and len(model.metadata["classes"]) > 2 and "metrics" not in asked:
+        # The command's default is for two classes, and the model says how many it tells.
+        cfg.metrics, choices["metrics"] = config.load("evaluate", ["metrics=classes"]).metrics, "classes"
     threshold = cfg.metrics.threshold if "metrics.threshold" in asked else model.threshold
     parts = assemble_for_scoring(cfg, folder, choices, model, threshold)
     results, details = score(parts, threshold=threshold)

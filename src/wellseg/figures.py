@@ -163,7 +163,7 @@ def precision_recall(curve: Mapping[str, Any], threshold: float) -> Figure:
     thresholds, precision, recall = (np.asarray(curve[k]) for k in ("threshold", "precision_pooled", "recall_pooled"))
     axis.plot(recall, precision)
     at = int(np.argmin(np.abs(thresholds - threshold)))
-    axis.plot(recall[at], precision[at], "o", label=f"threshold {threshold:.2f}")
+    axis.plot(recall[at], precision[at], "o", label=f"threshold {threshold:.4g}")
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.01))
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)

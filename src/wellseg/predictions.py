@@ -50,7 +50,7 @@ class Job:
     """What is to be predicted, and how: where wells and images differ.
 
     items       Items or ImageItems
-    unit        what progress is counted in
+    unit        what progress is counted in, in the singular
     size        units of an item, 0 where that cannot be known
     predict     (item, its SHA-256, advance by units) -> its record in the manifest
     failed      (item, its SHA-256 or None, error) -> its record
@@ -83,7 +83,7 @@ def well_job(items: Sequence[Item], predictor: Predictor, options: Options) -> J
     }
     return Job(
         items=items,
-        unit="rows",
+        unit="row",
         size=_count_rows,
         predict=lambda item, sha256, advance: predict_item(item, sha256, predictor, options, advance),
         failed=failed_item,
@@ -95,8 +95,11 @@ def well_job(items: Sequence[Item], predictor: Predictor, options: Options) -> J
 
 
 def image_job(items: "Sequence[ImageItem]", predictor: "ImagePredictor", options: "ImageOptions") -> Job:
-    """Images one by one."""
+    """Images one by one. Raises DataError for a name that a submission, if there is to be one, cannot hold."""
     from wellseg.deploy import image_prediction  # takes Pillow's time, which wells do without
+
+    if "submission" in options.save:
+        image_prediction.check_names(items)
 
     def share(record: Mapping[str, Any], number: int) -> str:
         return _percent(record["class_pixels"][number], record["pixels"] - record["no_data_pixels"])
@@ -107,7 +110,7 @@ def image_job(items: "Sequence[ImageItem]", predictor: "ImagePredictor", options
     columns["seconds"] = lambda r: f"{r['seconds']:.2f}"
     return Job(
         items=items,
-        unit="images",
+        unit="image",
         size=lambda item: 1,
         predict=lambda *given: image_prediction.predict_image(*given[:2], predictor, options, given[2]),
         failed=image_prediction.failed_image,
@@ -134,7 +137,7 @@ def predict_all(job: Job, manifest: Manifest, *, debug: bool = False) -> list[We
 def _predict_all(job: Job, manifest: Manifest, *, debug: bool) -> list[WellsegError]:
     failures, items = [], job.items
     sizes = [job.size(item) for item in items]
-    with _progress(sum(sizes), job.unit) as progress:
+    with _progress(sum(sizes), f"{job.unit}s") as progress:
         for number, (item, expected) in enumerate(zip(items, sizes, strict=True), 1):
             sha256 = None
             progress.begin(f"{item.name} ({number}/{len(items)})", expected)
@@ -226,7 +229,7 @@ def print_predictions(job: Job, records: Sequence[dict[str, Any]], totals: dict[
         for finding in record.get("findings", ()):
             log.warning("%s: %s", record["name"], finding)
     number = totals["done"] if job.images else totals["rows"]
-    log.info("%s %s in %.1f s; %s", f"{number:,}", job.unit, totals["seconds"], manifest)
+    log.info("%s in %.2f s; %s", _count(number, job.unit), totals["seconds"], manifest)
 
 
 class _Rate(ProgressColumn):
@@ -277,7 +280,7 @@ def _progress(total: int, unit: str) -> Iterator[_Bar]:
         yield _Bar(None, total)
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Rate(unit), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as bar:
+    with Progress(*columns, transient=True, console=Console()) as bar:
         yield _Bar(bar, total)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from wellseg import artifact, build, checkpoints, figures
 from wellseg.assembly import Assembly
 from wellseg.callbacks.panels import save_good_and_bad
+from wellseg.data.base import SegmentationDataModule
 from wellseg.files import write_bytes, write_json
 from wellseg.models.summary import describe
 from wellseg.quant.compression import FIGURE, REPORT, Surroundings, compress
@@ -132,6 +133,8 @@ def score(parts: Assembly, *, test: bool = True, threshold: float | None = None)
     if test and trainer.limit_test_batches != 0 and data.store("test") is not None:
         trainer.test(task, datamodule=data, verbose=False)
         done.append("test")
+    if trainer.is_global_zero and (margin := getattr(task.network, "margin", 0)):
+        log.info("scored: %s", "; ".join(_middle(size, margin) for size in _sizes(data, done)))
     metrics = {part: task.scores[part] for part in done}
     results = {
         "val": _floats(metrics["val"].compute()),
@@ -149,6 +152,22 @@ def score(parts: Assembly, *, test: bool = True, threshold: float | None = None)
         },
     }
     return results, Details({p: m.curve() for p, m in metrics.items()}, {p: m.per_image() for p, m in metrics.items()})
+
+
+def _sizes(data: SegmentationDataModule, parts: Sequence[str]) -> list[tuple[int, int]]:
+    """(H, W) of all that is scored in `parts` ("val", "test")."""
+    found = set()
+    for store in (data.store(PARTS[part]) for part in parts):
+        _, first = np.unique(store.group_of, return_index=True)
+        found |= {tuple(store.gather(np.array([n])).target.shape[1:]) for n in first}
+    return sorted(found)
+
+
+def _middle(size: tuple[int, int], margin: int) -> str:
+    """What of an image a network answers for that loses `margin` pixels on each side."""
+    (h, w), (inner_h, inner_w) = size, (side - 2 * margin for side in size)
+    share = 100 * inner_h * inner_w / (h * w)
+    return f"the middle {inner_h} x {inner_w} of {h} x {w}, {share:.0f} % of the pixels"
 
 
 def _floats(scores: dict[str, Any]) -> dict[str, float | None]:

@@ -34,13 +34,13 @@ cd {here} || exit 1
 unset SLURM_NTASKS
 
 again= signalled=
-trap 'again=yes signalled=yes; kill -USR1 "$training" 2>/dev/null' USR1
-trap 'signalled=yes; kill -TERM "$training" 2>/dev/null' TERM
+# $! is known as soon as the training runs, a variable that is set in the next line would not be.
+trap 'again=yes signalled=yes; kill -USR1 $! 2>/dev/null' USR1
+trap 'signalled=yes; kill -TERM $! 2>/dev/null' TERM
 {command} &
-training=$!
 while :; do # a signal ends `wait`, not the training, which saves its state now
     signalled=
-    wait "$training"
+    wait $!
     status=$?
     [ -n "$signalled" ] || break
 done

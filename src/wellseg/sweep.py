@@ -14,14 +14,17 @@ from wellseg.files import write_atomically
 
 SORTED_BY = "dice_per_image"
 """The score that jobs are sorted by where they do not say another (policy.selection of metrics.json)."""
-_SHOWN = tuple(f"{part}/{name}" for part in ("val", "test") for name in (SORTED_BY, "iou_per_image", "f1_macro"))
+SELECTION = "sorted by"
+_SHOWN = (SORTED_BY, "iou_per_image", "f1_macro")
+"""Scores in the table, beside those that a job was sorted by."""
 
 
 def summarise(sweep_dir: Path) -> list[dict[str, Any]]:
     """One row per job of `sweep_dir`: number, overrides, what became of it, its scores; best first, failed last.
 
-    The scores are those of its metrics.json, with those of a quantization that followed as quantized/...; or of a
-    quantization's report.json, beside the bytes of the model file; an export (export.json) has bytes alone.
+    SELECTION names the score that it is sorted by, where it has scores. The scores are those of its metrics.json, with those
+    of a quantization that followed as quantized/...; or of a quantization's report.json, beside the bytes of the model file;
+    an export (export.json) has bytes alone.
     """
     rows, best = [], {}
     for job in (p for p in sweep_dir.iterdir() if p.name.isdigit()):
@@ -35,7 +38,10 @@ def summarise(sweep_dir: Path) -> list[dict[str, Any]]:
         row |= found
         for part in ("val", "test"):
             row |= {f"{part}/{k}": v for k, v in (scores.get(part) or {}).items()}
-        value = row.get(f"val/{(scores.get('policy') or {}).get('selection', SORTED_BY)}")
+        selection = (scores.get("policy") or {}).get("selection", SORTED_BY)
+        if scores:
+            row[SELECTION] = selection
+        value = row.get(f"val/{selection}")
         best[row["job"]] = float("-inf") if value is None else value
         rows.append(row)
     return sorted(rows, key=lambda r: (-best[r["job"]], r["job"]))
@@ -49,6 +55,8 @@ def _outcome(job: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
     if report.is_file():
         content = json.loads(report.read_text(encoding="utf-8"))
         scores = {part: s["after"] for part, s in content.get("scores", {}).items() if s}
+        if scores:
+            scores["policy"] = content.get("policy")
         return content["status"], {"bytes": content["result"]["bytes"]} if "result" in content else {}, scores
     if export.is_file():
         content = json.loads(export.read_text(encoding="utf-8"))
@@ -81,8 +89,12 @@ def report(cfg: Any) -> None:
             writer.writerows({k: _cell(v) for k, v in row.items()} for row in rows)
 
     write_atomically(sweep_dir / "summary.csv", write)
-    shown = [c for c in columns if "/" not in c or c in (*_SHOWN, f"quantized/{SORTED_BY}")]
-    table = Table(title=f"{len(rows)} jobs, best validation score first")
+    chosen_by = {row[SELECTION] for row in rows if SELECTION in row}
+    scores = {f"{part}/{name}" for part in ("val", "test") for name in (*_SHOWN, *chosen_by)}
+    scores |= {f"quantized/{name}" for name in (SORTED_BY, *chosen_by)}
+    shown = [c for c in columns if ("/" not in c or c in scores) and (c != SELECTION or len(chosen_by) > 1)]
+    first = f"best {chosen_by.pop()} on validation first" if len(chosen_by) == 1 else "best validation score first"
+    table = Table(title=f"{len(rows)} jobs, {first}")
     for column in shown:
         table.add_column(column, justify="right" if "/" in column else "left")
     for row in rows:

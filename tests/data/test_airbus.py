@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from data.airbus_set import GOOD, LABELS, found, small_set
 from PIL import Image
 from running import command
 from sklearn.linear_model import LogisticRegression
@@ -18,7 +19,6 @@ from wellseg.errors import ConfigError, DataError
 from wellseg.metrics.segmentation import SegmentationScores
 
 SIZE = (64, 96)
-LABELS = "train_ship_segmentations_v2.csv"
 
 
 @pytest.fixture(scope="module")
@@ -165,128 +165,20 @@ def test_damaged_files_are_left_out_by_the_rule_and_listed(fake):
     (problem,) = read_airbus(fake).problems
     assert problem.severity == "warning"
     assert problem.what == "3 images of 48 in train_v2/ left out: small or damaged"
-    assert "under 52,000 bytes for each 768 x 768 pixels" in problem.why
+    assert "no end-of-image marker, or under 52,000 bytes for each 768 x 768 pixels" in problem.why
     damaged = [p for p in (fake / "train_v2").iterdir() if p.stat().st_size < 52_000 * SIZE[0] * SIZE[1] / 768**2]
     assert len(damaged) == 3
     assert all(p.name in problem.where for p in damaged)
-    images = read_airbus(fake, min_bytes=None)  # the one cut short has a header: only decoding finds it
-    assert "2 images of 48" in images.problems[0].what
-    assert len(images.samples) == len(read_airbus(fake).samples) + 1
+    unruled = read_airbus(fake, min_bytes=None).problems[0]
+    assert unruled.what == problem.what
+    assert "52,000" not in unruled.why
     strict = read_airbus(fake, min_bytes=10**9)
     assert "48 images of 48" in strict.problems[0].what
 
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Four images of 8 x 6: no ship, one, two, none; and a function that writes rows for them."""
-    for folder, names in (("train_v2", "abcd"), ("test_v2", "xy")):
-        (tmp_path / folder).mkdir()
-        for name in names:
-            noise = np.random.default_rng(ord(name)).integers(0, 255, (8, 6, 3)).astype(np.uint8)
-            Image.fromarray(noise).save(tmp_path / folder / f"{name}.jpg")
-
-    def write(*rows, header="ImageId,EncodedPixels", ending="\n"):
-        (tmp_path / LABELS).write_text(ending.join([header, *rows, ""]), newline="")
-        return tmp_path
-
-    write("a.jpg,", "b.jpg,1 3", "c.jpg,1 3 9 3", "c.jpg,20 2", "d.jpg,")
-    return write
-
-
-GOOD = ("a.jpg,", "b.jpg,1 3", "c.jpg,1 3 9 3", "c.jpg,20 2", "d.jpg,")
-
-
-def found(root, **settings):
-    return [(p.severity, p.what, p.where) for p in read_airbus(root, **settings).problems]
-
-
-def test_rows_of_one_image_are_merged_whatever_their_order_and_spelling(pictures):
-    root = pictures(*GOOD)
-    assert found(root) == []
-    images = read_airbus(root)
-    by_name = {s.name: s for s in images.samples}
-    assert [by_name[f"{n}.jpg"].stratum for n in "abcd"] == ["empty", "one", "many", "empty"]
-    expected = np.zeros((8, 6), np.uint8)
-    expected[:3, :2] = 1  # 1 to 3 down the first column, 9 to 11 down the second
-    expected[3:5, 2] = 1
-    np.testing.assert_array_equal(images.read(by_name["c.jpg"])[1], expected)
-    root = pictures('"20 2",c.jpg,7', "NaN,d.jpg,7", "1 3,b.jpg,7", "1 3 9 3,c.jpg,7", "nan,a.jpg,7",
-                    header="\ufeffEncodedPixels,ImageId,note", ending="\r\n")  # fmt: skip
-    assert found(root) == []
-    np.testing.assert_array_equal(read_airbus(root).read(by_name["c.jpg"])[1], expected)
-    assert read_airbus(root).samples == images.samples
-
-
-@pytest.mark.parametrize(
-    ("rows", "severity", "what", "where"),
-    [
-        (["b.jpg,1 3 5"], "error", "rows with faulty run lengths: 1", "line 6 (b.jpg): 3 numbers"),
-        (["b.jpg,47 3"], "error", "rows with faulty run lengths: 1", "not within pixels 1 to 48"),
-        (["b.jpg,0 3"], "error", "rows with faulty run lengths: 1", "line 6 (b.jpg): run 1 (0 3)"),
-        (["b.jpg,4 3 5 1"], "error", "rows with faulty run lengths: 1", "overlaps"),
-        (["b.jpg,1 three"], "error", "rows with faulty run lengths: 1", "'three'"),
-        (["b.jpg,3 2"], "warning", "images with ships that share pixels, which count once: 1", "b.jpg"),
-        (["b.jpg,1 3"], "warning", "rows that stand there twice, left out: 1", "line 6 (b.jpg)"),
-        (["b.jpg,"], "warning", "rows without a ship of images with one, left out: 1", "line 6 (b.jpg)"),
-        (["b.jpg,1 3,4"], "error", "rows that have not 2 cells: 1", "line 6"),
-        (["e.jpg,1 3"], "warning", "1 label without an image, left out", "e.jpg"),
-    ],
-)
-def test_faults_of_rows_are_listed_with_their_lines(pictures, rows, severity, what, where):
-    *others, last = GOOD
-    root = pictures(*others, *rows, last)
-    ((got_severity, got_what, got_where),) = found(root)
-    assert (got_severity, got_what) == (severity, what)
-    assert where in got_where
-    assert LABELS in got_where
-    images = read_airbus(root)
-    kinds = {s.name: s.stratum for s in images.samples if s.labelled}
-    assert kinds == {"a.jpg": "empty", "b.jpg": "many" if "share" in what else "one", "c.jpg": "many", "d.jpg": "empty"}
-    (sample,) = (s for s in images.samples if s.name == "b.jpg")
-    assert images.read(sample)[1].max() == 1
-
-
-def test_all_faults_are_found_in_one_pass(pictures):
-    root = pictures("b.jpg,1 3 5", "c.jpg,99 1", "e.jpg,", "a.jpg,", "a.jpg,")
-    whats = [what for _, what, _ in found(root)]
-    assert whats == [
-        "rows that stand there twice, left out: 1",
-        "rows with faulty run lengths: 2",
-        "1 image without a label",
-        "1 label without an image, left out",
-    ]
-    assert {s for s, what, _ in found(root, strict=True) if "without an image" in what} == {"error"}
-
-
-@pytest.mark.parametrize(
-    ("content", "what", "where"),
-    [
-        (b"", "columns missing, ImageId and EncodedPixels: 1", "the file is empty"),
-        (b"ImageId,Mask\na.jpg,\n", "columns missing, EncodedPixels: 1", "line 1 is 'ImageId, Mask'"),
-        (b"ImageId,EncodedPixels\n", "no rows: 1", LABELS),
-        (b'ImageId,EncodedPixels\na.jpg,"' + b"1 " * 100_000, "cannot be read: 1", "field larger"),
-        (None, "cannot be read: 1", "No such file"),
-    ],
-)
-def test_a_table_that_cannot_be_used_is_an_error(pictures, content, what, where):
-    root = pictures(*GOOD)
-    (root / LABELS).unlink()
-    if content is not None:
-        (root / LABELS).write_bytes(content)
-    ((severity, got, place),) = found(root)
-    assert (severity, got) == ("error", what)
-    assert where in place
-    assert all(not s.labelled for s in read_airbus(root).samples)
-
-
-def test_bytes_that_are_no_text_are_faulty_names_and_run_lengths(pictures):
-    root = pictures(*GOOD)
-    with open(root / LABELS, "ab") as file:
-        file.write(b"\xff\xfe.jpg,1 2\nb.jpg,\xff 2\n")
-    assert [what for _, what, _ in found(root)] == [
-        "rows with faulty run lengths: 1",
-        "1 label without an image, left out",
-    ]
+    return small_set(tmp_path)
 
 
 def test_images_of_another_size_and_other_files_are_told(pictures):
@@ -323,11 +215,37 @@ def test_one_half_of_the_set_is_enough_to_read(pictures, tmp_path):
         module.setup()
 
 
-def test_a_picture_cut_short_behind_its_header_is_found_by_a_thorough_check(pictures):
+@pytest.mark.parametrize("size", [(48, 48), (32, 32), (96, 64), (256, 256)])
+def test_the_damaged_files_of_a_fake_set_are_left_out_at_any_size(tmp_path, size):
+    module = AirbusDataModule(root=str(tmp_path / "set"), fake=True, fake_images=9, fake_size=size)
+    images = module.read()
+    (problem,) = images.problems
+    assert problem.what == "3 images of 12 in train_v2/ left out: small or damaged"
+    assert sum(s.labelled for s in images.samples) == 9
+    for sample in images.samples:
+        assert images.read(sample)[0].shape == (*size, 3)
+
+
+@pytest.mark.parametrize("folder", ["train_v2", "test_v2"])
+def test_a_picture_cut_short_behind_its_header_is_left_out(pictures, folder):
+    root = pictures(*GOOD)
+    path = sorted((root / folder).iterdir())[-1]
+    content = path.read_bytes()
+    path.write_bytes(content + bytes(100))  # padded, which does not matter
+    assert found(root) == []
+    path.write_bytes(content[:-20])
+    (problem,) = read_airbus(root).problems
+    assert (problem.severity, path.name in problem.where) == ("warning", True)
+    assert "the file ends early" in problem.where
+    assert path.name not in {s.name for s in read_airbus(root).samples}
+
+
+def test_a_picture_whose_pixels_are_damaged_is_found_by_a_thorough_check(pictures):
     root = pictures(*GOOD)
     path = root / "train_v2" / "c.jpg"
+    Image.new("RGB", (6, 8)).save(path, format="PNG")
     content = path.read_bytes()
-    path.write_bytes(content[:-20])
+    path.write_bytes(content[:-20] + bytes([content[-20] ^ 1]) + content[-19:])
     module = AirbusDataModule(root=str(root), shares=(0.5, 0.25, 0.25))
     assert errors_of(module.check()) == []
     (problem,) = errors_of(module.check(thorough=True))
@@ -374,11 +292,13 @@ def test_the_second_experiment_fixes_the_shares_of_every_batch(fake, empty):
         sampler.set_epoch(epoch)
         batches = [numbers for _, numbers in sampler]
         epochs.append(batches)
-        for numbers in batches:
-            counts = {kind: int((kinds[numbers] == kind).sum()) for kind in ("empty", "one", "many")}
-            assert counts["many"] == 6  # of 16: 0.3629
-            assert counts["empty"] == round(16 * empty)
-            assert sum(counts.values()) == 16
+        assert {len(numbers) for numbers in batches} == {16}
+        counts = [[int((kinds[numbers] == kind).sum()) for kind in ("empty", "many")] for numbers in batches]
+        for of_kind, share in zip(np.transpose(counts), (empty, 0.3629), strict=True):
+            assert (
+                abs(of_kind.sum() - share * 16 * len(batches)) < 1
+            )  # 16 * 0.3629 is no whole number: batches take turns
+            assert np.abs(of_kind - 16 * share).max() < 1 + 1e-9
     sampler.set_epoch(0)
     assert all(np.array_equal(a, b) for (_, a), b in zip(sampler, epochs[0], strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(*epochs, strict=True))

@@ -116,6 +116,16 @@ def test_both_widths_are_in_one_run_and_a_batch_has_one(small: Path) -> None:
     assert data.normalization.per_image
 
 
+def test_widths_are_mixed_in_a_batch_only_where_all_are_brought_to_one(small: Path) -> None:
+    shares = {"160 x 160": 0.5}
+    with pytest.raises(ConfigError, match="images of one size") as error:
+        next(iter(data_module(small, batch_shares=shares).train_dataloader()))
+    assert "data.resize" in error.value.fix
+    data = data_module(small, batch_shares=shares, resize=[32, 32])
+    kinds = data.store("train").stratum_of
+    assert {(kinds[batch.index.numpy()] == "160 x 160").sum() for batch in data.train_dataloader()} == {1}
+
+
 @pytest.mark.parametrize("null", [np.nan, np.inf, -999.25, -999.0, -9999.0])
 def test_pixels_without_data_are_left_out(root: Path, null: float) -> None:
     path = root / "x_train" / "well_1_section_0_patch_0.npy"

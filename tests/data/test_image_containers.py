@@ -1,17 +1,22 @@
 """wellseg.data.image_containers through read_image: a file that is not whole is an error that names it, never a grey picture."""
 
 import contextlib
+import io
 import itertools
 import os
 import struct
+import tracemalloc
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import PICTURE, SMOOTH, chunk, interlaced, png, refused, saved
+from PIL import Image
 
+from wellseg.data import image_files
 from wellseg.data.image_containers import container_of
 from wellseg.data.image_files import image_size, read_image
 from wellseg.errors import DataError
@@ -151,7 +156,94 @@ def test_a_size_behind_much_metadata_is_found(tmp_path):
     padding = b"\xff\xe2" + struct.pack(">H", 60_002) + bytes(60_000)
     (tmp_path / "a.jpg").write_bytes(plain[:2] + 3 * padding + plain[2:])
     assert image_size(tmp_path / "a.jpg") == (60, 80)
-    assert container_of(plain).size(plain[:100]) is None
+    assert container_of(plain).size(io.BytesIO(plain[:100])) is None
+    (tmp_path / "a.jpg").write_bytes(plain[:2] + 3 * padding + 99 * b"\xff" + plain[2:])
+    assert image_size(tmp_path / "a.jpg") == (60, 80)
+    assert read_image(tmp_path / "a.jpg").shape == (60, 80, 3)
+
+
+@pytest.fixture
+def bytes_read(monkeypatch):
+    """How many bytes of each file were asked of the system, in order, by file name."""
+    asked = {}
+
+    class Counting(io.FileIO):
+        def readinto(self, buffer):
+            number = super().readinto(buffer)
+            asked.setdefault(Path(self.name).name, []).append(number)
+            return number
+
+    def opened(path, *, buffering=io.DEFAULT_BUFFER_SIZE):
+        return io.BufferedReader(Counting(path), buffering)
+
+    monkeypatch.setattr(image_files, "open_regular", opened)
+    return asked
+
+
+def test_a_size_takes_one_small_read_of_a_usual_file(tmp_path, bytes_read):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x010E] = "a camera's description " * 50
+    for name, arguments in {"a.png": {}, "a.jpg": {"exif": exif, "quality": 90}, "a.gif": {}}.items():
+        path = saved(tmp_path / name, noise, **arguments)
+        assert path.stat().st_size > 50_000
+        assert image_size(path) == (300, 400)
+        assert sum(bytes_read[name]) <= 4096
+        assert len(bytes_read[name]) == 1
+        assert image_size(path, to_its_end=True) == (300, 400)
+        if name != "a.gif":  # its end can only be found by going through it
+            assert sum(bytes_read[name][1:]) <= 2 * 4096
+
+
+def test_a_size_behind_megabytes_of_metadata_is_found_without_reading_them(tmp_path, bytes_read):
+    plain = saved(tmp_path / "a.jpg", SMOOTH).read_bytes()
+    path = tmp_path / "long.jpg"
+    path.write_bytes(plain[:2] + 200 * (b"\xff\xe2" + struct.pack(">H", 65_535) + bytes(65_533)) + plain[2:])
+    tracemalloc.start()
+    assert image_size(path) == (60, 80)
+    assert tracemalloc.get_traced_memory()[1] < 100_000, "of 13 MB"
+    tracemalloc.stop()
+    assert sum(bytes_read["long.jpg"]) < 201 * 8192
+
+
+@pytest.mark.parametrize(
+    ("content", "length", "why"),
+    [
+        (2 * (b"\xff\xe1\0\x10" + bytes(14)), 10**9, "the file has 1,000,000,000 bytes"),
+        (2 * (b"\xff\xe1\0\x10" + bytes(14)), 7 * 10**8, "a JPEG marker is expected at byte 38"),
+        (20_000 * b"\xff\xfe\0\2", 7 * 10**8, "no JPEG frame header in its first 10,000 segments"),
+        (200_000 * b"\xff", 7 * 10**8, "no JPEG frame header in its first 10,000 segments"),
+    ],
+)
+def test_no_file_makes_its_size_cost_memory(tmp_path, content, length, why):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"\xff\xd8" + content)
+    with open(path, "r+b") as file:
+        file.truncate(length)  # a hole: no disk is used
+    tracemalloc.start()
+    error = refused(path, call=image_size)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert why in error.why
+    assert peak < 200_000
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_that_is_cut_or_not_is_told_by_its_end(tmp_path, name):
+    path = tmp_path / name
+    if name == "interlaced.png":
+        path.write_bytes(interlaced(PICTURE))
+    else:
+        saved(path, np.tile(SMOOTH, (4, 4, 1)), **FORMATS[name])
+    data, size = path.read_bytes(), image_size(path)
+    for padding in (b"", bytes(10), b"\n", bytes(9000), b"what a camera adds" * 500):
+        path.write_bytes(data + padding)
+        assert image_size(path, to_its_end=True) == size
+    for missing in (2, len(data) // 3):
+        for reserved in (0, missing) if name != "a.gif" else (0,):  # in which a zero ends the picture
+            path.write_bytes(data[:-missing] + bytes(reserved))
+            assert image_size(path) == size
+            refused(path, "the file ends early|is expected|checksum", image_size, to_its_end=True)
 
 
 def test_a_gif_frame_beyond_its_picture_is_refused(tmp_path):

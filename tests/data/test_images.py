@@ -6,7 +6,7 @@ import torch
 from data.image_sets import Pictures, PicturesDataModule, samples
 
 from wellseg.data.augment import Augment
-from wellseg.data.images import ImageStore
+from wellseg.data.images import ImageStore, Sample
 from wellseg.data.normalize import IMAGENET_CENTER
 from wellseg.data.problems import Problem
 from wellseg.errors import ConfigError, DataError
@@ -17,9 +17,13 @@ def module(images=None, **settings):
     return PicturesDataModule(images or Pictures(samples()), batch_size=4, **settings)
 
 
+def store_of(images, groups, resize=None):
+    return ImageStore(images, images.samples, groups, resize, channels=images.channels, classes=images.classes)
+
+
 def test_a_batch_holds_images_of_one_size_with_their_labels():
     mixed = samples(6, (12, 10)) + [replace(s, name=f"s{30 + i}", size=(8, 16)) for i, s in enumerate(samples(4))]
-    store = ImageStore(Pictures(mixed), mixed, [0] * 6 + [1] * 4, None)
+    store = store_of(Pictures(mixed), [0] * 6 + [1] * 4)
     assert store.sizes == [(8, 16), (12, 10)]
     assert store.group_of.tolist() == [1] * 6 + [0] * 4
     batch = store.gather(np.array([1, 3]))
@@ -36,7 +40,7 @@ def test_a_batch_holds_images_of_one_size_with_their_labels():
 
 def test_resizing_brings_all_to_one_size_and_keeps_labels_whole_numbers():
     mixed = [*samples(2, (12, 10), 0), replace(samples(1, unlabelled=0)[0], name="s9", size=(40, 60), stratum="full")]
-    store = ImageStore(Pictures(mixed), mixed, [0, 0, 0], (20, 30))
+    store = store_of(Pictures(mixed), [0, 0, 0], (20, 30))
     batch = store.gather(np.arange(3))
     assert batch.image.shape == (3, 3, 20, 30)
     assert set(batch.target.unique().tolist()) == {0, 1}
@@ -53,7 +57,7 @@ def test_values_without_data_are_no_data_and_take_part_in_no_score():
             return image, target
 
     only = samples(2, unlabelled=0)
-    batch = ImageStore(WithNulls(only, channels=1), only, [0, 0], None).gather(np.array([0]))
+    batch = store_of(WithNulls(only, channels=1), [0, 0]).gather(np.array([0]))
     for row, column in ((2, 3), (4, 5)):
         assert not batch.valid[0, row, column]
         assert batch.image[0, 0, row, column] == 0
@@ -105,7 +109,7 @@ def test_constants_come_from_training_images_alone():
     own = module(normalize="per_image")
     own.setup()
     assert own.normalization.per_image
-    with pytest.raises(ConfigError, match="imagenet for images of 1 channels"):
+    with pytest.raises(ConfigError, match="for three channels, and these images have 1"):
         module(Pictures(samples(), channels=1)).setup()
 
 
@@ -129,6 +133,10 @@ def test_every_training_batch_has_its_shares():
         ({"resize": [256]}, "data.resize"),
         ({"resize": [0, 3]}, "data.resize"),
         ({"fake_images": 0}, "data.fake_images"),
+        ({"resize": 64}, "data.resize=64"),
+        ({"shares": 0.8}, "data.shares=0.8"),
+        ({"batch_shares": [1, 2]}, "data.batch_shares"),
+        ({"num_workers": -1}, "data.num_workers=-1"),
         ({"augment": Augment(roll=1.0)}, "pipes, and these are pictures"),
     ],
 )
@@ -187,7 +195,63 @@ def test_workers_hand_out_the_same_batches():
 
 def test_the_title_of_a_picture_leaves_the_middle_of_a_long_name_out():
     named = [replace(samples(1)[0], name="camera_0123456789abcdef_office_1_frame_7.png"), samples(1)[0]]
-    store = ImageStore(Pictures(named), named, [0, 0], None)
+    store = store_of(Pictures(named), [0, 0])
     assert store.title(0) == "camera_01…ice_1_frame_7.png"[:10] + named[0].name[-14:] + " (g0)"
     assert len(store.title(0)) == 24 + len(" (g0)")
     assert store.title(1) == "s0 (g0)"
+
+
+def test_a_fingerprint_is_of_the_labelled_images_and_of_what_labels_them():
+    class Listed(Pictures):
+        def __init__(self, samples, classes):
+            super().__init__(samples)
+            self.list = classes
+
+        def labels_digest(self):
+            return self.list
+
+    def of(samples, classes=b"a"):
+        data = module(Listed(samples, classes))
+        data.setup()
+        return data.fingerprint()
+
+    assert of(samples()) == of(list(reversed(samples())))
+    assert of(samples()) == of([*samples(), Sample("s99", (12, 10), "test", labelled=False)])
+    assert of(samples()) != of([*samples(), replace(samples()[0], name="s98")])
+    assert of(samples()) != of(samples(), b"b")
+
+
+def test_faults_of_labelled_images_do_not_stand_in_the_way_of_a_submission():
+    faulty = module(Pictures(samples(), [Problem("error", "line 76 is odd")]))
+    assert set(faulty.submission_rows()) == {"s18", "s19"}
+    with pytest.raises(DataError, match="line 76"):
+        module(Pictures(samples(unlabelled=0), [Problem("error", "line 76 is odd")])).submission_rows()
+
+
+@pytest.mark.parametrize(
+    ("image", "target", "said"),
+    [
+        (np.zeros((12, 10, 4), np.uint8), None, "(12, 10, 4), not (12, 10, 3)"),
+        (np.zeros((12, 10, 3)), None, "float64"),
+        (np.zeros((12, 10, 3), np.uint8), np.zeros((10, 12), np.uint8), "the label is uint8 (10, 12)"),
+        (np.zeros((12, 10, 3), np.uint8), np.full((12, 10), 9, np.uint8), "holds 9, and the classes are 0 to 1"),
+    ],
+)
+def test_what_a_set_reads_is_held_against_what_it_promises(image, target, said):
+    class Wrong(Pictures):
+        def read(self, sample):
+            return image, target
+
+    data = module(Wrong(samples(unlabelled=0)))
+    found = data.check(thorough=True)
+    assert len(found) == 20
+    assert said in found[0].why
+    assert "image_sets.py" in found[0].where
+    with pytest.raises(DataError, match="is not as its data set says"):
+        list(data.loader("train"))
+
+
+def test_a_model_is_scored_on_images_of_its_own_size():
+    data = module(resize=[20, 20])
+    data.take_input({"kind": "image", "resize": [6, 8]})
+    assert next(iter(data.loader("validation"))).image.shape[-2:] == (6, 8)

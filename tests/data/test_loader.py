@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from data.image_sets import Pictures, samples
 
 from wellseg.data.augment import Augment
+from wellseg.data.images import ImageStore
 from wellseg.data.loader import WindowLoader
 from wellseg.data.sampler import WindowSampler
 from wellseg.data.well import Well
 from wellseg.data.windows import WindowStore
+from wellseg.errors import DataError
 
 
 def make_loader(start, num_workers=0):
@@ -45,3 +48,18 @@ def test_the_shift_depends_on_seed_epoch_and_step_alone():
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_workers_cut_the_same_windows():
     np.testing.assert_array_equal(first_rows(make_loader(1.0, num_workers=2)), first_rows(make_loader(1.0)))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_image_that_cannot_be_read_is_the_same_error_from_a_worker(num_workers):
+    given = samples(8, unlabelled=0)
+    store = ImageStore(Pictures(given, broken={"s5"}), given, [0] * 8, None, channels=3, classes=2)
+    sampler = WindowSampler(store.group_of, 2, seed=0, shuffle=False)
+    loader = WindowLoader(store, sampler, device=torch.device("cpu"), num_workers=num_workers)
+    batches = []
+    with pytest.raises(DataError) as error:
+        batches.extend(loader)
+    assert type(error.value) is DataError
+    assert str(error.value) == "s5 is cut short\n where: s5"
+    assert [b.index.tolist() for b in batches] == [[0, 1], [2, 3]]

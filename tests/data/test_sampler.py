@@ -107,3 +107,13 @@ def test_mixed_batches_are_a_function_of_seed_and_epoch_and_hold_one_size():
 def test_shares_that_cannot_be_had_are_refused(shares, said):
     with pytest.raises(ConfigError, match=said):
         mixed_batches(np.zeros(len(KINDS), np.int64), KINDS, shares, 8, seed=0, epoch=0)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.15, 0.10, 0.0])
+def test_an_epoch_has_the_share_that_no_batch_can_have(share):
+    kinds = np.array(["empty"] * 300 + ["one"] * 700)
+    batches = mixed_batches(np.zeros(1000, np.int64), kinds, {"empty": share}, 16, seed=0, epoch=0)
+    counts = [(kinds[b] == "empty").sum() for b in batches]
+    assert np.mean(counts) / 16 == pytest.approx(share, abs=0.001)
+    assert max(counts) - min(counts) <= 1
+    assert {len(b) for b in batches} == {16}

@@ -82,7 +82,8 @@ def test_two_classes_have_a_threshold_and_a_white_mask(tmp_path, models, area):
         np.testing.assert_array_equal(np.array(opened), probability >= np.float16(0.4))
         assert opened.getpalette()[3:6] == [250, 250, 250]
     assert manifest_of(tmp_path / "out")["settings"]["threshold"] == float(np.float16(0.4))
-    predict(models["ships"], area / "a.png", tmp_path / "own")
+    done = predict(models["ships"], area / "a.png", tmp_path / "own")
+    assert "1 image in" in done.stdout
     assert manifest_of(tmp_path / "own")["items"][0]["threshold"] == 0.5
 
 
@@ -104,7 +105,10 @@ def test_arrays_of_floats_with_holes(tmp_path, models):
 
 @pytest.mark.parametrize("name", ["submission.csv", "submit.csv.gz"])
 def test_a_submission_passes_its_own_check(tmp_path, models, area, name):
-    predict(models["ships"], area, tmp_path / "out", "save=submission", f"submission_name={name}")
+    done = predict(models["ships"], area, tmp_path / "out", "save=submission", f"submission_name={name}")
+    line = next(line for line in done.stdout.splitlines() if "wellseg.check" in line)
+    assert line.endswith(f"3 images; `python -m wellseg.check data=... submission={tmp_path / 'out' / name}` says whether "
+                         "these are all")  # fmt: skip
     expected = {"a.png": (40, 52), "b.jpg": (41, 52), "c.png": (42, 52)}
     assert image_submission.check(tmp_path / "out" / name, expected, RLE) == []
     assert manifest_of(tmp_path / "out")["files"]["submission"]["file"] == name
@@ -113,6 +117,12 @@ def test_a_submission_passes_its_own_check(tmp_path, models, area, name):
 def test_a_submission_that_cannot_be_made(tmp_path, models, area):
     done = predict(models["rooms"], area, tmp_path / "out", "save=submission", code=2)
     assert "does not say what a submission looks like" in done.stderr
+    save_picture(area / "@a.png")
+    done = predict(models["ships"], area, tmp_path / "out", "save=submission", code=2)
+    assert "cannot hold the name of an image\n where: '@a.png'" in done.stderr
+    assert not list(tmp_path.rglob("mask"))  # said before anything is predicted
+    predict(models["ships"], area / "@a.png", tmp_path / "masks", "save=mask")
+    (area / "@a.png").unlink()
     save_picture(area / "deep/a.png")
     done = predict(models["ships"], area, tmp_path / "out", "save=submission", code=2)
     assert "several images of this name" in done.stderr

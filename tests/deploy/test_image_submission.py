@@ -108,6 +108,15 @@ def test_the_longest_rows_are_still_read(tmp_path, size):
     assert check(tmp_path / "s.csv", {name: size}, CARS) == []
 
 
+@pytest.mark.parametrize("name", ["=1+1", "+a.jpg", "-a.jpg", "@a.jpg", "../a.jpg", "a/b.jpg", "C:\\a.jpg"])
+def test_names_that_run_as_formulas_or_lead_elsewhere_are_refused(tmp_path, name):
+    with pytest.raises(DataError, match="cannot hold the name") as caught:
+        write(tmp_path / "s.csv", [(name, MASKS["d.jpg"])], CARS)
+    assert caught.value.where == ascii(name)
+    assert "slashes" in caught.value.why
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("setting", ALL.values(), ids=ALL)
 def test_what_fails_the_check_is_not_put_in_place(path, setting):
     path.write_bytes(b"before")
@@ -171,7 +180,7 @@ def test_rows_that_are_none_leave_what_was_there(path, setting, row, error, text
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("name", ["画像 1.jpg", "=1+1.jpg", "-a b;c.jpg"])
+@pytest.mark.parametrize("name", ["画像 1.jpg", "a-1=+2@.jpg", "a b;c.jpg"])
 def test_names_stand_as_they_are(path, name):
     write(path, [(name, MASKS["d.jpg"])], CARS, {name: (4, 4)})
     assert rows_of(path)[1] == [name, "1 16"]

@@ -22,7 +22,7 @@ CASES = [(name, 1) for name in NAMES if name not in OF_CLASSES] + [(name, 3) for
 def made(name: str):
     """The loss as its YAML sets it; the shares that an experiment has to give are given."""
     config = OmegaConf.load(CONF / f"{name}.yaml")
-    if config.get("weights", "none") != "none":
+    if "shares" in config:
         config.shares = [50, 30, 20]
     return instantiate(config, _convert_="all")
 

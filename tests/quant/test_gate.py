@@ -63,7 +63,7 @@ def test_the_worst_layers_are_widened_until_it_holds_and_every_step_is_told(capl
     assert [s["drop"] for s in passed.steps] == pytest.approx([0.07, 0.03, 0.01])
     assert [r.levelname for r in caplog.records] == ["WARNING", "WARNING"]
     assert "b (4 bits)" in caplog.records[0].getMessage()
-    assert "0.0700" in caplog.records[0].getMessage()
+    assert "loses 0.07 of" in caplog.records[0].getMessage()
 
 
 def test_layers_that_are_wide_already_are_not_widened_again():

@@ -2,12 +2,13 @@
 
 import hashlib
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
 from wellseg import figures
-from wellseg.quant import report
+from wellseg.quant import compression, report
 from wellseg.quant.comparison import Comparison
 from wellseg.quant.picture import picture
 from wellseg.quant.scheme import Scheme
@@ -76,6 +77,18 @@ def test_the_table_holds_sizes_scores_and_speed(finished):
     assert ("ms for a window", "2.00", "1.00", "2.00 times as fast") in rows
     assert not any(row[0].startswith("test") for row in rows)
     assert "int4, threshold 0.45" in table.title
+    assert "threshold 0.0004" in report.table(finished | {"threshold": {"kept": 4e-4}}).title
+
+
+def test_small_thresholds_are_told_apart(caplog):
+    told = {"kept": 1e-4, "validation_would_choose": 4e-4, "dice_pooled_kept": 0.5, "dice_pooled_chosen_anew": 0.6}
+    with caplog.at_level("INFO"):
+        compression._tell_of_threshold(told, "dice_pooled")
+    assert "threshold 0.0001 is kept; on validation 0.0004 would" in caplog.text
+    curve = {k: [0.25, 0.5] for k in ("threshold", "precision_pooled", "recall_pooled")}
+    figure = figures.precision_recall(curve, 2e-4)
+    assert figure.axes[0].get_legend().get_texts()[0].get_text() == "threshold 0.0002"
+    plt.close(figure)
 
 
 def test_the_figure_draws_layers_without_damage_and_scores_that_are_not_defined(finished, tmp_path):

@@ -127,7 +127,8 @@ def save_good_and_bad(
     """
     score = "dice" if "dice" in images else "f1"
     order = images[score].argsort(stable=True)
-    order = order[~images[score][order].isnan()]  # only classes that are not averaged
+    # Without a score: only classes that are not averaged. Looked at are images with something to find, and no others read.
+    order = order[~images[score][order].isnan() & (images["positive"][order] > 0)]
     ranked = list(zip(images["index"][order].tolist(), images[score][order].tolist(), strict=True))
     group = store.group_of[ranked[0][0]] if ranked else 0
     chosen: dict[int, float] = {}
@@ -136,8 +137,7 @@ def save_good_and_bad(
         for number, value in pairs:
             if len(chosen) == wanted:
                 break
-            window = np.array([number])
-            if store.group_of[number] == group and holds_something(store.gather(window)):
+            if store.group_of[number] == group:
                 chosen[number] = value
     if not chosen:
         return

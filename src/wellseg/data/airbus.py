@@ -1,9 +1,8 @@
 """Ships in satellite images as the Airbus challenge hands them out: train_v2/, test_v2/ and two CSV files of run lengths."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,20 +11,19 @@ import numpy as np
 from wellseg.data import rle
 from wellseg.data.airbus_fake import SIZE, write_fake
 from wellseg.data.airbus_rows import COLUMNS, Faults, read_rows, ships_of
-from wellseg.data.corroseg import check_root
 from wellseg.data.image_files import image_size, read_image
 from wellseg.data.image_module import ImageDataModule
 from wellseg.data.images import ImageSet, Sample
+from wellseg.data.listing import Size, look_at
 from wellseg.data.patches import extra_labels_problem, missing_labels_problem
 from wellseg.data.problems import Problem, count, list_names
+from wellseg.data.roots import check_root
 from wellseg.errors import ConfigError, DataError
 
 TRAIN, TEST = "train_v2", "test_v2"
 LABELS, ASKED = "train_ship_segmentations_v2.csv", "sample_submission_v2.csv"
 KINDS = (("empty", "no ship"), ("one", "one ship"), ("many", "many ships"))
 """Stratum and group of an image with 0, 1, and 2 or more ships."""
-
-_READERS = 16  # threads: reading a header is waiting for the disk
 
 
 class AirbusSet(ImageSet):
@@ -40,10 +38,8 @@ class AirbusSet(ImageSet):
     def files(self, sample: Sample) -> tuple[Path, ...]:
         return (self._root / (TRAIN if sample.labelled else TEST) / sample.name,)
 
-    def fingerprint(self) -> str:
-        """As every image set's, and the run lengths: no file of a sample holds them."""
-        ships = "".join(f"{name} {texts};" for name, texts in sorted(self.ships.items()))
-        return hashlib.sha256(f"{super().fingerprint()} {ships}".encode()).hexdigest()
+    def labels_digest(self) -> bytes:
+        return "".join(f"{name} {texts};" for name, texts in sorted(self.ships.items())).encode()
 
     def read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
         image = read_image(self.files(sample)[0])
@@ -56,7 +52,7 @@ def read_airbus(root: str | Path | None, *, min_bytes: int | None = 52_000, stri
     """All images below `root` and everything that is wrong with them, as far as names, sizes, headers and rows tell.
 
     min_bytes  files in train_v2/ with fewer, for each 768 x 768 pixels, are taken for damaged and left out, as are those
-               whose header cannot be read; None leaves only the latter out
+               that are cut short or whose header cannot be read; None leaves only the latter two out
     strict     rows without an image are errors. Nothing is raised for faults of the data
     """
     root, problems = check_root(root, "data=airbus", (TRAIN, TEST))
@@ -103,32 +99,32 @@ def _test_samples(root: Path, problems: list[Problem]) -> list[Sample]:
     return [Sample(name, size, group="test", labelled=False) for name, size in sizes.items()]
 
 
-def _sizes(folder: Path, min_bytes: int | None, problems: list[Problem]) -> tuple[dict[str, tuple[int, int]], set[str]]:
+def _sizes(folder: Path, min_bytes: int | None, problems: list[Problem]) -> tuple[dict[str, Size], set[str]]:
     """(H, W) of the JPEG files of a folder by name, from their headers, and the names left out; faults go to `problems`."""
     there = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
     names = [name for name in there if name.endswith(".jpg")]
     if others := sorted(set(there) - set(names)):
         what = f"{count(others, 'file')} of {folder.name}/ left out: not named .jpg"
         problems.append(Problem("warning", what, f"{folder}\n{list_names(others)}"))
-    with ThreadPoolExecutor(_READERS) as pool:
-        found = dict(zip(names, pool.map(lambda name: _look(folder / name, min_bytes), names), strict=True))
-    left_out = {name: reason for name, reason in found.items() if isinstance(reason, str)}
+    look = partial(_size, min_bytes=min_bytes or 0)
+    found = dict(zip(names, look_at([folder / name for name in names], look), strict=True))
+    left_out = {name: error.why for name, error in found.items() if isinstance(error, DataError)}
     if left_out:
         what = f"{count(left_out, 'image')} of {len(names):,} in {folder.name}/ left out: small or damaged"
         where = f"{folder}\n{list_names([f'{name} ({reason})' for name, reason in left_out.items()])}"
-        rule = "" if min_bytes is None else f", or under {min_bytes:,} bytes for each {SIZE[0]} x {SIZE[1]} pixels"
+        why = "a header that cannot be read, no end-of-image marker"
+        why += "" if min_bytes is None else f", or under {min_bytes:,} bytes for each {SIZE[0]} x {SIZE[1]} pixels"
         fix = "copy these files again" + ("" if min_bytes is None else "; data.min_bytes=null takes small ones")
-        problems.append(Problem("warning", what, where, f"a header that cannot be read{rule}", fix))
+        problems.append(Problem("warning", what, where, why, fix))
     return {name: size for name, size in found.items() if name not in left_out}, set(left_out)
 
 
-def _look(path: Path, min_bytes: int | None) -> tuple[int, int] | str:
-    """(H, W) of an image, or the reason why it is left out."""
-    try:
-        size, length = image_size(path), path.stat().st_size
-    except (DataError, OSError) as error:
-        return getattr(error, "why", "") or str(error)
-    return f"{length:,} B" if length < (min_bytes or 0) * size[0] * size[1] / (SIZE[0] * SIZE[1]) else size
+def _size(path: Path, min_bytes: int) -> Size:
+    """(H, W) of an image. Raises DataError where it is left out."""
+    size, length = image_size(path, to_its_end=True), path.stat().st_size
+    if length < min_bytes * size[0] * size[1] / (SIZE[0] * SIZE[1]):
+        raise DataError(f"{path.name} is too small a file", where=str(path), why=f"{length:,} B")
+    return size
 
 
 def _size_problems(samples: Sequence[Sample], root: Path) -> list[Problem]:

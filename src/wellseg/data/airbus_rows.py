@@ -4,11 +4,12 @@ import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from wellseg.data import rle
-from wellseg.data.problems import Problem, list_names
+from wellseg.data.problems import Problem, count, list_names
 
 COLUMNS = ("ImageId", "EncodedPixels")
 
@@ -21,20 +22,70 @@ class Row:
     text: str
 
 
+class Fault(NamedTuple):
+    """What can be wrong with a row or an image: "2 `noun`s of FILE `what`"."""
+
+    severity: str
+    noun: str
+    what: str
+    why: str
+    fix: str
+
+
+_CELLS = Fault("error", "row", "without the cells of line 1", "a row has a cell for each column", "restore these lines")
+_RUNS = Fault(
+    "error",
+    "row",
+    "with faulty run lengths",
+    "a row is an image and the pixels of one ship: start length start length ..., down the columns from 1",
+    "take these rows from the published file, or take them out",
+)
+_TWICE = Fault(
+    "warning", "row", "left out: there twice", "a ship has one row", "take the second ones out to be rid of this"
+)
+_NO_SHIP = Fault(
+    "warning",
+    "row",
+    "without a ship left out: other rows of the image have one",
+    "an image without a ship has one row, and no other",
+    "take these rows out, or the others",
+)
+_SHARED = Fault(
+    "warning",
+    "image",
+    "with ships that share pixels, which count once",
+    "the published masks do not overlap",
+    "look at these images: one ship may be there twice",
+)
+_COPY = "copy it again from what was downloaded"
+_HEADER = f"write {','.join(COLUMNS)} above the columns that are these"
+
+
 class Faults:
-    """Places of faults of rows, by severity and by what they are."""
+    """What is wrong with one file: with all of it, or with rows, by kind."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._places: dict[tuple[str, str], list[str]] = {}
+        self._unusable: list[Problem] = []
+        self._places: dict[Fault, list[str]] = {}
 
-    def add(self, severity: str, what: str, place: str) -> None:
-        self._places.setdefault((severity, what), []).append(place)
+    def add(self, fault: Fault, place: str) -> None:
+        self._places.setdefault(fault, []).append(place)
+
+    def refuse(self, what: str, why: str, fix: str) -> None:
+        """The file as a whole cannot be used."""
+        self._unusable.append(Problem("error", f"{self.path.name} {what}", str(self.path), why, fix))
 
     def problems(self) -> list[Problem]:
-        return [
-            Problem(severity, f"{what}: {len(places):,}", f"{self.path}\n{list_names(places)}")
-            for (severity, what), places in self._places.items()
+        return self._unusable + [
+            Problem(
+                fault.severity,
+                f"{count(places, fault.noun)} of {self.path.name} {fault.what}",
+                f"{self.path}\n{list_names(places)}",
+                fault.why,
+                fault.fix,
+            )
+            for fault, places in self._places.items()
         ]
 
 
@@ -46,22 +97,22 @@ def read_rows(path: Path, faults: Faults) -> dict[str, list[Row]]:
             reader = csv.reader(file)
             header = [cell.strip() for cell in next(reader, [])]
             if missing := [name for name in COLUMNS if name not in header]:
-                first = f"line 1 is {', '.join(header)[:80]!r}" if header else "the file is empty"
-                faults.add("error", f"columns missing, {' and '.join(missing)}", first)
+                why = f"line 1 is {', '.join(header)[:80]!r}" if header else "the file is empty"
+                faults.refuse(f"has no column {' and '.join(missing)}", why, _COPY if not header else _HEADER)
                 return {}
             image, pixels = (header.index(name) for name in COLUMNS)
             for cells in reader:
                 if len(cells) != len(header):
-                    faults.add("error", f"rows that have not {len(header)} cells", f"line {reader.line_num}")
+                    faults.add(_CELLS, f"line {reader.line_num}")
                     continue
                 text = cells[pixels].strip()
                 row = Row(reader.line_num, "" if text.lower() == "nan" else text)
                 rows.setdefault(cells[image].strip(), []).append(row)
     except (OSError, csv.Error) as error:
-        faults.add("error", "cannot be read", getattr(error, "strerror", None) or str(error))
+        faults.refuse("cannot be read", getattr(error, "strerror", None) or str(error), _COPY)
         return {}
     if not rows:
-        faults.add("error", "no rows", "nothing follows line 1")
+        faults.refuse("has no rows", "nothing that can be used follows line 1", _COPY)
     return rows
 
 
@@ -72,22 +123,22 @@ def ships_of(name: str, rows: Iterable[Row], size: tuple[int, int], faults: Faul
     for row in rows:
         place = f"line {row.line} ({name})"
         if row.text in line_of:
-            faults.add("warning", "rows that stand there twice, left out", place)
+            faults.add(_TWICE, place)
             continue
         try:
             first, lengths = rle.runs(row.text, size)
         except rle.RleError as error:
-            faults.add("error", "rows with faulty run lengths", f"{place}: {error}")
+            faults.add(_RUNS, f"{place}: {error}")
             continue
         line_of[row.text] = row.line
         starts.append(first)
         ends.append(first + lengths)
     texts = [text for text in line_of if text]
     if texts and "" in line_of:
-        faults.add("warning", "rows without a ship of images with one, left out", f"line {line_of['']} ({name})")
+        faults.add(_NO_SHIP, f"line {line_of['']} ({name})")
     if len(texts) > 1:
         order = np.argsort(np.concatenate(starts))
         first, last = (np.concatenate(x)[order] for x in (starts, ends))
         if (first[1:] < np.maximum.accumulate(last)[:-1]).any():
-            faults.add("warning", "images with ships that share pixels, which count once", name)
+            faults.add(_SHARED, name)
     return texts

@@ -123,11 +123,14 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 over the data: two runs with the same fingerprint saw the same."""
+        """SHA-256 over the labelled data: two runs with the same fingerprint saw the same, as far as the set can tell."""
 
     @abstractmethod
     def input_record(self) -> dict[str, Any]:
         """What an artefact says of the images that its network was trained on."""
+
+    def take_input(self, record: Mapping[str, Any]) -> None:
+        """Serve images as the model of this `input_record` was trained on them, for scoring it; before `setup`."""
 
     def submission_rows(self) -> dict[str, tuple[int, int]]:
         """(H, W) of every image that predictions are handed in for, by name. Raises DataError for faults of the set, and

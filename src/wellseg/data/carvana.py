@@ -14,13 +14,13 @@ from typing import ClassVar
 import numpy as np
 
 from wellseg.data.carvana_fake import SIZE, write_fake
-from wellseg.data.corroseg import check_root
 from wellseg.data.image_files import image_size, read_image
 from wellseg.data.image_module import ImageDataModule
 from wellseg.data.images import ImageSet, Sample
 from wellseg.data.listing import Size, list_sizes
 from wellseg.data.patches import extra_labels_problem, missing_labels_problem
 from wellseg.data.problems import Problem, count, list_names
+from wellseg.data.roots import check_root
 from wellseg.errors import DataError
 
 _NAME = re.compile(r"(?P<car>[0-9A-Za-z]+)_(0[1-9]|1[0-6])")

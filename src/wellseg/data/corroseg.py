@@ -1,6 +1,7 @@
 """CorroSeg as the challenge hands it out: x_train/, y_train.csv, x_test/; read into whole wells."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,10 +23,14 @@ from wellseg.data.patches import (
     read_images,
     shape_problem,
 )
-from wellseg.data.problems import Problem, list_names, number_ranges, raise_errors
+from wellseg.data.problems import Problem, number_ranges, raise_errors
 from wellseg.data.restore import Restored, restore_well
+from wellseg.data.roots import check_root
 from wellseg.data.well import Well
 from wellseg.errors import DataError
+
+LAYOUTS = {"corroseg": ("x_train", "x_test"), "corroseg_course": ("train", "validation")}
+"""Folders that tell how CorroSeg is laid out, by the choice of data that reads it."""
 
 FIRST_RELEASE_SHIFT = 450
 """Rows by which the first release of y_train.csv numbered the patches of well 1 too high."""
@@ -51,7 +56,7 @@ def read_corroseg(
     parse_label_map(label_map)
     if fake and root is not None:
         write_fake(root, layout="challenge")
-    root, problems = check_root(root, "data=corroseg", ("x_train", "x_test"))
+    root, problems = check_layout(root, "data=corroseg", LAYOUTS["corroseg"])
     if root is None:
         return [], problems
     patched: list[PatchedWell] = []
@@ -73,32 +78,14 @@ def read_corroseg(
     return [w for r in restored for w in r.wells], problems + found
 
 
-def check_root(root: str | Path | None, choice: str, folders: Sequence[str]) -> tuple[Path | None, list[Problem]]:
-    """The data set's folder, or None and the error: it is not given, not there, or has none of `folders`."""
-    expected = " or ".join(f"{f}/" for f in folders)
-    if root is None:
-        return None, [
-            Problem(
-                "error",
-                "data.root is not set",
-                choice,
-                f"it names the folder that holds {expected}",
-                "data.root=FOLDER",
-            )
-        ]
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        what = "is a file, not a folder" if root.exists() else "does not exist"
-        return None, [Problem("error", f"data.root {what}", str(root), "", f"name the folder that holds {expected}")]
-    if any((root / f).is_dir() for f in folders):
-        return root, []
-    there = list_names(sorted(p.name for p in root.iterdir())) or "nothing"
-    other = "corroseg" if (root / "x_train").is_dir() or (root / "x_test").is_dir() else "corroseg_course"
-    looks_other = other not in choice.split("=") and any(
-        (root / f).is_dir() for f in ("x_train", "x_test", "train", "validation")
-    )
-    fix = f"data={other} reads this layout" if looks_other else f"name the folder that holds {expected}"
-    return None, [Problem("error", f"data.root holds no {expected}", str(root), f"it holds {there}", fix)]
+def check_layout(root: str | Path | None, choice: str, folders: Sequence[str]) -> tuple[Path | None, list[Problem]]:
+    """wellseg.data.roots.check_root, which says so where the folder is CorroSeg in the other of its two layouts."""
+    found, problems = check_root(root, choice, folders)
+    if found is None and root is not None:
+        for other, its_folders in LAYOUTS.items():
+            if choice != f"data={other}" and any((Path(root).expanduser() / f).is_dir() for f in its_folders):
+                problems = [replace(p, fix=f"data={other} reads this layout") for p in problems]
+    return found, problems
 
 
 def gather_wells(
@@ -222,6 +209,6 @@ class CorroSegDataModule(WellDataModule):
         )
 
     def submission_rows(self) -> dict[str, tuple[int, int]]:
-        root, problems = check_root(self.root, "data=corroseg", ("x_test",))
+        root, problems = check_layout(self.root, "data=corroseg", ("x_test",))
         raise_errors(problems)
         return {f.name: PATCH_SHAPE for f in list_patches(root / "x_test")[0]}

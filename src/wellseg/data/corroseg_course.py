@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wellseg.data.corroseg import check_root, restore_all
+from wellseg.data.corroseg import check_layout, restore_all
 from wellseg.data.corroseg_files import write_fake
 from wellseg.data.inspect import folder_leaks
 from wellseg.data.labels import map_labels, offending_values_problem, parse_label_map
@@ -45,7 +45,7 @@ def read_corroseg_course(
     mapping = parse_label_map(label_map)
     if fake and root is not None:
         write_fake(root, layout="course")
-    root, problems = check_root(root, "data=corroseg_course", (*LABELLED_PARTS, "test"))
+    root, problems = check_layout(root, "data=corroseg_course", (*LABELLED_PARTS, "test"))
     if root is None:
         return [], problems
     wells: dict[int, PatchedWell] = {}

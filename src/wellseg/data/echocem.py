@@ -13,7 +13,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from wellseg.data.corroseg import check_root
 from wellseg.data.echocem_fake import LENGTH, SIZES, write_fake
 from wellseg.data.image_module import ImageDataModule
 from wellseg.data.images import ImageSet, Sample
@@ -22,8 +21,9 @@ from wellseg.data.listing import Size, list_sizes
 from wellseg.data.npyfile import read_header, read_npy
 from wellseg.data.patches import extra_labels_problem, missing_labels_problem
 from wellseg.data.problems import Problem, count, list_names
+from wellseg.data.roots import check_root
 from wellseg.errors import ConfigError, DataError
-from wellseg.files import open_regular
+from wellseg.files import open_regular, path_sha256
 
 CLASSES = ("background", "casing", "third_interface_echo")
 
@@ -46,6 +46,10 @@ class EchoCemSet(ImageSet):
     def files(self, sample: Sample) -> tuple[Path, ...]:
         path = self._root / ("x_train" if sample.labelled else "x_test") / f"{sample.name}.npy"
         return (path, self._root / _TABLE) if sample.labelled else (path,)
+
+    def labels_digest(self) -> bytes:
+        table = self._root / _TABLE
+        return path_sha256(table).encode() if table.is_file() else b""
 
     def read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
         path, *table = self.files(sample)

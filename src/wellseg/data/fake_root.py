@@ -1,6 +1,7 @@
 """Where fake sets are written: a folder that is filled as a whole, or left alone."""
 
 import errno
+import logging
 import os
 import shutil
 import tempfile
@@ -8,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wellseg.errors import EnvironmentFault
+
+log = logging.getLogger(__name__)
 
 
 def fill(root: str | Path, write: Callable[[Path], None]) -> None:
@@ -21,6 +24,7 @@ def fill(root: str | Path, write: Callable[[Path], None]) -> None:
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             return
         root.parent.mkdir(parents=True, exist_ok=True)
+        log.info("writing a fake set, made by code, to %s", root)
         temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".tmp", dir=root.parent))
         try:
             write(temporary)

@@ -8,7 +8,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 
 class Damaged(ValueError):
@@ -25,13 +25,16 @@ class CutShort(Damaged):
 class Container(NamedTuple):
     """One file format.
 
-    size    (H, W) from the first bytes of a file; None where these end before it is known. Raises Damaged
+    size    (H, W) of an open file, wherever it stands; None where it ends before that is known. Reads a few bytes at a
+            time and passes over metadata, so that no file makes it take memory. Raises Damaged
     pixels  a file's bytes without what is no part of the (first) image: metadata, later frames. Raises Damaged
+    end     bytes that come behind the pixels and never among them; None where there are no such
     """
 
     name: str
-    size: Callable[[bytes], tuple[int, int] | None]
+    size: Callable[[BinaryIO], tuple[int, int] | None]
     pixels: Callable[[bytes], bytes]
+    end: bytes | None
 
 
 def container_of(start: bytes) -> Container | None:
@@ -43,12 +46,14 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 
-def _png_size(data: bytes) -> tuple[int, int] | None:
-    if len(data) < 24:
+def _png_size(file: BinaryIO) -> tuple[int, int] | None:
+    file.seek(12)
+    header = file.read(12)
+    if len(header) < 12:
         return None
-    if data[12:16] != b"IHDR":
+    if header[:4] != b"IHDR":
         raise Damaged("a PNG file begins with a chunk IHDR, this one does not")
-    width, height = struct.unpack_from(">II", data, 16)
+    width, height = struct.unpack_from(">II", header, 4)
     return height, width
 
 
@@ -101,6 +106,9 @@ def check_png_rows(pixels: bytes) -> None:
 _SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 """A marker that ends entropy-coded data, in which FF 00 stands for FF and FF D0 ... D7 restart the coder (T.81, B.1.1)."""
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_BARE = frozenset({0x01, *range(0xD0, 0xD9)})
+"""Markers without content."""
+_MOST_SEGMENTS = 10_000  # a colour profile takes up to 255, and 65 kB each; without a limit, a file could take minutes
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_KEPT = frozenset(range(0xC0, 0xE1)) | {0xEE}
 """Tables, frames, scans, and of the application segments the two that say how colours are meant (JFIF, Adobe)."""
@@ -122,7 +130,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             yield marker, at - 1, at + 1
             return
         end = at + 1
-        if marker != 0x01 and not 0xD0 <= marker <= 0xD8:  # those have no content
+        if marker not in _BARE:
             if at + 3 > len(data):
                 raise CutShort(f"within the segment at byte {start:,}")
             end = at + 1 + struct.unpack_from(">H", data, at + 1)[0]
@@ -137,18 +145,31 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         at = end
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    try:
-        for marker, start, end in _jpeg_segments(data):
-            if marker in _FRAMES:
-                if end - start < 9:
-                    raise Damaged("the JPEG frame header is too short")
-                return struct.unpack_from(">HH", data, start + 5)
-            if marker in (_START_OF_SCAN, _END_OF_IMAGE):
-                raise Damaged("there is no JPEG frame header before the pixels")
-    except CutShort:
-        pass
-    return None
+def _jpeg_size(file: BinaryIO) -> tuple[int, int] | None:
+    at = 2
+    for _ in range(_MOST_SEGMENTS):
+        file.seek(at)
+        head = file.read(9)
+        if len(head) < 4:
+            return None
+        marker = head[1]
+        if head[0] != 0xFF or marker == 0:
+            raise Damaged(f"a JPEG marker is expected at byte {at:,}")
+        if marker in (_START_OF_SCAN, _END_OF_IMAGE):
+            raise Damaged("there is no JPEG frame header before the pixels")
+        if marker == 0xFF:  # any number of these may stand before a marker
+            at += 1
+        elif marker in _BARE:
+            at += 2
+        else:
+            (length,) = struct.unpack_from(">H", head, 2)
+            if marker not in _FRAMES:
+                at += 2 + length
+            elif length < 7:
+                raise Damaged("the JPEG frame header is too short")
+            else:
+                return struct.unpack_from(">HH", head, 5) if len(head) == 9 else None
+    raise Damaged(f"there is no JPEG frame header in its first {_MOST_SEGMENTS:,} segments")
 
 
 def _jpeg_pixels(data: bytes) -> bytes:
@@ -156,10 +177,12 @@ def _jpeg_pixels(data: bytes) -> bytes:
     return b"".join([b"\xff\xd8", *kept])
 
 
-def _gif_size(data: bytes) -> tuple[int, int] | None:
-    if len(data) < 10:
+def _gif_size(file: BinaryIO) -> tuple[int, int] | None:
+    file.seek(6)
+    header = file.read(4)
+    if len(header) < 4:
         return None
-    width, height = struct.unpack_from("<HH", data, 6)
+    width, height = struct.unpack("<HH", header)
     return height, width
 
 
@@ -175,7 +198,7 @@ def _gif_pixels(data: bytes) -> bytes:
         end = _behind_blocks(data, at + 11 + _color_table(flags))
     except (IndexError, struct.error) as error:
         raise CutShort(f"within its first image, after {len(data):,} bytes") from error
-    rows, columns = _gif_size(data)
+    columns, rows = struct.unpack_from("<HH", data, 6)
     if left + width > columns or top + height > rows:
         raise Damaged(f"its first image reaches beyond the picture of {columns} x {rows}")
     return data[:end] + b";"
@@ -193,8 +216,8 @@ def _behind_blocks(data: bytes, at: int) -> int:
 
 
 _SIGNATURES = {
-    _PNG: Container("PNG", _png_size, _png_pixels),
-    b"\xff\xd8\xff": Container("JPEG", _jpeg_size, _jpeg_pixels),
-    b"GIF87a": Container("GIF", _gif_size, _gif_pixels),
-    b"GIF89a": Container("GIF", _gif_size, _gif_pixels),
+    _PNG: Container("PNG", _png_size, _png_pixels, b"IEND\xae\x42\x60\x82"),
+    b"\xff\xd8\xff": Container("JPEG", _jpeg_size, _jpeg_pixels, b"\xff\xd9"),
+    b"GIF87a": Container("GIF", _gif_size, _gif_pixels, None),
+    b"GIF89a": Container("GIF", _gif_size, _gif_pixels, None),
 }

@@ -9,6 +9,7 @@ import os
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import BinaryIO
 
 import numpy as np
 from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin
@@ -26,28 +27,35 @@ NO_DATA_COLOR = (140, 140, 140)
 DARKEST = 45
 """Least CIE L* of a class colour."""
 
-_FIRST_READ = 1 << 16  # holds the size in nearly every file
+_BLOCK = 1 << 12  # bytes that are read of a file at a time; the first ones hold the size in nearly every file
 _READERS = MappingProxyType(
     {"PNG": PngImagePlugin.PngImageFile, "JPEG": JpegImagePlugin.JpegImageFile, "GIF": GifImagePlugin.GifImageFile}
 )
 
 
-def image_size(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """(H, W) as the header of a picture says; no pixel is decoded, so the file may still be cut short behind it.
+def image_size(path: str | os.PathLike, *, to_its_end: bool = False, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(H, W) as the header of a picture says; no pixel is decoded.
 
-    Raises DataError as `read_image` does for a file that is missing, of another kind or too large.
+    It reads 4 kB of nearly every file, and never much at a time. The file may be cut short behind its header, unless
+    to_its_end: then the end of the picture is looked for in the last 4 kB too, and only a file without it there, and a
+    GIF, is read as a whole. Still not found: a cut right behind a preview within the file, or zeros for a GIF's data.
+
+    Raises DataError as `read_image` does for a file that is missing, of another kind, too large or cut short.
     """
     path = Path(path)
     try:
-        with open_regular(path) as file:
-            start = file.read(_FIRST_READ)
-            size = _container(path, start).size(start)
-            if size is None:
-                data = start + file.read()
-                size = _container(path, data).size(data)
+        with open_regular(path, buffering=_BLOCK) as file:
+            length = _length(path, file, max_pixels)
+            container = _container(file.read(8))
+            size = _checked(path, container.size(file), max_pixels)
+            if to_its_end:
+                file.seek(max(length - _BLOCK, 0))
+                if container.end is None or container.end not in file.read(_BLOCK):
+                    file.seek(0)
+                    container.pixels(file.read())
     except (OSError, Damaged) as error:
         raise _unreadable(path, error) from error
-    return _checked(path, size, max_pixels)
+    return size
 
 
 def read_image(
@@ -73,12 +81,10 @@ def read_image(
     path = Path(path)
     try:
         with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > 8 * max_pixels + 2**20:
-                raise _too_large(path, f"the file has {size:,} bytes", max_pixels)
+            _length(path, file, max_pixels)
             data = file.read()
-        container = _container(path, data)
-        _checked(path, container.size(data), max_pixels)
+        container = _container(data)
+        _checked(path, container.size(io.BytesIO(data)), max_pixels)
         return _decode(container, data, mode, reduce_to)
     except (OSError, Damaged) as error:
         raise _unreadable(path, error) from error
@@ -119,7 +125,15 @@ def _array(image: Image.Image, mode: str) -> np.ndarray:
     return values if mode == "RGB" else values[:, :, None]
 
 
-def _container(path: Path, start: bytes) -> Container:
+def _length(path: Path, file: BinaryIO, max_pixels: int) -> int:
+    """Bytes of a file. Raises DataError for more than a picture can need."""
+    length = os.fstat(file.fileno()).st_size
+    if length > 8 * max_pixels + 2**20:
+        raise _too_large(path, f"the file has {length:,} bytes", max_pixels)
+    return length
+
+
+def _container(start: bytes) -> Container:
     if not start:
         raise Damaged("the file is empty")
     container = container_of(start)

@@ -4,13 +4,15 @@ import logging
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from rich.progress import track
 
 from wellseg.data.base import SegmentationDataModule
-from wellseg.data.images import ImageSet, ImageStore, Sample
+from wellseg.data.decoding import faults
+from wellseg.data.images import ImageSet, ImageStore, Sample, read_checked
 from wellseg.data.normalize import IMAGENET_CENTER, IMAGENET_SCALE, Normalization
 from wellseg.data.problems import Problem, count, list_names, raise_errors
 from wellseg.data.sampler import WindowSampler
@@ -71,12 +73,19 @@ class ImageDataModule(SegmentationDataModule):
         for key, value, choices in (("split", split, SPLITS), ("normalize", normalize, METHODS)):
             if value not in choices:
                 raise ConfigError(f"data.{key}={value}", fix=f"one of {', '.join(choices)}")
+        for key, value, kind in (("shares", shares, list | tuple), ("batch_shares", batch_shares or {}, Mapping)):
+            if not isinstance(value, kind):
+                fix = "[0.7,0.15,0.15]" if key == "shares" else "{kind: 0.25}, or null"
+                raise ConfigError(f"data.{key}={value}", fix=f"such as {fix}")
+        if type(num_workers) is not int or num_workers < 0:
+            raise ConfigError(f"data.num_workers={num_workers}", fix="a whole number of processes, 0 or more")
         if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
             raise ConfigError(
                 f"data.shares={list(shares)}", fix="of train, validation and test, such as [0.7,0.15,0.15]"
             )
         for key, size in (("resize", resize), ("fake_size", fake_size)):
-            if size is not None and (len(size) != 2 or any(type(n) is not int or n < 1 for n in size)):
+            pair = isinstance(size, list | tuple) and len(size) == 2 and all(type(n) is int and n > 0 for n in size)
+            if size is not None and not pair:
                 raise ConfigError(f"data.{key}={size}", fix="rows and columns, such as [256,256], or null")
         if fake_images is not None and fake_images < 1:
             raise ConfigError(f"data.fake_images={fake_images}", fix="a whole number of at least 1, or null")
@@ -86,6 +95,7 @@ class ImageDataModule(SegmentationDataModule):
         self.normalize, self.num_workers, self.strict = normalize, num_workers, strict
         self.batch_shares, self.seed = batch_shares, seed
         self.images: ImageSet | None = None
+        self._fingerprint: str | None = None
         self._scale = 1.0
 
     @abstractmethod
@@ -113,6 +123,14 @@ class ImageDataModule(SegmentationDataModule):
         labelled = sum(s.labelled for s in self.samples)
         return f"{count(self.samples, 'image')} ({labelled:,} labelled) of {count(self.well_names, 'group')}"
 
+    def take_input(self, record: Mapping[str, Any]) -> None:
+        resize = record.get("resize")
+        resize = None if resize is None else tuple(resize)
+        if record.get("kind") == "image" and resize != self.resize:
+            size = "as recorded" if resize is None else f"{resize[0]} x {resize[1]}"
+            log.info("images are scored at the size of the model's training: %s (data.resize says otherwise)", size)
+            self.resize = resize
+
     def input_record(self) -> dict[str, Any]:
         store = self.store("train")
         return {
@@ -128,12 +146,14 @@ class ImageDataModule(SegmentationDataModule):
         if self.submission is None:
             return super().submission_rows()
         images = self.read()
-        raise_errors(images.problems)
-        return {s.name: s.size for s in images.samples if not s.labelled}
+        rows = {s.name: s.size for s in images.samples if not s.labelled}
+        if not rows:  # faults of labelled images are none of a submission's
+            raise_errors(images.problems)
+        return rows
 
     def check(self, *, thorough: bool = False) -> list[Problem]:
         """Everything that is wrong with the set and with its split. thorough: every image is decoded, which takes its time."""
-        self.images = self.read()
+        self.images, self._fingerprint = self.read(), None
         problems = list(self.images.problems)
         names = Counter(s.name for s in self.samples)
         if twice := sorted(name for name, number in names.items() if number > 1):
@@ -153,21 +173,17 @@ class ImageDataModule(SegmentationDataModule):
         return problems
 
     def _unreadable(self) -> list[Problem]:
-        found = []
-        for sample in track(self.samples, "decoding", transient=True, disable=len(self.samples) < FITTED):
-            try:
-                self.images.read(sample)
-            except DataError as error:
-                found.append(Problem.from_error(error))
-        return found
+        read = partial(read_checked, self.images, channels=self.channels, classes=len(self.classes))
+        found = faults(read, self.samples, self.num_workers)
+        number = len(self.samples)
+        shown = track(found, "decoding", number, transient=True, disable=number < FITTED)
+        return [problem for problem in shown if problem is not None]
 
     def _deal(self, labelled: Sequence[Sample]) -> list[str]:
         if self._known_split and self._known_split[0] == self.fingerprint():
             known = self._known_split[1]
             if set(known) == {s.name for s in labelled}:
-                log.info(
-                    "these are the images of the model's own run: its split is taken, so that none of them is a test"
-                )
+                log.info("split as in the model's own run: no image that it was trained on is scored")
                 return [known[s.name] for s in labelled]
         if self.split == "stratified":
             return split_stratified(
@@ -197,7 +213,14 @@ class ImageDataModule(SegmentationDataModule):
         for part in PARTS:
             samples = [s for s in self.samples if self.parts.get(s.name) == part]
             if samples:
-                stores[part] = ImageStore(self.images, samples, [number_of[s.group] for s in samples], self.resize)
+                stores[part] = ImageStore(
+                    self.images,
+                    samples,
+                    [number_of[s.group] for s in samples],
+                    self.resize,
+                    channels=self.channels,
+                    classes=len(self.classes),
+                )
         for part in PARTS[:2]:
             if part not in stores:
                 raise DataError(f"no image is left for {part}", fix="another data.split or data.shares, or more images")
@@ -209,7 +232,8 @@ class ImageDataModule(SegmentationDataModule):
         if self.normalize == "imagenet":
             if self.channels != 3:
                 raise ConfigError(
-                    f"data.normalize=imagenet for images of {self.channels} channels", fix="data.normalize=standard"
+                    f"data.normalize=imagenet is for three channels, and these images have {self.channels}",
+                    fix="data.normalize=standard",
                 )
             self.normalization = Normalization(IMAGENET_CENTER, IMAGENET_SCALE)
             self._scale = float(np.mean(IMAGENET_SCALE))
@@ -231,7 +255,9 @@ class ImageDataModule(SegmentationDataModule):
             self.normalization = Normalization(per_image=self.normalize == "per_image")
 
     def fingerprint(self) -> str:
-        return self.images.fingerprint()
+        if self._fingerprint is None:  # it looks at every file, and every checkpoint asks for it
+            self._fingerprint = self.images.fingerprint()
+        return self._fingerprint
 
     def sampler(self, store: ImageStore, *, training: bool, **process: int) -> WindowSampler:
         if not training or self.batch_shares is None:

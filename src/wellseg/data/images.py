@@ -16,6 +16,7 @@ from torch import Tensor
 from wellseg.data.image_files import resize_image, resize_target
 from wellseg.data.problems import Problem
 from wellseg.data.well import is_null
+from wellseg.errors import DataError
 from wellseg.types import IGNORE, Batch
 
 LONGEST = 24
@@ -62,26 +63,61 @@ class ImageSet(ABC):
         index or IGNORE, None without a label. Raises DataError, naming the file.
         """
 
+    def labels_digest(self) -> bytes:
+        """What decides the labels beside the samples' own files: a table of run lengths, a list of classes."""
+        return b""
+
     def fingerprint(self) -> str:
-        """SHA-256 over the samples and the sizes of their files; what is in the files is not read."""
-        digest = hashlib.sha256()
-        for sample in sorted(self.samples, key=lambda s: s.name):
+        """SHA-256 over the labelled samples: names, kinds, sizes of their files, `labels_digest`. Images without a label
+        do not count, and what is in the files is not read: one that is replaced by another of equal length goes unnoticed.
+        """
+        digest = hashlib.sha256(self.labels_digest())
+        for sample in sorted((s for s in self.samples if s.labelled), key=lambda s: s.name):
             sizes = [p.stat().st_size for p in self.files(sample)]
-            digest.update(f"{sample.name} {sample.size} {sample.stratum} {sample.labelled} {sizes};".encode())
+            digest.update(f"{sample.name} {sample.size} {sample.stratum} {sizes};".encode())
         return digest.hexdigest()
+
+
+def read_checked(images: ImageSet, sample: Sample, channels: int, classes: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """`images.read`, which a data set writes, held against what it promises. Raises DataError, naming the files."""
+    image, target = images.read(sample)
+    wrong = ""
+    if image.dtype not in (np.uint8, np.float32) or image.shape != (*sample.size, channels):
+        wrong = f"the image is {image.dtype} {image.shape}, not {(*sample.size, channels)} of uint8 or float32"
+    elif target is not None and (target.dtype != np.uint8 or target.shape != sample.size):
+        wrong = f"the label is {target.dtype} {target.shape}, not uint8 {sample.size}"
+    elif target is not None and (beyond := np.unique(target[(target >= classes) & (target != IGNORE)])).size:
+        wrong = f"the label holds {', '.join(map(str, beyond[:5]))}, and the classes are 0 to {classes - 1}"
+    if wrong:
+        raise DataError(
+            f"{sample.name} is not as its data set says",
+            where="\n".join(str(path) for path in images.files(sample)),
+            why=wrong,
+            fix="mend the file, or what reads it",
+        )
+    return image, target
 
 
 class ImageStore:
     """Images of one part: see wellseg.data.base.Store.
 
-    groups   number of each sample's group, which becomes `Batch.well`
-    resize   (H, W) that every image is brought to, or None: as recorded, in batches of one size
+    groups    number of each sample's group, which becomes `Batch.well`
+    resize    (H, W) that every image is brought to, or None: as recorded, in batches of one size
+    channels  of every image; classes: their number
     """
 
     def __init__(
-        self, images: ImageSet, samples: Sequence[Sample], groups: Sequence[int], resize: tuple[int, int] | None
+        self,
+        images: ImageSet,
+        samples: Sequence[Sample],
+        groups: Sequence[int],
+        resize: tuple[int, int] | None,
+        *,
+        channels: int,
+        classes: int,
     ) -> None:
         self.images, self.samples, self.resize = images, list(samples), resize
+        self.channels, self.classes = channels, classes
         self.sizes = [resize] if resize else sorted({s.size for s in samples})
         number = {size: i for i, size in enumerate(self.sizes)}
         self.group_of = np.array([number[resize or s.size] for s in samples], dtype=np.int64)
@@ -102,7 +138,7 @@ class ImageStore:
 
     def load(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Image (C, H, W) uint8 or float32 (0 without data), valid (H, W) bool, target (H, W) uint8. Raises DataError."""
-        image, target = self.images.read(self.samples[number])
+        image, target = read_checked(self.images, self.samples[number], self.channels, self.classes)
         null = np.zeros(image.shape[:2], bool) if image.dtype == np.uint8 else is_null(image).any(axis=2)
         if null.any():
             image = np.where(null[..., None], image.dtype.type(0), image)

@@ -1,13 +1,14 @@
 """Batches for Lightning: gathered, moved and augmented on the training device."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from wellseg.data.sampler import WindowSampler, step_generator
+from wellseg.errors import WellsegError
 from wellseg.types import Batch
 
 if TYPE_CHECKING:
@@ -72,15 +73,14 @@ class WindowLoader:
 
     def _gathered(self, windows: list[_Windows]) -> Iterator[Batch]:
         if self._num_workers == 0:
-            return (self.store.gather(*w) for w in windows)
-        return iter(
-            DataLoader(
-                _Gather(self.store, windows),
-                batch_size=None,
-                num_workers=self._num_workers,
-                pin_memory=self.device.type == "cuda",
-            )
-        )
+            yield from (self.store.gather(*w) for w in windows)
+            return
+        pin = self.device.type == "cuda"
+        workers = _Gather(self.store, windows)
+        for batch in DataLoader(workers, batch_size=None, num_workers=self._num_workers, pin_memory=pin):
+            if isinstance(batch, _Refusal):
+                raise batch.kind(batch.what, where=batch.where, why=batch.why, fix=batch.fix)
+            yield batch
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.sampler.epoch, "batches": self._handed_out}
@@ -90,6 +90,16 @@ class WindowLoader:
         self.sampler.first = state["batches"] if state["batches"] < len(self) else 0
 
 
+class _Refusal(NamedTuple):
+    """A WellsegError of a worker. torch would put the worker's stack into the message of one that is raised there."""
+
+    kind: type[WellsegError]
+    what: str
+    where: str
+    why: str
+    fix: str
+
+
 class _Gather(Dataset):
     def __init__(self, store: "Store", windows: list[_Windows]) -> None:
         self._store, self._windows = store, windows
@@ -97,5 +107,8 @@ class _Gather(Dataset):
     def __len__(self) -> int:
         return len(self._windows)
 
-    def __getitem__(self, i: int) -> Batch:
-        return self._store.gather(*self._windows[i])
+    def __getitem__(self, i: int) -> Batch | _Refusal:
+        try:
+            return self._store.gather(*self._windows[i])
+        except WellsegError as error:
+            return _Refusal(type(error), error.what, error.where, error.why, error.fix)

@@ -186,9 +186,7 @@ class WellDataModule(SegmentationDataModule):
         if self._known_split and self._known_split[0] == self.fingerprint():
             known = self._known_split[1]
             if set(known) == {w.name for w in labelled}:
-                log.info(
-                    "these are the wells of the model's own run: its split is taken, so that no training well is scored"
-                )
+                log.info("split as in the model's own run: no well that it was trained on is scored")
                 return [known[w.name] for w in labelled]
         if self.split == "original":
             return split_original(labelled)

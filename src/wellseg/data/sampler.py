@@ -1,6 +1,6 @@
 """Which windows make up which batch: a pure function of (seed, epoch), so that a resumed run sees what it would have seen."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -50,16 +50,16 @@ def mixed_batches(
 ) -> list[np.ndarray]:
     """Shuffled training batches of one process, each with the same share of every stratum that `shares` names.
 
-    stratum_of (N,): kind of every window. Of each batch (over all processes) round(share * size) windows are of that
-    stratum, and the rest of those that no share is given for; a share of 0 leaves a stratum out. An epoch has as many
-    batches as without shares, all whole; a stratum that runs out begins anew in another order. Raises ConfigError for
-    shares that cannot be had.
+    stratum_of (N,): kind of every window. Of the windows of each batch (over all processes) `share` are of that stratum,
+    and the rest of those that no share is given for; where that is no whole number, batches take turns with one more and
+    one less, so that the epoch has the share. A share of 0 leaves a stratum out. An epoch has as many batches as without
+    shares, all whole; a stratum that runs out begins anew in another order. Raises ConfigError for shares that cannot be
+    had.
     """
     rng = np.random.default_rng(np.random.SeedSequence((seed, epoch)))
     size = batch_size * world_size
-    wanted = {name: round(share * size) for name, share in shares.items()}
-    rest = size - sum(wanted.values())
-    if rest < 0 or any(not 0 <= share <= 1 for share in shares.values()):
+    rest = 1 - sum(shares.values())
+    if rest < -1e-9 or any(not 0 <= share <= 1 for share in shares.values()):
         given = ", ".join(f"{name}: {share:g}" for name, share in shares.items())
         raise ConfigError(
             f"data.batch_shares {{{given}}} cannot be had in batches of {size}",
@@ -70,25 +70,47 @@ def mixed_batches(
     for group in np.unique(group_of):
         members = np.flatnonzero(group_of == group)
         kinds = stratum_of[members]
-        pools = [(members[kinds == name], count, name) for name, count in wanted.items()]
-        pools.append((members[~np.isin(kinds, list(shares))], rest, "without a share"))
-        for pool, count, name in pools:
-            if count and not len(pool):
+        pools = [(members[kinds == name], share, name) for name, share in shares.items()]
+        pools.append(
+            (members[~np.isin(kinds, list(shares))], max(rest, 0.0) if rest > 1e-9 else 0.0, "without a share")
+        )
+        for pool, share, name in pools:
+            if share and not len(pool):
                 raise ConfigError(
                     f"data.batch_shares asks for images that are not there: {name}",
-                    why=f"the kinds of training images here are: {', '.join(sorted(set(kinds.tolist())))}",
-                    fix="shares of kinds that there are",
+                    why="a batch holds images of one size, and those of one size are all of the kinds "
+                    + ", ".join(sorted(set(kinds.tolist()))),
+                    fix="shares of kinds that there are at every size, or data.resize=[H,W], which makes them one size",
                 )
-        number = max(len(members) // size, 1)
-        drawn = [_endless(pool, number * count, rng).reshape(number, count) for pool, count, _ in pools if count]
-        batches += list(np.concatenate(drawn, axis=1))
+        counts = _turns([share for _, share, _ in pools], size, max(len(members) // size, 1))
+        drawn = [
+            np.split(_endless(pool, int(of_pool.sum()), rng), of_pool.cumsum()[:-1])
+            for (pool, _, _), of_pool in zip(pools, counts.T, strict=True)
+        ]
+        batches += [np.concatenate(parts) for parts in zip(*drawn, strict=True)]
     # Every process takes each world_size-th window: the strata lie one after the other, so that all have their share.
     return [batches[i][rank::world_size] for i in rng.permutation(len(batches))]
 
 
+def _turns(shares: Sequence[float], size: int, number: int) -> np.ndarray:
+    """(number, len(shares)) int64: how many of each kind go into each of `number` batches of `size`.
+
+    Place after place the kind that is furthest behind its share (smooth weighted round-robin): no count of any stretch of
+    places is off by as much as one and a bit, and a share of 0 never comes.
+    """
+    credit = [0.0] * len(shares)
+    counts = np.zeros((number, len(shares)), np.int64)
+    for place in range(number * size):
+        credit = [c + share for c, share in zip(credit, shares, strict=True)]
+        kind = max(range(len(shares)), key=credit.__getitem__)
+        credit[kind] -= 1
+        counts[place // size, kind] += 1
+    return counts
+
+
 def _endless(pool: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """`count` of `pool`: all of it in random order, then again in another."""
-    rounds = [rng.permutation(pool) for _ in range(-(-count // len(pool)))]
+    rounds = [rng.permutation(pool) for _ in range(-(-count // len(pool)))] if count else [pool]
     return np.concatenate(rounds)[:count]
 
 

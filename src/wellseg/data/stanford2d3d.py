@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from wellseg.config import nearest
-from wellseg.data.corroseg import check_root
 from wellseg.data.image_files import image_size, read_image
 from wellseg.data.image_module import ImageDataModule
 from wellseg.data.images import ImageSet, Sample
+from wellseg.data.listing import Size, look_at
 from wellseg.data.patches import extra_labels_problem, missing_labels_problem
 from wellseg.data.problems import Problem, count, list_names
+from wellseg.data.roots import check_root
 from wellseg.data.split import PARTS
 from wellseg.data.stanford2d3d_fake import write_fake
 from wellseg.data.stanford2d3d_labels import CLASSES, FILE, MISSING, numbers_of, read_classes
@@ -39,6 +40,9 @@ class RoomSet(ImageSet):
 
     def files(self, sample: Sample) -> tuple[Path, ...]:
         return _files(self.root, sample.group, sample.name)
+
+    def labels_digest(self) -> bytes:
+        return self.class_of.tobytes()
 
     def read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         image, label = self.files(sample)
@@ -111,9 +115,12 @@ class Stanford2D3DDataModule(ImageDataModule):
             problems.append(missing_labels_problem(bare, str(folder / "semantic")))
         if extra := sorted(labels - images):
             problems.append(extra_labels_problem(extra, str(folder / "rgb"), self.strict))
+        names = sorted(images & labels)
+        paths = [path for name in names for path in _files(root, f"area_{area}", name)]
+        sizes = look_at(paths, image_size)
         samples = []
-        for name in sorted(images & labels):
-            if size := _common_size(_files(root, f"area_{area}", name), problems):
+        for name, label, *pair in zip(names, paths[1::2], sizes[::2], sizes[1::2], strict=True):
+            if size := _common_size(label, pair, problems):
                 room = _ROOM.search(name)
                 unit = f"{area[0]} {room[1]}" if room else name  # 5a and 5b number their rooms in common
                 samples.append(Sample(name, size, f"area_{area}", unit, f"area_{area}", part))
@@ -130,21 +137,15 @@ def _names(folder: Path) -> set[str]:
     return {m[1] for name in (os.listdir(folder) if folder.is_dir() else ()) if (m := _NAME.fullmatch(name))}
 
 
-def _common_size(paths: Sequence[Path], problems: list[Problem]) -> tuple[int, int] | None:
-    """(H, W) by the headers of a picture and its label; None, and what is wrong in `problems`, where there is none."""
-    sizes = []
-    for path in paths:
-        try:
-            sizes.append(image_size(path))
-        except DataError as error:
-            problems.append(Problem.from_error(error))
-    if len(sizes) == len(paths) and len(set(sizes)) == 1:
-        return sizes[0]
-    if len(set(sizes)) == 2:
-        why = "the picture is {} x {}, its label {} x {}".format(*sizes[0], *sizes[1])
-        problems.append(
-            Problem("error", f"{paths[1].name} does not fit its picture", str(paths[1]), why, "copy both again")
-        )
+def _common_size(label: Path, pair: Sequence[Size | DataError], problems: list[Problem]) -> Size | None:
+    """(H, W) of a picture and its label, given that of each; None, and what is wrong in `problems`, where there is none."""
+    if errors := [Problem.from_error(size) for size in pair if isinstance(size, DataError)]:
+        problems += errors
+        return None
+    if pair[0] == pair[1]:
+        return pair[0]
+    why = "the picture is {} x {}, its label {} x {}".format(*pair[0], *pair[1])
+    problems.append(Problem("error", f"{label.name} does not fit its picture", str(label), why, "copy both again"))
     return None
 
 

@@ -6,6 +6,7 @@ Lengths in metres; axes x, y along the floor, z upwards. A box is (2, 3): its lo
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
 from wellseg.data.stanford2d3d_labels import UNKNOWN
 
@@ -240,6 +241,10 @@ def _trace(room: Room, camera: _Camera, rays: np.ndarray) -> tuple[np.ndarray, n
         hit = (enter < leave) & (enter > 0) & (enter < distance[part])
         distance[part][hit], number[part][hit] = enter[hit], i
         face[part][hit] = np.argmax([e[hit] for e in enters], axis=0)
+    missed = np.isinf(distance)
+    if missed.any():  # through the seam of two boxes, by rounding: they see what the nearest ray sees
+        nearest = tuple(distance_transform_edt(missed, return_distances=False, return_indices=True))
+        distance, number, face = distance[nearest], number[nearest], face[nearest]
     return distance, number, face
 
 

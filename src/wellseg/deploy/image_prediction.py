@@ -1,6 +1,7 @@
 """One image of `predict`, from its file to its outputs and its record in the manifest; and the submission of all."""
 
 import io
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,15 @@ import numpy as np
 
 from wellseg.data.image_files import image_size, read_image, write_png
 from wellseg.data.image_inputs import ImageItem
+from wellseg.data.problems import count
 from wellseg.deploy.image_overlay import draw_overlay, mask_colors
 from wellseg.deploy.image_predictor import ImagePredictor
 from wellseg.deploy.manifest import DONE, FAILED, output_record
 from wellseg.errors import WellsegError
 from wellseg.files import write_bytes
 from wellseg.types import NO_DATA
+
+log = logging.getLogger("wellseg.predict")
 
 SUFFIXES = {"mask": ".png", "probability": ".npy", "overlay": ".png"}
 """Of what is saved of each image, below folders of these names."""
@@ -97,9 +101,18 @@ def _base(item: ImageItem, sha256: str | None, status: str, reason: str | None) 
     return {"key": item.output, "name": item.name, "status": status, "reason": reason, "sha256": sha256}
 
 
+def check_names(items: Sequence[ImageItem]) -> None:
+    """Raise DataError, naming the picture, where a submission cannot hold the name of one: before all are predicted."""
+    from wellseg.deploy import image_submission  # as in save_submission
+
+    for item in items:
+        image_submission.checked_name(item.title)
+
+
 def save_submission(path: Path, items: Sequence[ImageItem], options: ImageOptions, settings: Mapping[str, Any]) -> Path:
     """The submission of the data set, as `settings` of the artefact describe it, at `path`, from the masks that were
-    written; checked before it is put in place. No more than one mask is in memory. Raises DataError, ConfigError.
+    written; checked before it is put in place. Whether these are all images that the challenge asks for is not known
+    here, and the log says what tells. No more than one mask is in memory. Raises DataError, ConfigError.
     """
     from wellseg.deploy import image_submission  # takes scipy's time, which most predictions do without
 
@@ -111,4 +124,8 @@ def save_submission(path: Path, items: Sequence[ImageItem], options: ImageOption
 
     sizes = {name: image_size(mask) for name, mask in masks.items()}
     image_submission.write(path, rows(), settings, sizes)
+    log.info(
+        "%s: %s; `python -m wellseg.check data=... submission=%s` says whether these are all",
+        path.name, count(sizes, "image"), path,
+    )  # fmt: skip
     return path

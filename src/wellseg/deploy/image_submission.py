@@ -33,6 +33,9 @@ MAX_CELL = 8
 _SPECIAL = re.compile(r'[\x00-\x1f\x7f-\x9f,"]')
 """What names have no use for and a CSV would have to quote."""
 
+_UNSAFE = re.compile(rf"^[=+@-]|[/\\]|{_SPECIAL.pattern}")
+"""In the name of an image also what spreadsheets take for a formula, and what leads to another folder."""
+
 
 def write(
     path: str | Path,
@@ -54,7 +57,7 @@ def write(
         nonlocal count
         yield form.header + b"\n"
         for name, mask in rows:
-            start = _checked_name(name) + b","
+            start = checked_name(name) + b","
             size = mask.shape if expected is None else expected.get(name, mask.shape)
             if mask.dtype != np.uint8 or mask.ndim != 2 or mask.shape != tuple(size):
                 raise ValueError(f"the mask of {name} must be uint8 {tuple(size)}, got {mask.dtype} {mask.shape}")
@@ -100,14 +103,18 @@ def _check(place: Path, path: Path, expected: Mapping[str, tuple[int, int]], for
     return read_file(place, path, check.read) or check.problems()
 
 
-def _checked_name(name: str) -> bytes:
+def checked_name(name: str) -> bytes:
+    """The name of an image as rows begin with it. Raises DataError for one that a submission cannot hold."""
     try:
         text = name.encode()
     except UnicodeEncodeError:  # the name of a file in another encoding
         text = b""
-    if 0 < len(text) <= MAX_NAME and not _SPECIAL.search(name):
+    if 0 < len(text) <= MAX_NAME and not _UNSAFE.search(name):
         return text
-    why = f'a name is 1 to {MAX_NAME} bytes of UTF-8 without commas, quotes (") and control characters'
+    why = (
+        f'a name is 1 to {MAX_NAME} bytes of UTF-8 without commas, quotes ("), slashes, backslashes and control '
+        "characters, and does not begin with = + - or @"
+    )
     raise DataError("a submission cannot hold the name of an image", where=ascii(name), why=why, fix="rename the image")
 
 

@@ -59,7 +59,7 @@ def class_weights(
         raise ConfigError(
             f"loss: weights = {weights} without shares",
             why="the weights are made of the classes' shares of the labelled pixels",
-            fix="loss.shares=[...], one number for each class, or loss.weights=none",
+            fix="class_shares=[...], one number for each class, or loss=cross_entropy",
         )
     # An infinite share passes the first comparison, not the second.
     require(all(0 < s < float("inf") for s in shares), "shares", list(shares), "numbers above 0, one for each class")

@@ -121,12 +121,14 @@ class ClassScores(ImageCounts):
         return {"classes": list(self.classes), "counts": self.images().counts.sum(dim=0).tolist()}
 
     def per_image(self) -> dict[str, Tensor]:
-        """Each scored image, by index: index, well (N,) int64; accuracy, f1, iou (N,) float64.
+        """Each scored image, by index: index, well (N,) int64; accuracy, f1, iou (N,) float64; positive (N,) int64, its
+        pixels that are labelled as another class than the first.
 
         f1 and iou are NaN where only classes of `ignore` are labelled.
         """
         images = self.images()
-        return {"index": images.index, "well": images.well, **self._of_images(images.counts)}
+        positive = images.counts[:, 1:].sum(dim=(1, 2))
+        return {"index": images.index, "well": images.well, **self._of_images(images.counts), "positive": positive}
 
     def curve(self) -> dict[str, Tensor]:
         """Nothing: there is no threshold to draw a curve over."""

@@ -99,11 +99,13 @@ class SegmentationScores(ImageCounts):
         return dict(zip(("tp", "fp", "fn", "tn"), counts.tolist(), strict=True))
 
     def per_image(self) -> dict[str, Tensor]:
-        """Each scored image at `threshold`, by index: index, well (N,) int64; accuracy ... recall (N,) float64."""
+        """Each scored image at `threshold`, by index: index, well (N,) int64; accuracy ... recall (N,) float64; positive (N,)
+        int64, its pixels that are labelled as the second class.
+        """
         images = self.images()
         decided = self.decided(images.counts)
         scores = {name: score(decided, self.empty) for name, score in SCORES.items()}
-        return {"index": images.index, "well": images.well, **scores}
+        return {"index": images.index, "well": images.well, **scores, "positive": decided[:, 0] + decided[:, 2]}
 
     def curve(self) -> dict[str, Tensor]:
         """Every score of `compute` at every threshold of the grid, (T,) float64, beside `threshold` (T,), ascending.

@@ -123,6 +123,7 @@ def compress(
             "threshold": report.threshold_of(model.threshold, passed.validation),
             "policy": {
                 "empty": around.scores.empty,
+                "selection": around.scores.selection,
                 "split": around.data.split,
                 "split_of_the_model": _same_data(model, around.data),
                 "leaky": around.data.leaky,
@@ -267,7 +268,7 @@ def _warn_of_other_data(model: Artifact, data: SegmentationDataModule) -> None:
 def _tell_of_threshold(threshold: dict[str, Any] | None, score: str) -> None:
     if threshold is not None and threshold["validation_would_choose"] != threshold["kept"]:
         log.info(
-            "threshold %.2f is kept; on validation %.2f would now give a %s of %.4f rather than %.4f",
+            "threshold %.4g is kept; on validation %.4g would now give a %s of %.4f rather than %.4f",
             threshold["kept"], threshold["validation_would_choose"], score, threshold[f"{score}_chosen_anew"],
             threshold[f"{score}_kept"],
         )  # fmt: skip

@@ -48,9 +48,7 @@ def pass_gate(
     most = quantizer.max_dice_drop
 
     def refusal(how: str, more: str = "", fix: str = "") -> GateRefusal:
-        why = (
-            f"it loses {steps[-1]['drop']:.4f} of validation Dice per image; quant.max_dice_drop={most} allows no more"
-        )
+        why = f"it loses {steps[-1]['drop']:.4g} of the validation score; quant.max_dice_drop={most} allows no more"
         fix += "more quant.bits, another rounding or scale, or a larger quant.max_dice_drop"
         return GateRefusal(f"quant={quantizer.name} does not pass its gate{how}", why=why + more, fix=fix, steps=steps)
 
@@ -76,7 +74,7 @@ def pass_gate(
         worst = max(narrow, key=lambda layer: layer["damage"])
         steps[-1]["widened"] = worst["name"]
         log.warning(
-            "GATE: quant=%s loses %.4f of validation Dice per image, more than quant.max_dice_drop=%s: "
+            "GATE: quant=%s loses %.4g of the validation score, more than quant.max_dice_drop=%s: "
             "%s (%d bits) does the most damage and is kept wide from now on (%d kept wide, %d layers left to widen)",
             quantizer.name, drop, most, worst["name"], worst["bits"], len(wide) + 1, len(narrow) - 1,
         )  # fmt: skip

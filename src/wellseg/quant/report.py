@@ -81,7 +81,7 @@ def settings_of(settings: Any) -> dict[str, Any]:
 
 def table(report: dict[str, Any]) -> Table:
     """Sizes, scores, agreement and speed, before and after, of a report whose status is DONE."""
-    at = "" if report["threshold"] is None else f", threshold {report['threshold']['kept']:.2f}"
+    at = "" if report["threshold"] is None else f", threshold {report['threshold']['kept']:.4g}"
     shown = Table(title=f"quant={report['quant']['name']}{at}")
     for column in ("", "before", "after", "change"):
         shown.add_column(column, justify="right" if column else "left")

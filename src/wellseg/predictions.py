@@ -41,8 +41,8 @@ log = logging.getLogger("wellseg.predict")
 
 SHOWN = 40
 """Items that the table lists; the manifest has all."""
-CLASSES_SHOWN = 5
-"""Classes, after the first, of which it says the shares."""
+CLASSES_SHOWN = 4
+"""Classes, the largest of a picture, of which it says the shares where there are more than two."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,16 @@ def image_job(items: "Sequence[ImageItem]", predictor: "ImagePredictor", options
     def share(record: Mapping[str, Any], number: int) -> str:
         return _percent(record["class_pixels"][number], record["pixels"] - record["no_data_pixels"])
 
+    def largest(record: Mapping[str, Any]) -> str:
+        order = sorted(range(len(predictor.classes)), key=lambda k: -record["class_pixels"][k])
+        there = [k for k in order[:CLASSES_SHOWN] if record["class_pixels"][k]]
+        return ", ".join(f"{predictor.classes[k]} {share(record, k)}" for k in there)
+
     columns: dict[str, Callable] = {"rows x columns": lambda r: " x ".join(f"{n:,}" for n in r["shape"])}
-    for number, name in list(enumerate(predictor.classes))[1 : 1 + CLASSES_SHOWN]:
-        columns[f"{name} %"] = partial(share, number=number)
+    if predictor.binary:
+        columns[f"{predictor.classes[1]} %"] = partial(share, number=1)
+    else:
+        columns["largest classes, %"] = largest
     columns["seconds"] = lambda r: f"{r['seconds']:.2f}"
     return Job(
         items=items,

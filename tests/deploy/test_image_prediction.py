@@ -70,7 +70,10 @@ def test_an_area_gives_masks_probabilities_overlays_and_an_account(tmp_path, mod
     assert sum(record["totals"]["class_pixels"]) == record["totals"]["pixels"] == 52 * (40 + 41 + 42)
     assert record["settings"].keys() & {"restore", "width", "band", "part", "postprocess"} == set()
     assert record["settings"]["tile"] is None
-    assert "wall %" in done.stdout
+    assert "largest classes, %" in done.stdout
+    first = record["items"][0]
+    name, share = max(zip(ROOMS, first["class_pixels"], strict=True), key=lambda pair: pair[1])
+    assert f"{name} {100 * share / first['pixels']:.2f}" in done.stdout
     assert "3 images in" in done.stdout
 
 

@@ -23,10 +23,10 @@ def baselines(
 ) -> dict[str, dict[str, float]]:
     """Scores on the test part (validation where there is none) of the two, by name: "one class everywhere", "colour alone".
 
-    One class everywhere: the best of all classes by the score that decides, chosen on validation; of two classes the
-    background or the other. Colour alone: multinomial logistic regression on all products of up to two channels of a pixel,
-    fitted on training pixels; of two classes its threshold is chosen on validation by the score that decides, as a
-    network's is. margin: pixels on every side that the network beside them does not answer for: they are not scored.
+    One class everywhere: the best of all classes, for each score another where that is better. Colour alone: multinomial
+    logistic regression on all products of up to two channels of a pixel, fitted on training pixels; of two classes its
+    threshold is chosen on validation by the score that decides, as a network's is. margin: pixels on every side that the
+    network beside them does not answer for: they are not scored.
     """
     train, validation = data.store("train"), data.store("validation")
     test = data.store("test") or validation
@@ -53,13 +53,14 @@ def baselines(
             metric.update(probability.contiguous(), target, batch.index, batch.well)
         return metric
 
-    best = max(range(classes), key=lambda k: float(scored(validation, constant(k)).compute()[scores.selection]))
     colour = _by_colour(train, classes)
     threshold = 0.5
     if not several:
         threshold, _ = scored(validation, colour).best_threshold(scores.selection)
-    found = {"one class everywhere": scored(test, constant(best)), "colour alone": scored(test, colour, threshold)}
-    return {name: {k: float(v) for k, v in metric.compute().items()} for name, metric in found.items()}
+    constants = [scored(test, constant(k)).compute() for k in range(classes)]
+    best = {name: max(float(scores[name].nan_to_num()) for scores in constants) for name in constants[0]}
+    alone = {name: float(value) for name, value in scored(test, colour, threshold).compute().items()}
+    return {"one class everywhere": best, "colour alone": alone}
 
 
 def _batches(store: Store, size: int) -> Any:

@@ -81,6 +81,7 @@ def test_a_run_trains_as_it_was_begun_and_what_is_given_wins(tmp_path):
     assert directives(text)["job-name"] == "mine"
 
 
+@pytest.mark.slow
 def test_the_record_that_training_leaves_is_understood(tmp_path):
     out = command(
         "train", *TINY, "trainer.max_epochs=1", "trainer.limit_train_batches=1", "hydra.run.dir=r", cwd=tmp_path

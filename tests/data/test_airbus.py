@@ -325,6 +325,7 @@ def test_the_first_experiment_has_the_records_numbers():
 SMALL = ["data.resize=[32,32]", "model=unet", "model.base=4", "model.blocks=2", "batch_size=8", "logger=none"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_as_if_nothing_had_been(fake, tmp_path):
     run = ["experiment=airbus_2", f"data.root={fake}", *SMALL]
     scores = {}

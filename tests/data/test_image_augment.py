@@ -64,6 +64,7 @@ def test_choices_switch_on_what_their_names_say():
     affine = {"flip_horizontal", "rotate", "zoom", "shift"}
     assert on == {
         "image_flip": {"flip_horizontal", "flip_vertical"},
+        "image_flip_vertical": {"flip_vertical"},
         "image_affine": affine,
         "image_strong": {*affine, "brightness", "contrast", "saturation", "hue", "blur", "noise"},
     }

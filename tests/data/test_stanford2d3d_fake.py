@@ -151,6 +151,7 @@ def test_colours_do_not_tell_the_classes(tmp_path: Path) -> None:
 TINY = ["model.base=2", "model.blocks=2", "data.resize=[32,32]", "augment.crop=[24,24]", "batch_size=8", "logger=none"]
 
 
+@pytest.mark.slow
 def test_from_training_to_prediction(tmp_path: Path) -> None:
     data = [
         "data.root=rooms",

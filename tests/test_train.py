@@ -1,14 +1,8 @@
-"""Training from the command line: what a run leaves, resuming, signals, faults. Runs are as small as they can be."""
+"""Training from the command line: what a run leaves, and faults (stopping: test_resume.py). Runs are as small as can be."""
 
-import csv
-import io
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -23,22 +17,6 @@ from wellseg.files import folder_lock
 
 def weights(path):
     return torch.load(path, weights_only=True)["state_dict"]
-
-
-def assert_same_state(a, b):
-    """Weights, optimizer and learning-rate schedule of two checkpoints, to the last bit."""
-    first, second = (torch.load(p, weights_only=True) for p in (a, b))
-    assert first["state_dict"].keys() == second["state_dict"].keys()
-    for key in first["state_dict"]:
-        assert torch.equal(first["state_dict"][key], second["state_dict"][key]), key
-    assert first["lr_schedulers"] == second["lr_schedulers"]
-    moments = [c["optimizer_states"][0]["state"] for c in (first, second)]
-    for key in moments[0]:
-        assert all(torch.equal(moments[0][key][name], moments[1][key][name]) for name in moments[0][key]), key
-
-
-LAST_BATCH = 14
-"""Of an epoch of twelve wells of five windows each, seven to nine of them for training, in batches of two."""
 
 
 @pytest.fixture(scope="module")
@@ -141,88 +119,6 @@ def test_evaluate_says_what_it_needs(finished, tmp_path):
         assert "Traceback" not in out.stderr
 
 
-def test_resuming_after_a_kill_is_bit_identical(tmp_path):
-    """kill -9 at whatever moment the machine has reached; then resume, and compare with a run that nobody disturbed."""
-    schedule = ["scheduler.patience=0", "scheduler.factor=0.5"]
-    arguments = [*TINY, *schedule, "trainer.max_epochs=6", "augment=strong", "logger=none", "test=false"]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert command("train", *arguments, f"hydra.run.dir={whole}").returncode == 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "wellseg.train", *arguments, f"hydra.run.dir={killed}"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-    )
-    last = killed / "checkpoints" / "last.ckpt"
-    while not last.is_file() and process.poll() is None:
-        time.sleep(0.01)
-    time.sleep(0.05)
-    process.kill()
-    process.wait()
-    assert torch.load(last, weights_only=True)["epoch"] < 5, "killed too late to show anything"
-    out = command("train", *arguments, f"hydra.run.dir={killed}", f"ckpt_path={last}")
-    assert out.returncode == 0, out.stderr
-    assert_same_state(whole / "checkpoints" / "last.ckpt", last)
-    assert_same_state(whole / "checkpoints" / "best.ckpt", killed / "checkpoints" / "best.ckpt")
-    assert (killed / "metrics.json").read_text() == (whole / "metrics.json").read_text()
-
-
-@pytest.mark.parametrize(
-    # A plateau schedule that reacts to every epoch shows whether one of its steps is lost; the eighth batch is the last.
-    ("signum", "batch", "schedule"),
-    [
-        pytest.param(signal.SIGTERM, 4, ["scheduler.patience=0", "scheduler.factor=0.5"], marks=pytest.mark.slow),
-        (signal.SIGTERM, LAST_BATCH, ["scheduler.patience=0", "scheduler.factor=0.5"]),
-        (signal.SIGUSR1, 4, ["scheduler=one_cycle", "callbacks=ema"]),
-    ],
-)
-def test_a_schedulers_signal_saves_and_resuming_is_bit_identical(tmp_path, signum, batch, schedule):
-    arguments = [
-        *TINY,
-        *schedule,
-        "trainer.max_epochs=4",
-        "data.num_wells=12",
-        "batch_size=2",
-        "logger=none",
-        "test=false",
-        "augment=roll_flip",
-    ]
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    assert command("train", *arguments, f"hydra.run.dir={whole}").returncode == 0
-    # The run signals itself at its fifth step, so that it always happens in the middle of an epoch.
-    code = (
-        "import os, signal, sys\n"
-        "from wellseg.task import SegmentationTask\n"
-        "step = SegmentationTask.training_step\n"
-        "def signalled(self, batch, batch_idx):\n"
-        f"    if batch_idx == {batch} and self.current_epoch == 0: os.kill(os.getpid(), {int(signum)})\n"
-        "    return step(self, batch, batch_idx)\n"
-        "SegmentationTask.training_step = signalled\n"
-        "from wellseg.cli import run_command\n"
-        "run_command('train')"
-    )
-    last = stopped / "checkpoints" / "last.ckpt"
-    out = subprocess.run(
-        [sys.executable, "-c", code, *arguments, f"hydra.run.dir={stopped}"],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
-    )  # fmt: skip
-    assert out.returncode == 0, out.stderr + out.stdout
-    assert "ckpt_path=" in out.stdout
-    assert torch.load(last, weights_only=True)["global_step"] == batch + 1
-    assert not (stopped / "model.safetensors").exists()
-    out = command("train", *arguments, f"hydra.run.dir={stopped}", "ckpt_path=auto")
-    assert out.returncode == 0, out.stderr
-    assert_same_state(whole / "checkpoints" / "last.ckpt", last)
-    assert json.loads((stopped / "metrics.json").read_text()) == json.loads((whole / "metrics.json").read_text())
-
-
-def test_the_last_checkpoint_is_the_last_even_when_no_score_improves(tmp_path):
-    out = command("train", *TINY, "optimizer.lr=0", "scheduler=none", "trainer.max_epochs=3", "logger=none",
-                  f"hydra.run.dir={tmp_path}")  # fmt: skip
-    assert out.returncode == 0, out.stderr
-    epochs = [torch.load(tmp_path / "checkpoints" / f"{n}.ckpt", weights_only=True)["epoch"] for n in ("best", "last")]
-    assert epochs == [0, 2]
-
-
 def damage(path: Path, how: str) -> None:
     content = path.read_bytes()
     if how == "truncated":
@@ -276,25 +172,6 @@ def test_the_runs_log_holds_what_was_on_the_screen(finished):
     for words in ("epoch 2/2", "model: UNetFlex", "dice_per_image", "pixels:", "model.safetensors"):
         assert words in text, words
         assert words in printed, words
-
-
-def test_a_run_is_resumed_from_its_folder_alone(tmp_path):
-    """Also after the folder was moved: the best score is remembered."""
-    arguments = [*TINY, "logger=none", "data.fold=1", "optimizer.lr=1e-2"]
-    assert command("train", *arguments, f"hydra.run.dir={tmp_path / 'a'}").returncode == 0
-    best = (tmp_path / "a" / "checkpoints" / "best.ckpt").read_bytes()
-    moved = (tmp_path / "a").rename(tmp_path / "b c")
-    more = ["ckpt_path=auto", "trainer.max_epochs=3", "optimizer.lr=1e-2", "scheduler=none"]
-    out = command("train", f"hydra.run.dir={moved}", *more)
-    assert out.returncode == 0, out.stderr
-    last = torch.load(moved / "checkpoints" / "last.ckpt", weights_only=True)
-    assert last["epoch"] == 2
-    before = torch.load(io.BytesIO(best), weights_only=True)
-    key = next(k for k in last["callbacks"] if k.startswith("RunCheckpoint") and "val/dice" in k)
-    scores = [float(c["callbacks"][key]["best_model_score"]) for c in (before, last)]
-    assert ((moved / "checkpoints" / "best.ckpt").read_bytes() != best) == (scores[1] > scores[0])
-    cfg = OmegaConf.load(moved / ".hydra" / "config.yaml")
-    assert (cfg.model.thickness, cfg.data.fold, cfg.trainer.max_epochs) == (2, 1, 3)
 
 
 @pytest.mark.parametrize(
@@ -392,48 +269,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_a_bundle(tmp_path):
     assert facts["learning_rates"] == [1e30]
     assert {"gradient_norm", "weight_norm", "loss"} <= facts.keys()
     assert bundle.with_suffix(".safetensors").is_file()
-
-
-def test_a_multirun_ends_with_a_summary_best_first(tmp_path):
-    out = command(
-        "train", "-m", *TINY, "model.thickness=2,3", "loss=bce,dice", "trainer.max_epochs=1", "logger=none",
-        "hydra.sweep.dir=s w", cwd=tmp_path,
-    )  # fmt: skip
-    assert out.returncode == 0, out.stderr
-    with open(tmp_path / "s w" / "summary.csv", newline="") as f:
-        rows = list(csv.DictReader(f))
-    assert {(r["model.thickness"], r["loss"]) for r in rows} == {
-        ("2", "bce"),
-        ("2", "dice"),
-        ("3", "bce"),
-        ("3", "dice"),
-    }
-    dice = [float(r["val/dice_per_image"]) for r in rows]
-    assert dice == sorted(dice, reverse=True)
-    assert {p.name for p in tmp_path.iterdir()} == {"s w"}
-    for row in rows:
-        assert (tmp_path / "s w" / row["job"] / "model.safetensors").is_file()
-    assert "4 jobs, best dice_per_image on validation first" in out.stdout
-
-
-@pytest.mark.slow
-def test_the_default_folder_of_a_sweep_holds_its_jobs_and_its_summary(tmp_path):
-    arguments = [*TINY, "trainer.max_epochs=1", "logger=none", "test=false"]
-    out = command("train", "-m", *arguments, "model.thickness=1,2", cwd=tmp_path)
-    assert out.returncode == 0, out.stderr
-    (folder,) = (tmp_path / "outputs" / "multirun").iterdir()
-    assert {"0", "1", "summary.csv"} <= {p.name for p in folder.iterdir()}
-    assert len((folder / "summary.csv").read_text().splitlines()) == 3
-
-
-def test_a_failing_job_does_not_end_the_sweep(tmp_path):
-    out = command(
-        "train", "-m", *TINY, "optimizer.lr=1e-3,1e30", "scheduler=none", "logger=none", f"hydra.sweep.dir={tmp_path}",
-    )  # fmt: skip
-    assert out.returncode == 2
-    text = (tmp_path / "summary.csv").read_text()
-    assert "failed" in text
-    assert "done" in text
 
 
 def test_a_failed_build_names_key_file_and_cause(tmp_path):

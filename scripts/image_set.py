@@ -96,10 +96,9 @@ def show(experiment: str, folder: Path) -> dict[str, dict[str, float]]:
         if metadata.get("submission"):
             submission = folder / name / "submission.csv.gz"
             _call("check", f"data={choices['data']}", data, f"submission={submission}")
-    found = {
-        "this network": scores["test"] or scores["val"],
-        **baselines(datamodule, build.part(cfg, "metrics", choices)),
-    }
+    margin = getattr(artifact.load(model).network, "margin", 0)
+    without = baselines(datamodule, build.part(cfg, "metrics", choices), margin)
+    found = {"this network": scores["test"] or scores["val"], **without}
     _print(experiment, found)
     (folder / "scores.json").write_text(json.dumps(found, indent=2), encoding="utf-8")
     return found

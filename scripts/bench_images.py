@@ -85,8 +85,8 @@ def main() -> None:
         "## Reading\n",
         "Images per second from files to normalised float batches, labels included. *Share of a step*: time that reading takes\n"
         "beside one training step of the experiment's network at full width on this CPU, in fp32, both in the same process:\n"
-        "what it would cost at most, since workers read while the network trains. The plain loader checks nothing: here a file is\n"
-        "walked through before it is decoded, so that a damaged one is named, and labels become class indices.\n",
+        "what it would cost at most, since workers read while the network trains. The plain loader checks nothing: here a\n"
+        "file is walked through before it is decoded, so that a damaged one is named, and labels become class indices.\n",
         *table(("set", "workers", "wellseg", "plain loader", "times the plain one", "share of a step"), reading),
         "\n## Run lengths\n",
         "Masks of 768 x 768 with 0 to 15 ships per second and core.\n",

@@ -205,6 +205,12 @@ def test_the_list_of_labels_must_be_there(root: Path, content: bytes | None, wha
     assert problems[0].where == str(path)
 
 
+def test_a_missing_list_of_labels_is_one_fault_and_not_one_of_every_picture(root: Path) -> None:
+    (root / FILE).unlink()
+    faults = [p.what for p in module(root).check(thorough=True) if p.severity == "error"]
+    assert faults == [f"cannot read {Path(FILE).name}"]
+
+
 def test_coloured_labels_are_not_taken_for_numbers(root: Path) -> None:
     path = pictures(root, kind="semantic")[0]
     Image.new("RGB", SIZE[::-1], (200, 10, 10)).save(path)

@@ -50,6 +50,8 @@ class RoomSet(ImageSet):
 
     def _target(self, path: Path) -> np.ndarray:
         number, beyond = numbers_of(read_image(path)), len(self.class_of) - 1
+        if not beyond:  # the list of labels is missing or empty: that is the set's fault, listed once, and no picture's
+            return np.full(number.shape, IGNORE, np.uint8)
         if number.min() >= beyond and (number != MISSING).any():
             raise DataError(
                 f"no pixel of {path.name} has a label",

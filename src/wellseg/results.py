@@ -121,7 +121,7 @@ def score(parts: Assembly, *, test: bool = True, threshold: float | None = None)
     trainer.validate(task, datamodule=data, verbose=False)
     metric = task.scores["val"]
     source = "given"
-    if metric.best_threshold(metric.selection) is None:
+    if metric.threshold is None:
         threshold, source = None, "the likeliest class"
     else:
         if threshold is None:

@@ -139,15 +139,18 @@ class ImageStore:
     def load(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Image (C, H, W) uint8 or float32 (0 without data), valid (H, W) bool, target (H, W) uint8. Raises DataError."""
         image, target = read_checked(self.images, self.samples[number], self.channels, self.classes)
-        null = np.zeros(image.shape[:2], bool) if image.dtype == np.uint8 else is_null(image).any(axis=2)
-        if null.any():
+        null = None if image.dtype == np.uint8 else is_null(image).any(axis=2)
+        if target is None:
+            target = np.full(image.shape[:2], IGNORE, np.uint8)
+        if null is not None:
             image = np.where(null[..., None], image.dtype.type(0), image)
-        target = np.full(image.shape[:2], IGNORE, np.uint8) if target is None else np.where(null, IGNORE, target)
+            target = np.where(null, np.uint8(IGNORE), target)
         if self.resize and image.shape[:2] != self.resize:
-            image, target = resize_image(image, self.resize), resize_target(target.astype(np.uint8), self.resize)
-            null = resize_target(null.astype(np.uint8), self.resize) > 0
+            image, target = resize_image(image, self.resize), resize_target(target, self.resize)
+            null = None if null is None else resize_target(null.astype(np.uint8), self.resize) > 0
+        valid = np.ones(target.shape, bool) if null is None else ~null
         image = np.ascontiguousarray(image.transpose(2, 0, 1))
-        return torch.from_numpy(image), torch.from_numpy(~null), torch.from_numpy(target.astype(np.uint8))
+        return torch.from_numpy(image), torch.from_numpy(valid), torch.from_numpy(target)
 
     def gather(self, numbers: np.ndarray, shift: np.ndarray | None = None) -> Batch:
         """The images `numbers` (B,), all of one size, on the CPU. `shift` is for windows of wells: images have no more rows."""

@@ -71,9 +71,7 @@ def mixed_batches(
         members = np.flatnonzero(group_of == group)
         kinds = stratum_of[members]
         pools = [(members[kinds == name], share, name) for name, share in shares.items()]
-        pools.append(
-            (members[~np.isin(kinds, list(shares))], max(rest, 0.0) if rest > 1e-9 else 0.0, "without a share")
-        )
+        pools.append((members[~np.isin(kinds, list(shares))], rest if rest > 1e-9 else 0.0, "without a share"))
         for pool, share, name in pools:
             if share and not len(pool):
                 raise ConfigError(

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from bench_page import header, progress
-from bench_quality import DISTILLED, FOLD, MODELS, NUM_FOLDS, ROOT, TEACHERS, collect
-from bench_runs import unpack
+from bench_runs import ROOT, unpack
 from page_blocks import fill, table
+from quality_runs import DISTILLED, FOLD, MODELS, NUM_FOLDS, TEACHERS, Run, collect
 from quality_scores import Patches, Quality, measure, predict
 from quality_tables import spread
 from real_wells_scores import score_windows
@@ -45,8 +45,10 @@ def main() -> None:
         root = (options.root or unpack(Path(temporary) / "wells")).resolve()
         names = {TWIN, STUDENT, *(name.rpartition("_")[0] for name in TEACHERS)}
         chosen = [m for m in MODELS if m.name in names]
-        found = {m.name: r for m, r in collect(chosen, options.seeds, options.runs.resolve(), root,
-                                               train=not options.finished).items()}  # fmt: skip
+        runs = collect(
+            chosen, options.seeds, options.runs.resolve(), root, train=not options.finished, cycles=1
+        )  # a cycle each, so that student and twin differ in the teacher alone
+        found = {model.name: r for model, r in runs.items()}
         real = CorroSegDataModule(root=str(root), num_folds=NUM_FOLDS, fold=FOLD)
         real.setup()
         parts = [Patches.of(real, part) for part in ("validation", "test")]
@@ -84,8 +86,8 @@ def _row(label: str, found: dict[str, np.ndarray], validation: Patches, test: Pa
     return (label, *(float(s[name]) for s in scores for name in SCORES))
 
 
-def students_table(twins: Sequence[Path], students: Sequence[Path], validation: Patches, test: Patches) -> str:
-    """Both kinds of students, and the difference seed by seed; paths are run folders in the order of their seeds."""
+def students_table(twins: Sequence[Run], students: Sequence[Run], validation: Patches, test: Patches) -> str:
+    """Both kinds of students, and the difference seed by seed; runs in the order of their seeds."""
     rows = []
     for way, restored in WAYS.items():
         both = []
@@ -93,8 +95,7 @@ def students_table(twins: Sequence[Path], students: Sequence[Path], validation: 
             found = []
             for run in runs:
                 progress(f"measuring {run.name}, {way}")
-                path = run / "model.safetensors"
-                found.append(measure(path, validation, test, restored=restored, more=False))
+                found.append(measure(run.file, validation, test, restored=restored, more=False))
             values = np.array([_values(q) for q in found])
             both.append(values)
             rows.append((way, label, len(found), *(spread(column) for column in values.T)))

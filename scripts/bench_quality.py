@@ -5,7 +5,8 @@
     python scripts/bench_quality.py --only student_turns basic_unet --output DIR      # a page of two models
 
 Every run is a subprocess of `python -m wellseg.train` on one core, kept in RUNS/<model>_<seed> and used again while its
-configuration is the one asked for; what is measured of it is measured anew each time. The script writes what lies between
+configuration is the one asked for; until its validation score has reached a plateau it goes on in RUNS/<model>_<seed>_cycle2
+and so on. What is measured of it is measured anew each time. The script writes what lies between
 the page's `<!-- begin x -->` and `<!-- end x -->`; the text around them is written by hand and kept.
 """
 
@@ -15,13 +16,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from bench_page import header as machine
 from bench_page import progress
-from bench_runs import ROOT, SHARED, command, finished, unpack
+from bench_runs import ROOT, SHARED, unpack
 from page_blocks import fill
 from quality_figures import (
     CREDIT,
@@ -30,76 +30,17 @@ from quality_figures import (
     draw_models,
     draw_section,
     middling_section,
-    validation_curve,
 )
 from quality_mapping import mapping_table
 from quality_options import options_table
 from quality_precision import collect as collect_precisions
 from quality_precision import precision_table
+from quality_runs import COMMON, FOLD, MODELS, MOST_CYCLES, NUM_FOLDS, PLATEAU, REAL, SYNTHETIC, Model, collect
 from quality_scores import Patches, Quality, measure
 from quality_tables import consistency_table, cost_table, plateau_table, scores_table, wells_table
 
 from wellseg.data.corroseg import CorroSegDataModule
 
-
-@dataclass(frozen=True)
-class Model:
-    """One row: `name` of its run folders (with "_<seed>"), `label` in tables, what it adds to the common settings.
-
-    real      trained on the real training wells; else on synthetic wells alone
-    restored  wells recorded in pairs are predicted as the pipes they are, as wellseg does; else view by view
-    teachers  runs that it is distilled from
-    """
-
-    name: str
-    label: str
-    overrides: tuple[str, ...]
-    real: bool = True
-    restored: bool = True
-    teachers: tuple[str, ...] = ()
-
-
-COMMON = (
-    "loss=bce_dice",
-    "optimizer=adam",
-    "augment=roll_flip_start",
-    "batch_size=32",
-    "optimizer.lr=1e-3",
-    "scheduler=one_cycle",
-    "trainer.precision=bf16-mixed",
-    "channels_last=true",
-    "trainer.max_epochs=12",
-)
-"""Settings of every run; an override of a Model takes the place of the one with the same key."""
-NUM_FOLDS, FOLD = 4, 2
-REAL = ("data=corroseg", f"data.num_folds={NUM_FOLDS}", f"data.fold={FOLD}")
-SYNTHETIC = ("data=synthetic", "data.level=hard", "data.num_wells=128")
-"""As many training windows (77 wells of 1,800 rows: 3,850) as the real training wells have, so that steps are equal too."""
-COURSE = ("experiment=exp2001", "augment=roll_flip")
-CYLINDER_36 = ("model=unet_cylinder", "data.window=36")
-CYLINDER_144 = ("model=unet_cylinder", "data.window=144", "batch_size=8")
-CYLINDER_360 = ("model=unet_cylinder", "model.context=[1,2,4]", "data.window=360", "batch_size=3")
-TEACHERS = ("synthetic_cylinder_36_2", "cylinder_36_1")
-"""The pair of one run on synthetic and one on real wells that does best on the real validation wells."""
-DISTILLED = ("distill=ensemble", "distill.kind=kl", "distill.temperature=2", "distill.weight=0.8")
-POLYPHASE = ("model.azimuth=polyphase", "model.azimuth_strides=[2,2,3]")
-MODELS = (
-    Model("student_turns", "course student (turns)", COURSE, restored=False),
-    Model("student_turns", "course student, wells restored", COURSE),
-    Model("student_cylinder", "unet_flex, cylinder", ("model=unet_flex",)),
-    Model("basic_unet", "MONAI BasicUNet", ("model=basic_unet",)),
-    Model("flexible_unet", "MONAI FlexibleUNet, ResNet-18", ("model=flexible_unet",)),
-    Model("cylinder_36", "unet_cylinder, 36 rows", CYLINDER_36),
-    Model("cylinder_144", "unet_cylinder, 144 rows", CYLINDER_144),
-    Model("cylinder_360", "unet_cylinder, 360 rows", CYLINDER_360),
-    Model("polyphase_36", "unet_cylinder, polyphase, 36 rows", (*CYLINDER_36, *POLYPHASE)),
-    Model("distilled_flex", "unet_flex, distilled", ("model=unet_flex", *DISTILLED), teachers=TEACHERS),
-    Model("distilled_cylinder_36", "unet_cylinder, 36 rows, distilled", (*CYLINDER_36, *DISTILLED), teachers=TEACHERS),
-    Model("synthetic_turns", "course student, wells restored, synthetic", COURSE, real=False),
-    Model("synthetic_cylinder_36", "unet_cylinder, 36 rows, synthetic", CYLINDER_36, real=False),
-    Model("synthetic_cylinder_144", "unet_cylinder, 144 rows, synthetic", CYLINDER_144, real=False),
-)
-"""Peers get everything that wellseg offers around the network; the course's student also as the course predicted it."""
 BASELINE = "student_turns"
 OPTIONS_OF = ("student_turns", "student_cylinder", "cylinder_144")
 MAPPING_OF = ("student_cylinder", "cylinder_144", "synthetic_cylinder_36")
@@ -203,30 +144,6 @@ No real label is seen: the threshold, too, is that of the run's own synthetic va
 """
 
 
-# --- runs -------------------------------------------------------------------------------------------------------------
-
-
-def overrides_of(model: Model, seed: int, root: Path, runs: Path) -> list[str]:
-    """The command line of a run, each key once."""
-    data = (*REAL, f"data.root={root}") if model.real else SYNTHETIC
-    if model.teachers:
-        data += (f"distill.teachers=[{','.join(str(runs / name / 'model.safetensors') for name in model.teachers)}]",)
-    chosen = {o.partition("=")[0]: o for o in (*data, *COMMON, *model.overrides)}
-    return [*chosen.values(), f"seed={seed}"]
-
-
-def collect(models: Sequence[Model], seeds: int, runs: Path, root: Path, *, train: bool) -> dict[Model, list[Path]]:
-    """The run folders of each model, trained where they are missing and `train` allows; models without one are left out."""
-    found: dict[Model, list[Path]] = {}
-    # All models once before the first one twice, and teachers before who learns from them.
-    for model, seed in sorted(((m, s) for s in range(seeds) for m in models), key=lambda run: bool(run[0].teachers)):
-        folder = runs / f"{model.name}_{seed}"
-        if train or finished(folder):
-            command("train", folder, *overrides_of(model, seed, root, runs))
-            found.setdefault(model, []).append(folder)
-    return {m: found[m] for m in models if m in found}
-
-
 def published(folder: Path) -> Path | None:
     """The model file of the published student; None where its weights are not there."""
     weights = SHARED / "reference" / "student1004_weights.npz"
@@ -251,6 +168,11 @@ def header(real: CorroSegDataModule, models: Sequence[Model], seeds: int) -> str
             f"- Data: CorroSeg (SLB / ENS challenge data no. 144), silver labels; `{' '.join(REAL)}`. {dealt}.",
             f"- Common settings: `{' '.join(COMMON)}`; seeds 0 to {seeds - 1}, as far as the runs were there. Added to them:",
             settings,
+            "- Trained to a plateau: while the last quarter of its epochs has raised a run's best validation Dice by "
+            f"{PLATEAU} or more,",
+            "  it goes on with another cycle of the schedule from its best weights (`pretrained=`), "
+            f"{MOST_CYCLES} cycles at most.",
+            "  Scored are the weights with the best validation Dice of all its cycles.",
             f"- Synthetic training wells: `{' '.join(SYNTHETIC)}`.",
         ]
     )
@@ -289,6 +211,9 @@ def main() -> None:
         "--only", nargs="+", metavar="NAME", choices={m.name: 0 for m in MODELS}, help="models to look at"
     )
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--cycles", type=int, default=MOST_CYCLES, help="that a run goes on for before its plateau, at most"
+    )
     parser.add_argument("--finished", action="store_true", help="train nothing: leave out runs that are not there")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -297,10 +222,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="quality_") as temporary:
         folder = Path(temporary)
         root = (options.root or unpack(folder / "wells")).resolve()
-        found = collect(chosen, options.seeds, options.runs.resolve(), root, train=not options.finished)
+        train = not options.finished
+        found = collect(chosen, options.seeds, options.runs.resolve(), root, train=train, cycles=options.cycles)
         if not found:
             raise SystemExit(f"{options.runs} holds no finished run of {', '.join(m.name for m in chosen)}")
-        precisions = collect_precisions(options.runs.resolve(), options.seeds, train=not options.finished)
+        precisions = collect_precisions(options.runs.resolve(), options.seeds, train=train)
         real = CorroSegDataModule(root=str(root), num_folds=NUM_FOLDS, fold=FOLD)
         real.setup()
         validation, test = Patches.of(real, "validation"), Patches.of(real, "test")
@@ -308,11 +234,11 @@ def main() -> None:
         for model, folders in found.items():
             for run in folders:
                 progress(f"measuring {run.name}")
-                path = run / "model.safetensors"
-                first = (
-                    model.real and model not in results
-                )  # how consistent a model is, hangs on its making, not its seed
-                quality = measure(path, validation, test, restored=model.restored, synthetic=not model.real, more=first)
+                # How consistent a model is, hangs on its making, not on its seed.
+                first = model.real and model not in results
+                quality = measure(
+                    run.file, validation, test, restored=model.restored, synthetic=not model.real, more=first
+                )
                 results.setdefault(model, []).append(quality)
         mine = {m.label: q for m, q in results.items() if m.real}
         reference = published(folder)
@@ -322,8 +248,8 @@ def main() -> None:
             rows[PUBLISHED] = [measure(reference, validation, test, restored=False)]
         synthetic = {m.label: q for m, q in results.items() if not m.real}
         trained = list({m.name: m for m in reversed(found)}.values())[::-1]  # of rows with the same runs the first one
-        curves = {m.label: [validation_curve(run) for run in found[m]] for m in trained}
-        files = {m.label: found[m][0] / "model.safetensors" for m in trained if m.real}
+        curves = {m.label: [run.curve for run in found[m]] for m in trained}
+        files = {m.label: found[m][0].file for m in trained if m.real}
         baseline = next((m.label for m in found if m.name == BASELINE), next(iter(files), None))
         figures = options.output / "figures"
         figures.mkdir(parents=True, exist_ok=True)
@@ -337,13 +263,11 @@ def main() -> None:
             "cost": cost_table(files, baseline, longest) if files else nothing,
             "synthetic": scores_table(synthetic) if synthetic else nothing,
             "options": options_table(
-                {m.label: found[m][0] / "model.safetensors" for m in trained if m.name in OPTIONS_OF},
+                {m.label: found[m][0].file for m in trained if m.name in OPTIONS_OF},
                 {m.label: results[m][0].threshold for m in trained},
                 test,
             ),
-            "mapping": mapping_table(
-                {m.label: found[m][0] / "model.safetensors" for m in trained if m.name in MAPPING_OF}
-            ),
+            "mapping": mapping_table({m.label: found[m][0].file for m in trained if m.name in MAPPING_OF}),
             "precision": precision_table(precisions) if all(precisions.values()) else nothing,
             "plateau": plateau_table(curves),
             "section": section_picture(results, test, figures / "quality_section.png"),

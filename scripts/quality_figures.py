@@ -10,7 +10,6 @@ matplotlib.use("Agg")  # before pyplot: the script draws into files only
 import matplotlib.pyplot as plt
 import numpy as np
 from quality_scores import Quality, pooled_dice
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from wellseg.data.well import Well
 from wellseg.figures import ERROR_COLORS, error_image, save
@@ -21,13 +20,6 @@ SECTION = 14 * PATCH
 """Rows of the section that is drawn."""
 LEAST_LABELLED = 0.02
 """Share of labelled pixels below which a section shows nothing."""
-
-
-def validation_curve(folder: Path) -> list[float]:
-    """Validation Dice per image after each epoch of the run in `folder`, at threshold 0.5."""
-    events = EventAccumulator(str(folder / "tensorboard")).Reload()
-    epochs = len(events.Scalars("train/loss_epoch"))
-    return [e.value for e in events.Scalars("val/dice_per_image")][:epochs]
 
 
 def draw_curves(curves: Mapping[str, Sequence[Sequence[float]]], path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from bench_page import Sample, in_rounds, ratio
 from page_blocks import table
+from quality_runs import PLATEAU, gain_of_last_quarter
 from quality_scores import SCORES, Patches, Quality, pipes
 from step_cost import step_seconds
 
@@ -16,8 +17,6 @@ from wellseg.data.well import Well
 from wellseg.deploy.predictor import Predictor
 from wellseg.models.summary import count_parameters, receptive_field
 
-PLATEAU = 0.005
-"""A run has reached its plateau when its last quarter of epochs raised the best validation Dice by less than this."""
 SPEED_ROWS = 4096
 PROBE, PROBE_ACROSS = 1024, 64
 """Image on which receptive fields are measured, one direction at a time: a field that fills it is taken to have no bound."""
@@ -134,12 +133,6 @@ def processor_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - started
 
 
-def gain_of_last_quarter(curve: Sequence[float]) -> float | None:
-    """How much the last quarter of epochs (at least one) raised the best score; None for a single epoch."""
-    before = len(curve) - max(len(curve) // 4, 1)
-    return max(curve) - max(curve[:before]) if before > 0 else None
-
-
 def plateau_table(curves: Mapping[str, Sequence[Sequence[float]]]) -> str:
     rows = []
     for label, runs in curves.items():
@@ -149,7 +142,8 @@ def plateau_table(curves: Mapping[str, Sequence[Sequence[float]]]) -> str:
             rows.append((label, seed, len(curve), int(np.argmax(curve)) + 1, max(curve), gain, reached))
     rule = (
         f"A run has reached its plateau when the last quarter of its epochs raised its best validation Dice by less than "
-        f"{PLATEAU}. The Dice here is the one of training: on windows as trained on, at threshold 0.5.\n\n"
+        f"{PLATEAU}; the cycles of a run count as one. The Dice "
+        "here is the one of training: on windows as trained on, at threshold 0.5.\n\n"
     )
     head = ("model", "run", "epochs", "best epoch", "best validation Dice", "gain of the last quarter", "plateau")
     return rule + table(head, rows)

@@ -121,7 +121,8 @@ def test_wells_too_short_to_have_a_middle_show_no_change_at_all():
 
 
 def test_plateau_is_judged_by_the_last_quarter_of_epochs():
-    from quality_tables import gain_of_last_quarter, plateau_table
+    from quality_runs import gain_of_last_quarter
+    from quality_tables import plateau_table
 
     assert gain_of_last_quarter([0.5]) is None
     assert gain_of_last_quarter([0.1, 0.5, 0.6, 0.7]) == pytest.approx(0.1)
@@ -129,6 +130,30 @@ def test_plateau_is_judged_by_the_last_quarter_of_epochs():
     page = plateau_table({"rising": [[0.1, 0.5, 0.6, 0.7]], "level": [[0.1, 0.7, 0.7, 0.704]]})
     assert "| rising | 0 | 4 | 4 | 0.700 | 0.100 | **no** |" in page
     assert "| level | 0 | 4 | 4 | 0.704 | 0.004 | yes |" in page
+
+
+def test_a_run_goes_on_from_its_best_weights_until_its_plateau(tmp_path, monkeypatch):
+    import quality_runs
+
+    curves = {
+        "flex_0": [0.1, 0.3, 0.2, 0.5],
+        "flex_0_cycle2": [0.4, 0.6, 0.5, 0.5],
+        "flex_0_cycle3": [0.5, 0.5, 0.5, 0.5],
+    }
+    called = []
+    monkeypatch.setattr(quality_runs, "validation_curve", lambda folder: curves[folder.name])
+    monkeypatch.setattr(
+        quality_runs, "command", lambda name, folder, *overrides: called.append((folder.name, overrides))
+    )
+    model = quality_runs.Model("flex", "flex", ())
+    for most, cycles, best in ((1, 1, "flex_0"), (3, 2, "flex_0_cycle2")):
+        called.clear()
+        (run,) = quality_runs.collect([model], 1, tmp_path, Path("/wells"), train=True, cycles=most)[model]
+        assert [folder.name for folder in run.cycles] == [name for name, _ in called] == list(curves)[:cycles]
+        assert run.reached_plateau is (most == 3)
+        assert run.file == tmp_path / best / "model.safetensors"
+    assert [o for o in called[1][1] if "pretrained" in o] == [f"pretrained={tmp_path / 'flex_0' / 'model.safetensors'}"]
+    assert not quality_runs.collect([model], 1, tmp_path, Path("/wells"), train=False)
 
 
 def test_mean_and_spread():
@@ -197,7 +222,8 @@ def test_blocks_are_filled_and_the_text_around_them_stays():
 
 
 def test_every_model_of_the_page_composes():
-    from bench_quality import BASELINE, MODELS, overrides_of
+    from bench_quality import BASELINE
+    from quality_runs import MODELS, overrides_of
 
     from wellseg import config
 

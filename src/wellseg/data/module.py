@@ -51,6 +51,8 @@ class WellDataModule(SegmentationDataModule):
     seed            order of the training windows, augmentation, and split=shuffle
     augment         see wellseg.data.augment, or None
 
+    A data set may add wells of its own making to the training part, see `training_extras`.
+
     After `setup`: `wells` (all), `well_names`, `parts` (part of each well, by name), `normalization`, `problems`, `leaky`.
     """
 
@@ -108,11 +110,18 @@ class WellDataModule(SegmentationDataModule):
         self.storage, self.num_workers = storage, num_workers
         self.seed = seed
         self.wells: list[Well] = []
+        self._extras: list[Well] = []
         self._folder: Path | None = None
 
     @abstractmethod
     def read(self) -> tuple[list[Well], list[Problem]]:
         """All wells of the set, and everything that is wrong with it; never stops at the first fault."""
+
+    def training_extras(self) -> list[Well]:
+        """Labelled wells that are trained on besides those of the set, without being dealt: the split, what is scored and
+        the fingerprint stay those of the set.
+        """
+        return []
 
     @property
     def leaky(self) -> bool:
@@ -167,16 +176,17 @@ class WellDataModule(SegmentationDataModule):
             problems.append(Problem("error", "no labelled well", where=str(self.root or ""), fix="add labels"))
         if self.azimuth_layout in ("auto", "views"):
             wells = [v for w in wells for v in w.views()]
-        self.wells = wells
+        self._extras = self.training_extras()
+        self.wells = [*wells, *self._extras]
         labelled = [w for w in wells if w.target is not None]
-        self.parts = {}
+        self.parts = {w.name: "train" for w in self._extras}
         if labelled and self.split != "shuffle":
             try:
                 parts = self._deal(labelled)
             except ConfigError as error:  # one finding among the others: it must not hide them
                 problems.append(Problem("error", error.what, error.where, error.why, error.fix))
                 parts = ["" for _ in labelled]
-            self.parts = dict(zip([w.name for w in labelled], parts, strict=True))
+            self.parts |= zip([w.name for w in labelled], parts, strict=True)
             problems += find_leaks(self._trained_on(), self._wells_of("validation") + self._wells_of("test"))
             problems += find_leaks(self._wells_of("validation"), self._wells_of("test"))
         self.problems = problems
@@ -185,7 +195,7 @@ class WellDataModule(SegmentationDataModule):
     def _deal(self, labelled: Sequence[Well]) -> list[str]:
         if self._known_split and self._known_split[0] == self.fingerprint():
             known = self._known_split[1]
-            if set(known) == {w.name for w in labelled}:
+            if {w.name for w in labelled} <= set(known):
                 log.info("split as in the model's own run: no well that it was trained on is scored")
                 return [known[w.name] for w in labelled]
         if self.split == "original":
@@ -254,9 +264,9 @@ class WellDataModule(SegmentationDataModule):
         return WindowStore(wells, numbers, self.window, stride, keep_unlabelled=keep_unlabelled, folder=folder)
 
     def fingerprint(self) -> str:
-        """SHA-256 over names, values and labels of all wells: two runs with the same fingerprint saw the same data."""
+        """SHA-256 over names, values and labels of all wells of the set: two runs with the same fingerprint saw the same."""
         digest = hashlib.sha256()
-        for well in sorted(self.wells, key=lambda w: w.name):
+        for well in sorted(self.wells[: len(self.wells) - len(self._extras)], key=lambda w: w.name):
             digest.update(f"{well.name}{well.values.shape}".encode())
             digest.update(np.ascontiguousarray(well.values).tobytes())
             if well.target is not None:

@@ -49,6 +49,8 @@ CYLINDER_360 = ("model=unet_cylinder", "model.context=[1,2,4]", "data.window=360
 TEACHERS = ("synthetic_cylinder_36_2", "cylinder_36_1")
 """The pair of one run on synthetic and one on real wells that does best on the real validation wells."""
 DISTILLED = ("distill=ensemble", "distill.kind=kl", "distill.temperature=2", "distill.weight=0.8")
+MIXED = ("data=corroseg_synthetic", "trainer.max_epochs=6")
+"""Twice the windows in half the epochs, so that steps are equal here as well."""
 POLYPHASE = ("model.azimuth=polyphase", "model.azimuth_strides=[2,2,3]")
 MODELS = (
     Model("student_turns", "course student (turns)", COURSE, restored=False),
@@ -62,6 +64,7 @@ MODELS = (
     Model("polyphase_36", "unet_cylinder, polyphase, 36 rows", (*CYLINDER_36, *POLYPHASE)),
     Model("distilled_flex", "unet_flex, distilled", ("model=unet_flex", *DISTILLED), teachers=TEACHERS),
     Model("distilled_cylinder_36", "unet_cylinder, 36 rows, distilled", (*CYLINDER_36, *DISTILLED), teachers=TEACHERS),
+    Model("mixed_cylinder_36", "unet_cylinder, 36 rows, real and synthetic wells", (*CYLINDER_36, *MIXED)),
     Model("synthetic_turns", "course student, wells restored, synthetic", COURSE, real=False),
     Model("synthetic_cylinder_36", "unet_cylinder, 36 rows, synthetic", CYLINDER_36, real=False),
     Model("synthetic_cylinder_144", "unet_cylinder, 144 rows, synthetic", CYLINDER_144, real=False),

@@ -1,5 +1,8 @@
 """Synthetic wells among the training wells of the challenge: they are trained on, and nothing else changes."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from tests.running import TINY, command
@@ -73,6 +76,18 @@ def test_training_and_scoring_on_the_command_line(wells, tmp_path):
     tiny = [a for a in TINY if not a.startswith("data")]
     out = command("train", *tiny, *own, f"hydra.run.dir={run}")
     assert out.returncode == 0, out.stderr
-    out = command("evaluate", f"artifact={run}/model.safetensors", f"hydra.run.dir={tmp_path}/scores")
+    scored = tmp_path / "scores"
+    out = command("evaluate", f"run={run}", f"hydra.run.dir={scored}")
     assert out.returncode == 0, out.stderr
-    assert "synthetic" not in (tmp_path / "scores" / "metrics.json").read_text()
+    out = command(
+        "evaluate",
+        f"artifact={run}/model.safetensors",
+        "data=corroseg",
+        f"data.root={wells}",
+        f"hydra.run.dir={scored}_2",
+    )
+    assert out.returncode == 0, out.stderr
+    # The challenge alone is split as the run did, so that the scores are those of the run.
+    metrics = [json.loads((f / "metrics.json").read_text()) for f in (run, scored, Path(f"{scored}_2"))]
+    assert metrics[0]["per_well"] == metrics[1]["per_well"] == metrics[2]["per_well"]
+    assert not any(name.startswith("synthetic") for part in metrics[0]["per_well"].values() for name in part)

@@ -5,7 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # What quantize, export and firmware work on: any model.safetensors; the default is trained first when it is not there.
-MODEL ?= outputs/default/model.safetensors
+MODEL := outputs/default/model.safetensors
+# A model that is given is not made: where its file is missing, the command itself says so.
+DEFAULT_MODEL := $(if $(filter file,$(origin MODEL)),$(MODEL))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train sweep test test-all lint format bench bench-quality distill sets ships rooms cars cement predict quantize export firmware tensorboard notebooks clean
@@ -72,13 +74,13 @@ predict: $(READY) ## masks of wells (ARGS="artifact=FILE input=PATH output=DIR")
 outputs/default/model.safetensors: | $(READY)
 	$(BIN)/python -m wellseg.train hydra.run.dir=outputs/default
 
-quantize: $(READY) $(MODEL) ## a model in 4 bits with a report, 2 minutes (MODEL=FILE ARGS="quant=int8 ...")
+quantize: $(READY) $(DEFAULT_MODEL) ## a model in 4 bits with a report, 2 minutes (MODEL=FILE ARGS="quant=int8 ...")
 	$(BIN)/python -m wellseg.quantize artifact=$(MODEL) $(if $(findstring quant=,$(ARGS)),,quant=int4) $(ARGS)
 
-export: $(READY) $(MODEL) ## a model as ONNX, checked against its own (MODEL=FILE ARGS="format=...")
+export: $(READY) $(DEFAULT_MODEL) ## a model as ONNX, checked against its own (MODEL=FILE ARGS="format=...")
 	$(BIN)/python -m wellseg.export artifact=$(MODEL) $(ARGS)
 
-firmware: $(READY) $(MODEL) ## the smallest model that passes its gate as C, with the runtime, 6 minutes (MODEL=FILE)
+firmware: $(READY) $(DEFAULT_MODEL) ## the smallest model that passes its gate as C, with the runtime, 6 minutes (MODEL=FILE)
 	$(BIN)/python scripts/firmware.py $(MODEL) $(ARGS)
 
 tensorboard: $(READY) ## dashboards of all runs below outputs/

@@ -15,18 +15,8 @@ from typing import Any
 
 from wellseg import config
 from wellseg.errors import BAD_INPUT, INTERRUPTED, OK, Bug, ConfigError, EnvironmentFault, WellsegError
+from wellseg.help import COMMANDS, help_text
 from wellseg.memory import keep_freed_memory
-
-COMMANDS = {
-    "train": "train a model and leave a run folder",
-    "evaluate": "score a run or a model file",
-    "predict": "find the defects in patches and whole wells",
-    "quantize": "store a model in fewer bits, and report what that costs",
-    "export": "write a model for another engine, checked against its own",
-    "check": "list everything that is wrong with a data set",
-    "preview": "show images, labels and augmentations as a picture",
-    "slurm": "write a cluster job that trains as a run did",
-}
 
 PATH_KEYS = frozenset(
     [
@@ -73,12 +63,18 @@ def main() -> None:
 def run_command(name: str) -> None:
     """Run `wellseg.<name>.run(cfg)` with the process's arguments and exit; called by `python -m wellseg.<name>`."""
     argv = sys.argv[1:]
-    if "--help" in argv or "-h" in argv:
-        sys.stdout.write(help_text(name) + "\n")
-        sys.exit(OK)
     debug = "debug=true" in [a.lower() for a in argv]
     try:
-        sys.exit(_run(name, argv))
+        if "--help" in argv or "-h" in argv:
+            sys.stdout.write(help_text(name, argv) + "\n")
+            code = OK
+        else:
+            code = _run(name, argv)
+        sys.stdout.flush()  # here, where a reader that is gone can be told from a fault
+        sys.exit(code)
+    except BrokenPipeError:
+        _stop_printing()
+        sys.exit(INTERRUPTED)
     except WellsegError as error:
         if debug:
             traceback.print_exc()
@@ -87,6 +83,11 @@ def run_command(name: str) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def _stop_printing() -> None:
+    """Whoever read the output (`| head`) has seen enough; what is left of it would be an error at the end of Python."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(name: str, argv: Sequence[str]) -> int:
@@ -153,6 +154,9 @@ def _job(name: str, failures: list[WellsegError]) -> Callable[[Any], Any]:
                 return importlib.import_module(f"wellseg.{name}").run(cfg)
         except KeyboardInterrupt:
             raise
+        except BrokenPipeError as error:  # Hydra lets this one pass, and would print the other
+            _stop_printing()
+            raise KeyboardInterrupt from error
         except Exception as error:
             if cfg.get("debug"):
                 traceback.print_exc()
@@ -332,54 +336,6 @@ def prepare(name: str, overrides: Sequence[str], *, multirun: bool) -> list[str]
         # Composed again after the jobs, the time in its name would be another one.
         added.append(quote_path(f"{_SWEEP_DIR}{cfg.hydra.sweep.dir}"))
     return [*overrides, *added]
-
-
-def help_text(name: str) -> str:
-    """What can be set, read from conf/ as text: neither Hydra nor torch is needed, so that the answer is quick."""
-    text = (config.folder() / f"{name}.yaml").read_text(encoding="utf-8")
-    defaults = dict(re.findall(r"^  - (\w+): (\S+)", text, flags=re.M))
-    lines = [
-        f"python -m wellseg.{name} key=value ...      {COMMANDS[name]}",
-        "",
-    ]
-    if defaults:
-        lines.append("Groups (group=choice; * is the default):")
-    for group in defaults:
-        offered = [f"{c}*" if c == defaults[group] else c for c in config.choices(group)]
-        lines.append(_wrapped(f"  {group:<12}", offered))
-    lines += [*([""] if defaults else []), "Keys (key=value):"]
-    for line in text.split("\nhydra:")[0].splitlines():
-        if found := re.match(r"^(\w+): (.*?)(?:\s+# (.*))?$", line):
-            key, value, comment = found.groups()
-            lines.append(f"  {key}={value}".ljust(27) + f" {comment or ''}")
-    if defaults:
-        lines += ["", "A group's keys are set as group.key=value; those of the defaults are:"]
-    for group, choice in defaults.items():
-        path = config.folder() / group / f"{choice}.yaml"
-        if path.is_file():
-            keys = re.findall(r"^(\w+):", path.read_text(encoding="utf-8"), flags=re.M)
-            names = [f"{group}.{k}" for k in keys if not k.startswith("_") and k != "defaults"]
-            if names:
-                lines.append(_wrapped("  ", names))
-    example = re.match(r"# (python .*)", text)
-    sweep = ["  -m a=1,2 b=x,y              a sweep: one job for each combination, and a summary"]
-    lines += [
-        "",
-        *(sweep if name != "predict" else []),
-        "  hydra.run.dir=DIR           where everything is written",
-        "  --cfg job                   print the composed configuration and stop",
-    ]
-    return "\n".join([*lines, "", f"Example: {example.group(1)}"] if example else lines)
-
-
-def _wrapped(head: str, words: Sequence[str], width: int = 118) -> str:
-    lines, line = [], head
-    for word in words:
-        if len(line) + len(word) + 1 > width:
-            lines.append(line)
-            line = " " * len(head)
-        line += f"{word} "
-    return "\n".join([*lines, line.rstrip()])
 
 
 def as_path(value: str | None) -> Path | None:

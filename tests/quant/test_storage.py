@@ -9,6 +9,7 @@ from wellseg.artifact import architectures
 from wellseg.errors import ConfigError
 from wellseg.models.unet_flex import UNetFlex
 from wellseg.packed import encode
+from wellseg.quant.quantizer import as_quantizer
 from wellseg.quant.scheme import Scheme
 from wellseg.quant.storage import quantize
 from wellseg.quant.tensors import quantize_tensor
@@ -146,13 +147,30 @@ def test_coded_bytes_are_kept_to_and_buy_finer_steps():
     ("changes", "message"),
     [
         ({"bits": [2, 4], "max_bytes": 100}, "max_bytes=100 cannot be met"),
-        ({"bits": 4, "max_bytes": 100}, "bytes, more than quant.max_bytes=100"),
+        ({"bits": 4, "max_bytes": 100}, "max_bytes=100 cannot be met"),
+        ({"bits": 4, "max_bytes": 200, "coding": "lzma"}, "bytes, more than quant.max_bytes=200"),
         ({"bits": 4, "wide_layers": ["refinement.0.bias"]}, "wide_layers names what is no convolution's weight"),
     ],
 )
 def test_what_cannot_be_met_is_said(changes, message):
     with pytest.raises(ConfigError, match=message):
         quantize(small(), Scheme("test", **changes), windows())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bits": [3, 8], "max_bytes": 100}, r"\d+ weights of 3 bits are \d+ bytes"),
+        ({"bits": 4, "wide_layers": ["x.weight"]}, "wide_layers names what is no convolution's weight: x.weight"),
+    ],
+)
+def test_what_can_be_known_is_said_before_anything_is_trained(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        as_quantizer(Scheme("test", **changes)).check(small())
+    weights = sum(p.numel() for p in small().parameters() if p.dim() > 1)
+    as_quantizer(Scheme("test", bits=[4, 8], max_bytes=-(-weights // 2))).check(small())
+    with pytest.raises(ConfigError, match="cannot be met"):
+        as_quantizer(Scheme("test", bits=[4, 8], max_bytes=-(-weights // 2) - 1)).check(small())
 
 
 def test_other_weights_stay_in_float32_and_are_named(caplog):

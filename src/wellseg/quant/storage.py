@@ -53,6 +53,28 @@ class Quantized:
     kept: list[str]
 
 
+def check(network: nn.Module, scheme: Scheme) -> None:
+    """Raise ConfigError for `wide_layers` that the network does not have, and for a `max_bytes` that the codes of its
+    convolutions alone exceed; what a lossless coding makes of them is not known before they are there.
+    """
+    weights = {f"{name}.weight".lstrip("."): layer.weight for name, layer in _convolutions(network).items()}
+    unknown = set(scheme.wide_layers) - set(weights)
+    if unknown:
+        known = list(weights)
+        raise ConfigError(
+            f"quant.wide_layers names what is no convolution's weight: {', '.join(sorted(unknown))}",
+            why=f"there are {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}",
+        )
+    fewest = min(scheme.bits) if isinstance(scheme.bits, Sequence) else scheme.bits
+    count = sum(weight.numel() for weight in weights.values())
+    if scheme.max_bytes is not None and scheme.coding == "none" and count * fewest > 8 * scheme.max_bytes:
+        raise ConfigError(
+            f"quant.max_bytes={scheme.max_bytes} cannot be met",
+            why=f"{count:,} weights of {fewest} bits are {count * fewest // 8:,} bytes",
+            fix="allow more, or smaller quant.bits",
+        )
+
+
 def quantize(
     network: nn.Module, scheme: Scheme, inputs: Sequence[Tensor], *, seed: int = 0, progress: Progress | None = None
 ) -> Quantized:
@@ -60,8 +82,9 @@ def quantize(
 
     inputs: normalised batches (B, C, H, W) of training windows, on the device of `network`; there the work is done.
     progress: called with (what is done, steps done, steps). The same arguments give the same weights on one machine.
-    Raises ConfigError for `wide_layers` that the network does not have and for a `max_bytes` that cannot be met.
+    Raises ConfigError as `check` does, and for a `max_bytes` that turns out not to be met.
     """
+    check(network, scheme)
     full, quantized = deepcopy(network).eval(), deepcopy(network).eval()
     tell = progress or (lambda *_: None)
     few = _first(inputs, STATISTICS_WINDOWS)
@@ -113,12 +136,6 @@ def _grids(
     network: nn.Module, keys: list[str], scheme: Scheme, inputs: Sequence[Tensor], tell: Progress
 ) -> dict[str, Grid]:
     """The grid of every weight, by name; `keys` are in running order."""
-    unknown = set(scheme.wide_layers) - set(keys)
-    if unknown:
-        raise ConfigError(
-            f"quant.wide_layers names what is no convolution's weight: {', '.join(sorted(unknown))}",
-            why=f"there are {', '.join(keys[:20])}{', ...' if len(keys) > 20 else ''}",
-        )
     ends = {*keys[: scheme.wide_first], *keys[len(keys) - min(scheme.wide_last, len(keys)) :]}
     several = scheme.bits if isinstance(scheme.bits, Sequence) else (scheme.bits,)
     wide = Grid(max(scheme.wide_bits, *several), scheme.scale)

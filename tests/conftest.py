@@ -7,6 +7,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in the
 
 import pytest
 import torch
+from composing import remembered_compositions
+from running import without_figures
 
 torch.set_num_threads(1)
 
@@ -19,3 +21,24 @@ def real_wells() -> Path:
     if not REAL_WELLS.is_dir():
         pytest.skip("real wells are not here: ../shared/data/corroseg is missing")
     return REAL_WELLS
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compositions():
+    with remembered_compositions():
+        yield
+
+
+@pytest.fixture(scope="module")
+def no_figures():
+    """For modules whose tests look at no figure of a run: test_train.py does."""
+    with without_figures():
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_rounds():
+    """Speed is measured to be there; how, tests/quant/test_report.py knows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wellseg.quant.speed.ROUNDS", (1, 1))
+        yield

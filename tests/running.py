@@ -4,7 +4,10 @@ import contextlib
 import io
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
+
+import pytest
 
 from wellseg.cli import run_command
 
@@ -39,3 +42,12 @@ def command(name, *arguments, cwd=None):
         finally:
             sys.argv = argv
     raise AssertionError("run_command did not exit")
+
+
+@contextlib.contextmanager
+def without_figures():
+    """Runs and evaluations draw nothing at their end: for the smallest ones that takes longer than all the rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wellseg.results.draw_figures", lambda *_: None)
+        patch.setattr("wellseg.results.figures", SimpleNamespace(curves=lambda _: None, save=lambda *_: None))
+        yield

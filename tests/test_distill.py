@@ -23,6 +23,8 @@ from wellseg.models.unet_flex import UNetFlex
 from wellseg.task import SegmentationTask
 from wellseg.types import IGNORE
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 NUMBERS = {"thickness": 3, "encoders": [1], "decoders": [1]}
 STEP = [*TINY, "logger=none", "augment=none", "trainer.max_epochs=1", "trainer.limit_train_batches=1"]
 
@@ -348,7 +350,7 @@ def test_a_batch_of_unlabelled_windows_is_learnt_from_the_teacher_alone(wells, t
 
 def test_a_run_with_unlabelled_wells_needs_a_teacher(wells, tmp_path, teacher):
     arguments = [a for a in STEP if not a.startswith("data.")]
-    arguments += ["data=corroseg", f"data.root={wells}", "data.unlabelled=true"]
+    arguments += ["data=corroseg", f"data.root={wells}", "data.unlabelled=true", "test=false"]
     out = command("train", *arguments, f"hydra.run.dir={tmp_path / 'a'}")
     assert out.returncode == 2
     assert "data.unlabelled=true without a teacher" in out.stderr

@@ -8,6 +8,8 @@ from running import command
 
 from wellseg import artifact, build, config
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 @pytest.mark.parametrize(
     ("report", "fix"),

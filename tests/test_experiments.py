@@ -80,7 +80,7 @@ def test_an_experiment_fits_for_one_step(name, tmp_path, teacher):
     small = SMALL
     if name in IMAGES:
         common = ["data.fake=true", f"data.root={tmp_path / 'set'}", "batch_size=2", *SMALL[6:]]
-        small = [*common, *(["data.fake_images=48"] if name != "echocem" else []), *IMAGES[name]]
+        small = [*common, f"data.fake_images={12 if name == 'echocem' else 48}", *IMAGES[name]]
     cfg = config.load("train", [f"experiment={name}", *small])
     if "teachers" in cfg.distill:
         cfg.distill.teachers = [str(teacher)]

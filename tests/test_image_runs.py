@@ -7,16 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running import command
+from running import command, without_figures
 
 from wellseg import artifact
-from wellseg.quant import speed
+
+pytestmark = pytest.mark.usefixtures("few_rounds")
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "wellseg"
 SETS = ("airbus", "stanford", "carvana", "echocem")
 COMMON = ["data.fake=true", "batch_size=2", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "logger=none"]
 CEMENT = [
     "experiment=echocem",
+    "data.fake_images=24",
     "model.base=4",
     "model.blocks=2",
     "trainer.limit_val_batches=2",
@@ -33,16 +35,8 @@ def trained(folder, *settings):
     return folder / "run"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _few_rounds():
-    """Speed is measured to be there; how, tests/quant/test_report.py knows."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speed, "ROUNDS", (1, 1))
-        yield
-
-
 @pytest.fixture(scope="module")
-def cement(tmp_path_factory, _few_rounds):
+def cement(tmp_path_factory):
     """A run of 3 classes on 1 channel, quantized as its last step."""
     return trained(tmp_path_factory.mktemp("cement"), *CEMENT, *INT8)
 
@@ -63,7 +57,8 @@ def test_the_last_step_of_training_compresses_a_network_of_several_classes(cemen
 
 
 def test_a_network_that_answers_for_the_middle_is_compressed_on_its_own(tmp_path):
-    run = trained(tmp_path, *CARS)
+    with without_figures():
+        run = trained(tmp_path, *CARS)
     assert "scored: the middle 52 x 52 of 92 x 92, 32 % of the pixels\n" in (run / "train.log").read_text()
     out = command(
         "quantize", f"artifact={run / 'model.safetensors'}", *INT8, f"hydra.run.dir={tmp_path / 'int8'}",
@@ -76,7 +71,8 @@ def test_a_network_that_answers_for_the_middle_is_compressed_on_its_own(tmp_path
 
 
 def test_a_run_is_scored_again_from_its_folder_alone(cement, tmp_path):
-    out = command("evaluate", f"run={cement}", f"hydra.run.dir={tmp_path}")
+    with without_figures():
+        out = command("evaluate", f"run={cement}", f"hydra.run.dir={tmp_path}")
     assert out.returncode == 0, out.stderr
     first, again = (json.loads((folder / "metrics.json").read_text()) for folder in (cement, tmp_path))
     assert again == first
@@ -95,10 +91,9 @@ def test_a_run_is_scored_again_from_its_folder_alone(cement, tmp_path):
         (["data.batch_shares={lots: 0.5}"], ["lots"]),
     ],
 )
-def test_choices_that_do_not_fit_each_other_name_the_one_that_does(wrong, said, tmp_path):
-    out = command(
-        "train", *CEMENT, *COMMON, f"data.root={tmp_path / 'set'}", f"hydra.run.dir={tmp_path / 'run'}", *wrong
-    )
+def test_choices_that_do_not_fit_each_other_name_the_one_that_does(cement, wrong, said, tmp_path):
+    root = cement.parent / "set"
+    out = command("train", *CEMENT, *COMMON, f"data.root={root}", f"hydra.run.dir={tmp_path / 'run'}", *wrong)
     assert out.returncode == 2, out.stdout + out.stderr
     assert all(text in out.stderr for text in said), out.stderr
     assert "Traceback" not in out.stderr

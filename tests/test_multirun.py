@@ -5,11 +5,14 @@ import csv
 import pytest
 from running import TINY, command
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
+QUICK = [*TINY, "logger=none", "test=false", "trainer.max_epochs=1"]
+
 
 def test_a_multirun_ends_with_a_summary_best_first(tmp_path):
     out = command(
-        "train", "-m", *TINY, "model.thickness=2,3", "loss=bce,dice", "trainer.max_epochs=1", "logger=none",
-        "hydra.sweep.dir=s w", cwd=tmp_path,
+        "train", "-m", *QUICK, "model.thickness=2,3", "loss=bce,dice", "hydra.sweep.dir=s w", cwd=tmp_path,
     )  # fmt: skip
     assert out.returncode == 0, out.stderr
     with open(tmp_path / "s w" / "summary.csv", newline="") as f:
@@ -30,8 +33,7 @@ def test_a_multirun_ends_with_a_summary_best_first(tmp_path):
 
 @pytest.mark.slow
 def test_the_default_folder_of_a_sweep_holds_its_jobs_and_its_summary(tmp_path):
-    arguments = [*TINY, "trainer.max_epochs=1", "logger=none", "test=false"]
-    out = command("train", "-m", *arguments, "model.thickness=1,2", cwd=tmp_path)
+    out = command("train", "-m", *QUICK, "model.thickness=1,2", cwd=tmp_path)
     assert out.returncode == 0, out.stderr
     (folder,) = (tmp_path / "outputs" / "multirun").iterdir()
     assert {"0", "1", "summary.csv"} <= {p.name for p in folder.iterdir()}
@@ -40,7 +42,7 @@ def test_the_default_folder_of_a_sweep_holds_its_jobs_and_its_summary(tmp_path):
 
 def test_a_failing_job_does_not_end_the_sweep(tmp_path):
     out = command(
-        "train", "-m", *TINY, "optimizer.lr=1e-3,1e30", "scheduler=none", "logger=none", f"hydra.sweep.dir={tmp_path}",
+        "train", "-m", *QUICK, "optimizer.lr=1e-3,1e30", "scheduler=none", f"hydra.sweep.dir={tmp_path}",
     )  # fmt: skip
     assert out.returncode == 2
     text = (tmp_path / "summary.csv").read_text()

@@ -1,6 +1,7 @@
 """A prediction that goes on where another ended, and one that must not."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -218,6 +219,15 @@ def test_files_of_something_else_are_not_replaced(tmp_path, model, wells):
     assert "would replace its input" in done.stderr
 
 
+@pytest.fixture(scope="module")
+def one_well(tmp_path_factory, model):
+    """A well and the folder of its prediction."""
+    folder = tmp_path_factory.mktemp("one")
+    np.save(folder / "w.npy", values_of(60))
+    predict(model, folder / "w.npy", folder / "out")
+    return folder / "w.npy", folder / "out"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -238,26 +248,27 @@ def test_files_of_something_else_are_not_replaced(tmp_path, model, wells):
         (lambda i: i.update(outputs=[5]), "no attribute"),
     ],
 )
-def test_a_manifest_that_was_edited_is_an_error_of_the_input(tmp_path, model, wells, change, message):
-    predict(model, wells / "w0.npy", tmp_path / "out")
+def test_a_manifest_that_was_edited_is_an_error_of_the_input(tmp_path, model, one_well, change, message):
+    well, made = one_well
+    shutil.copytree(made, tmp_path / "out")
     manifest = manifest_of(tmp_path / "out")
     change(manifest["items"][0])
     (tmp_path / "out/manifest.json").write_text(json.dumps(manifest))
-    done = predict(model, wells / "w0.npy", tmp_path / "out", code=2)
+    done = predict(model, well, tmp_path / "out", code=2)
     assert "manifest.json cannot be read" in done.stderr
     assert message in done.stderr
     assert str(tmp_path / "out/manifest.json") in done.stderr
     assert "overwrite=true" in done.stderr
-    predict(model, wells / "w0.npy", tmp_path / "out", "overwrite=true")
+    predict(model, well, tmp_path / "out", "overwrite=true")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 9, "items": []}', '{"format": 1, "items": [{"key": 1}]}'])
-def test_a_damaged_manifest_is_not_guessed_at(tmp_path, model, wells, text):
+def test_a_damaged_manifest_is_not_guessed_at(tmp_path, model, one_well, text):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/manifest.json").write_text(text)
-    done = predict(model, wells, tmp_path / "out", code=2)
+    done = predict(model, one_well[0], tmp_path / "out", code=2)
     assert "manifest.json cannot be read" in done.stderr
-    predict(model, wells, tmp_path / "out", "overwrite=true")
+    predict(model, one_well[0], tmp_path / "out", "overwrite=true")
 
 
 def test_a_manifest_does_not_choose_what_is_deleted_elsewhere(tmp_path, model, wells):

@@ -6,17 +6,21 @@ from running import TINY, command
 
 from wellseg import artifact
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
+QUICK = [*TINY, "logger=none", "test=false", "trainer.max_epochs=1"]
+
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
     folder = tmp_path_factory.mktemp("first") / "run"
-    out = command("train", *TINY, "seed=3", f"hydra.run.dir={folder}", cwd=folder.parent)
+    out = command("train", *QUICK, "seed=3", f"hydra.run.dir={folder}", cwd=folder.parent)
     assert out.returncode == 0, out.stderr
     return folder / "model.safetensors"
 
 
 def train(folder, *overrides):
-    return command("train", *TINY, "seed=4", "trainer.max_epochs=1", *overrides, f"hydra.run.dir={folder}")
+    return command("train", *QUICK, "seed=4", *overrides, f"hydra.run.dir={folder}")
 
 
 def test_training_starts_from_the_files_weights(first, tmp_path):

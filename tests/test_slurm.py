@@ -180,8 +180,14 @@ def test_sweeps_are_no_jobs(tmp_path):
     assert "one script for one run" in out.stderr
 
 
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    """The script of a job that calls `stand-in` for Python."""
+    return write(tmp_path_factory.mktemp("job"), "experiment=exp10", "python=stand-in")
+
+
 @pytest.fixture
-def cluster(tmp_path):
+def cluster(tmp_path, script):
     """A job whose interpreter is a stand-in that saves when it is told to, and the commands that it has called."""
     bin_ = tmp_path / "bin"
     bin_.mkdir()
@@ -194,7 +200,7 @@ def cluster(tmp_path):
     )
     for file in bin_.iterdir():
         file.chmod(0o755)
-    write(tmp_path, "experiment=exp10", f"python={bin_ / 'stand-in'}")
+    (tmp_path / "job.sh").write_text(script)
     variables = {**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}", "SLURM_JOB_ID": "17", "SLURM_NTASKS": "1"}
 
     jobs = []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
-from running import TINY, command
+from running import TINY, command, without_figures
 
 from wellseg import artifact
 from wellseg.files import folder_lock
@@ -97,10 +97,11 @@ def test_evaluate_reproduces_the_scores_without_overrides(finished, tmp_path):
     assert json.loads((folder / "metrics.json").read_text()) == before
 
     arguments = [a for a in TINY if a.startswith("data.")]
-    out = command(
-        "evaluate", f"artifact={folder / 'model.safetensors'}", "data=synthetic", *arguments,
-        f"hydra.run.dir={tmp_path / 'f'}", cwd=tmp_path,
-    )  # fmt: skip
+    with without_figures():
+        out = command(
+            "evaluate", f"artifact={folder / 'model.safetensors'}", "data=synthetic", *arguments,
+            f"hydra.run.dir={tmp_path / 'f'}", cwd=tmp_path,
+        )  # fmt: skip
     assert out.returncode == 0, out.stderr
     assert json.loads((tmp_path / "f" / "metrics.json").read_text())["test"] == pytest.approx(before["test"], abs=1e-6)
 
@@ -136,12 +137,13 @@ def test_a_damaged_checkpoint_is_refused_or_replaced_when_asked(finished, tmp_pa
     shutil.copytree(finished[0], folder)
     last = folder / "checkpoints" / "last.ckpt"
     damage(last, how)
-    arguments = [*TINY, "trainer.max_epochs=3", f"hydra.run.dir={folder}"]
+    arguments = [*TINY, "trainer.max_epochs=3", "logger=none", f"hydra.run.dir={folder}"]
     out = command("train", *arguments, f"ckpt_path={last}")
     assert out.returncode == 2
     assert "last.ckpt is" in out.stderr
     assert "ckpt_path=auto" in out.stderr
-    out = command("train", *arguments, "ckpt_path=auto")
+    with without_figures():
+        out = command("train", *arguments, "ckpt_path=auto")
     assert out.returncode == 0, out.stderr
     assert "resuming from" in out.stdout
     assert "best.ckpt" in out.stdout
@@ -190,7 +192,8 @@ def test_a_run_is_not_resumed_as_another_one(finished, tmp_path, change, text):
 def test_evaluate_takes_single_overrides_and_keeps_the_rest(finished, tmp_path):
     folder, _ = finished
     arguments = ["trainer.limit_test_batches=1", "metrics.threshold=0.9"]
-    out = command("evaluate", f"run={folder}", *arguments, f"hydra.run.dir={tmp_path}", cwd=tmp_path)
+    with without_figures():
+        out = command("evaluate", f"run={folder}", *arguments, f"hydra.run.dir={tmp_path}", cwd=tmp_path)
     assert out.returncode == 0, out.stderr
     after = json.loads((tmp_path / "metrics.json").read_text())
     before = json.loads((folder / "metrics.json").read_text())
@@ -203,10 +206,11 @@ def test_evaluate_never_takes_training_wells_for_a_test(finished, tmp_path):
     folder, _ = finished
     before = json.loads((folder / "metrics.json").read_text())
     arguments = [a for a in TINY if a.startswith("data.")]
-    out = command(
-        "evaluate", f"artifact={folder / 'model.safetensors'}", "data=synthetic", *arguments, "data.fold=2",
-        f"hydra.run.dir={tmp_path}", cwd=tmp_path,
-    )  # fmt: skip
+    with without_figures():
+        out = command(
+            "evaluate", f"artifact={folder / 'model.safetensors'}", "data=synthetic", *arguments, "data.fold=2",
+            f"hydra.run.dir={tmp_path}", cwd=tmp_path,
+        )  # fmt: skip
     assert out.returncode == 0, out.stderr
     after = json.loads((tmp_path / "metrics.json").read_text())
     assert after["per_well"]["test"].keys() == before["per_well"]["test"].keys()
@@ -245,12 +249,12 @@ def test_a_checkpoint_with_code_is_not_executed(tmp_path):
     assert not canary.exists()
 
 
-def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
-    assert command("train", *TINY, "logger=none", f"hydra.run.dir={tmp_path}").returncode == 0
-    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.suffix in (".yaml", ".ckpt", ".json")}
-    assert len(before) == 6
-    with folder_lock(tmp_path):
-        out = command("train", *TINY, "model.thickness=5", f"hydra.run.dir={tmp_path}")
+def test_a_second_run_in_the_same_folder_is_refused(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix in (".yaml", ".ckpt", ".json")}
+    assert len(before) == 7
+    with folder_lock(folder):
+        out = command("train", *TINY, "model.thickness=5", f"hydra.run.dir={folder}")
     assert {p: p.read_bytes() for p in before} == before
     assert out.returncode == 2
     assert "another run is writing to this folder" in out.stderr

@@ -3,7 +3,8 @@
 import os
 
 import pytest
-from data.image_sets import Pictures, PicturesDataModule, samples
+from data.image_modules import PicturesDataModule
+from data.image_sets import Pictures, samples
 
 from wellseg.data.decoding import faults
 from wellseg.errors import EnvironmentFault

@@ -3,7 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from data.image_sets import Pictures, PicturesDataModule, samples
+from data.image_modules import PicturesDataModule
+from data.image_sets import Pictures, samples
 
 from wellseg.data.augment import Augment
 from wellseg.data.images import ImageStore, Sample

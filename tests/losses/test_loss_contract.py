@@ -158,7 +158,7 @@ def test_order_of_pixels_and_images_does_not_matter(loss, batch):
 
 
 def test_gradient_is_the_slope_of_the_value(loss, batch):
-    logits, target = (x[..., :3, :] for x in batch)
+    logits, target = (x[..., :3, :5] for x in batch)
     assert torch.autograd.gradcheck(lambda x: loss(x, target), (logits.double().requires_grad_(),), atol=1e-6)
 
 

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # What quantize, export and firmware work on: any model.safetensors; the default is trained first when it is not there.
-MODEL := outputs/default/model.safetensors
+MODEL ?= outputs/default/model.safetensors
 # A model that is given is not made: where its file is missing, the command itself says so.
 DEFAULT_MODEL := $(if $(filter file,$(origin MODEL)),$(MODEL))
 

@@ -158,7 +158,7 @@ def published(folder: Path) -> Path | None:
 PARTS = ("train", "validation", "test")
 
 
-def header(real: CorroSegDataModule, models: Sequence[Model], seeds: int) -> str:
+def header(real: CorroSegDataModule, models: Sequence[Model], seeds: int, cycles: int) -> str:
     wells = {p: sorted({w.group for w in real.wells if real.parts.get(w.name) == p}, key=number) for p in PARTS}
     dealt = "; ".join(f"{p}: wells {', '.join(str(number(w)) for w in names)}" for p, names in wells.items())
     settings = "\n".join(f"  - {m.label}: `{' '.join(m.overrides)}`" for m in models)
@@ -171,7 +171,7 @@ def header(real: CorroSegDataModule, models: Sequence[Model], seeds: int) -> str
             "- Trained to a plateau: while the last quarter of its epochs has raised a run's best validation Dice by "
             f"{PLATEAU} or more,",
             "  it goes on with another cycle of the schedule from its best weights (`pretrained=`), "
-            f"{MOST_CYCLES} cycles at most.",
+            f"{cycles} cycles at most.",
             "  Scored are the weights with the best validation Dice of all its cycles.",
             f"- Synthetic training wells: `{' '.join(SYNTHETIC)}`.",
         ]
@@ -216,6 +216,8 @@ def main() -> None:
     )
     parser.add_argument("--finished", action="store_true", help="train nothing: leave out runs that are not there")
     options = parser.parse_args()
+    if options.cycles < 1:
+        parser.error("--cycles: at least 1")
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
     chosen = [m for m in MODELS if not options.only or m.name in options.only]
@@ -231,8 +233,8 @@ def main() -> None:
         real.setup()
         validation, test = Patches.of(real, "validation"), Patches.of(real, "test")
         results: dict[Model, list[Quality]] = {}
-        for model, folders in found.items():
-            for run in folders:
+        for model, runs in found.items():
+            for run in runs:
                 progress(f"measuring {run.name}")
                 # How consistent a model is, hangs on its making, not on its seed.
                 first = model.real and model not in results
@@ -256,7 +258,7 @@ def main() -> None:
         longest = max(test.wells.values(), key=lambda w: w.num_rows)
         nothing = "(No such run.)"
         blocks = {
-            "header": header(real, list(found), options.seeds),
+            "header": header(real, list(found), options.seeds, options.cycles),
             "scores": scores_table(rows),
             "wells": wells_table(rows, test),
             "consistency": consistency_table(rows),

@@ -21,6 +21,7 @@ from bench_page import header, in_rounds, progress, ratio, table, timed
 from engines_measure import BF16, COLUMNS, FP32, ORT_INT8, OV_BF16, OV_FP32, WINDOW, OpenVino
 from openvino import opset13 as op
 from openvino.passes import ConstantFolding, Manager
+from page_blocks import fill
 
 from wellseg import artifact
 from wellseg.artifact import Artifact
@@ -79,8 +80,11 @@ def main() -> None:
     for name, how in VARIANTS.items():
         runs[name] = Predictor(Compiled(quantized(model, windows[:, None], *how), model), width="native")
     packages = ["nncf", "openvino", "onnxruntime", "torch", "numpy"]
-    lines = ["# int8 by NNCF in OpenVINO", "", *header(packages), *NOTES, ""]
-    given.output.write_text("\n".join([*lines, *agreement(runs, data, model), "", *speed(runs), ""]), encoding="utf-8")
+    blocks = {"header": [*header(packages), *NOTES], "masks": agreement(runs, data, model), "speed": speed(runs)}
+    page = fill(
+        given.output.read_text(encoding="utf-8"), {k: "\n".join(v) for k, v in blocks.items()}, given.output.name
+    )
+    given.output.write_text(page, encoding="utf-8")
     progress(f"wrote {given.output}")
 
 
@@ -109,14 +113,13 @@ def agreement(runs: dict[str, Any], data: CorroSegDataModule, model: Artifact) -
             found = compare(runs[FP32], after, windows, SegmentationScores(model.threshold))
             values = (*found.agreement.values(), found.difference["mean"], found.difference["max"], found.drop)
             rows.append([name, part, *(f"{v:.4f}" for v in values)])
-    title = "## Masks, against the full-precision model's"
     columns = ["engine", "part", "mean Dice", "pooled", "mean gap", "largest gap", "lost Dice per image"]
-    return [title, "", *table(columns, rows)]
+    return table(columns, rows)
 
 
 def speed(runs: dict[str, Any]) -> list[str]:
     """Windows of noise: no engine's speed depends on the values."""
-    lines, rng = ["## Speed, threads 1", ""], np.random.default_rng(0)
+    lines, rng = [], np.random.default_rng(0)
     for count, passes in ((1, 100), (BATCH, 1)):
         x = rng.standard_normal((count, WINDOW, COLUMNS), dtype=np.float32)
         asked = {name: timed(lambda run=run, x=x, n=passes: [run(x) for _ in range(n)]) for name, run in runs.items()}
@@ -129,29 +132,34 @@ def speed(runs: dict[str, Any]) -> list[str]:
     return lines
 
 
-def quantized(model: Artifact, windows: np.ndarray, rewrite: bool, first: bool) -> ov.Model:
+def quantized(model: Artifact, windows: np.ndarray, rewrite: bool, first_in_float: bool) -> ov.Model:
     """The artefact's graph (N, 1, 36, 36), quantized on `windows` (N, 1, 36, 36)."""
     import nncf
     from nncf.openvino.graph.metatypes import groups, openvino_metatypes
 
-    if openvino_metatypes.OVSliceMetatype not in groups.QUANTIZE_AGNOSTIC_OPERATIONS:
-        groups.QUANTIZE_AGNOSTIC_OPERATIONS.extend([openvino_metatypes.OVSliceMetatype] * rewrite)
     graph = ov.Core().read_model(onnx_bytes(model))
     graph.reshape(ov.PartialShape([1 if rewrite else -1, 1, WINDOW, COLUMNS]))
     folding = Manager()
     folding.register_pass(ConstantFolding())  # else NNCF does not find the biases
     folding.run_passes(graph)
+    convs = [node.get_friendly_name() for node in graph.get_ordered_ops() if node.get_type_name() == "Convolution"]
+    left = nncf.IgnoredScope(names=convs[:1], types=ELEMENTWISE, validate=False) if first_in_float else None
+    passed_through = groups.QUANTIZE_AGNOSTIC_OPERATIONS
     if rewrite:
         rewritten(graph)
-    convs = [node.get_friendly_name() for node in graph.get_ordered_ops() if node.get_type_name() == "Convolution"]
-    return nncf.quantize(
-        graph,
-        nncf.Dataset(list(windows[:, None])),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(windows),
-        fast_bias_correction=not first,
-        ignored_scope=nncf.IgnoredScope(names=convs[:first], types=ELEMENTWISE * first, validate=False),
-    )
+        passed_through.append(openvino_metatypes.OVSliceMetatype)
+    try:
+        return nncf.quantize(
+            graph,
+            nncf.Dataset(list(windows[:, None])),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(windows),
+            fast_bias_correction=not first_in_float,
+            ignored_scope=left,
+        )
+    finally:
+        if rewrite:
+            passed_through.remove(openvino_metatypes.OVSliceMetatype)
 
 
 def rewritten(graph: ov.Model) -> None:

@@ -1,5 +1,6 @@
 """Models of benchmarks/quality.md and their runs, each trained to a plateau of its validation score and kept."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,6 +8,8 @@ from pathlib import Path
 
 from bench_runs import command, finished
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from wellseg import artifact
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ CYLINDER_36 = ("model=unet_cylinder", "data.window=36")
 CYLINDER_144 = ("model=unet_cylinder", "data.window=144", "batch_size=8")
 CYLINDER_360 = ("model=unet_cylinder", "model.context=[1,2,4]", "data.window=360", "batch_size=3")
 TEACHERS = ("synthetic_cylinder_36_2", "cylinder_36_1")
-"""The pair of one run on synthetic and one on real wells that does best on the real validation wells."""
+"""The pair of one run on synthetic and one on real wells that does best on the real validation wells, after one cycle."""
 DISTILLED = ("distill=ensemble", "distill.kind=kl", "distill.temperature=2", "distill.weight=0.8")
 MIXED = ("data=corroseg_synthetic", "trainer.max_epochs=6")
 """Twice the windows in half the epochs, so that steps are equal here as well."""
@@ -133,10 +136,19 @@ def collect(
                 break
             onwards = [f"pretrained={run.file}"] if run.cycles else []
             command("train", folder, *overrides_of(model, seed, root, runs), *onwards)
+            if onwards:
+                check_origin(folder, run.file)
             run = Run((*run.cycles, folder))
         if run.cycles:
             found.setdefault(model, []).append(run)
     return {m: found[m] for m in models if m in found}
+
+
+def check_origin(folder: Path, file: Path) -> None:
+    """SystemExit where the kept cycle in `folder` did not begin with the weights of the model `file`."""
+    began = artifact.read_metadata(folder / "model.safetensors")["pretrained_from"]["weights_sha256"]
+    if began != artifact.read_metadata(file)["weights_sha256"]:
+        raise SystemExit(f"{folder} went on from other weights than those of {file}: remove it")
 
 
 def validation_curve(folder: Path) -> list[float]:
@@ -147,6 +159,6 @@ def validation_curve(folder: Path) -> list[float]:
 
 
 def gain_of_last_quarter(curve: Sequence[float]) -> float | None:
-    """How much the last quarter of epochs (at least one) raised the best score; None for a single epoch."""
-    before = len(curve) - max(len(curve) // 4, 1)
+    """How much the last quarter of epochs (rounded up) raised the best score; None for a single epoch."""
+    before = len(curve) - math.ceil(len(curve) / 4)
     return max(curve) - max(curve[:before]) if before > 0 else None

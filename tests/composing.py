@@ -7,6 +7,8 @@ import hydra
 import pytest
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 
+from wellseg import config
+
 
 @contextlib.contextmanager
 def remembered_compositions():
@@ -27,7 +29,7 @@ def remembered_compositions():
     def compose_once(config_name, overrides, return_hydra_config=False):
         if return_hydra_config:
             return compose(config_name, overrides=overrides, return_hydra_config=True)
-        key = (config_name, *overrides)
+        key = (str(config.folder()), config_name, *overrides)
         if key not in compositions:
             compositions[key] = pickle.dumps(compose(config_name, overrides=overrides))
         return pickle.loads(compositions[key])

@@ -127,6 +127,7 @@ def test_plateau_is_judged_by_the_last_quarter_of_epochs():
     assert gain_of_last_quarter([0.5]) is None
     assert gain_of_last_quarter([0.1, 0.5, 0.6, 0.7]) == pytest.approx(0.1)
     assert gain_of_last_quarter([0.7, 0.5, 0.6, 0.4]) == 0.0
+    assert gain_of_last_quarter([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == pytest.approx(0.2)  # of six epochs the last two
     page = plateau_table({"rising": [[0.1, 0.5, 0.6, 0.7]], "level": [[0.1, 0.7, 0.7, 0.704]]})
     assert "| rising | 0 | 4 | 4 | 0.700 | 0.100 | **no** |" in page
     assert "| level | 0 | 4 | 4 | 0.704 | 0.004 | yes |" in page
@@ -140,7 +141,10 @@ def test_a_run_goes_on_from_its_best_weights_until_its_plateau(tmp_path, monkeyp
         "flex_0_cycle2": [0.4, 0.6, 0.5, 0.5],
         "flex_0_cycle3": [0.5, 0.5, 0.5, 0.5],
     }
-    called = []
+    called, began = [], {}
+    monkeypatch.setattr(
+        quality_runs, "check_origin", lambda folder, file: began.update({folder.name: file.parent.name})
+    )
     monkeypatch.setattr(quality_runs, "validation_curve", lambda folder: curves[folder.name])
     monkeypatch.setattr(
         quality_runs, "command", lambda name, folder, *overrides: called.append((folder.name, overrides))
@@ -153,7 +157,22 @@ def test_a_run_goes_on_from_its_best_weights_until_its_plateau(tmp_path, monkeyp
         assert run.reached_plateau is (most == 3)
         assert run.file == tmp_path / best / "model.safetensors"
     assert [o for o in called[1][1] if "pretrained" in o] == [f"pretrained={tmp_path / 'flex_0' / 'model.safetensors'}"]
+    assert began == {"flex_0_cycle2": "flex_0"}
     assert not quality_runs.collect([model], 1, tmp_path, Path("/wells"), train=False)
+
+
+def test_a_kept_cycle_that_began_with_other_weights_is_refused(tmp_path, monkeypatch):
+    import quality_runs
+
+    weights = {"a": "1", "b": "2"}
+
+    def metadata(path):
+        return {"weights_sha256": weights.get(path.parent.name), "pretrained_from": {"weights_sha256": "1"}}
+
+    monkeypatch.setattr(quality_runs.artifact, "read_metadata", metadata)
+    quality_runs.check_origin(tmp_path / "a_cycle2", tmp_path / "a" / "model.safetensors")
+    with pytest.raises(SystemExit, match="went on from other weights"):
+        quality_runs.check_origin(tmp_path / "a_cycle2", tmp_path / "b" / "model.safetensors")
 
 
 def test_mean_and_spread():

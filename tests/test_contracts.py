@@ -1,7 +1,6 @@
 """What every choice in conf/ promises; a new choice is tested by existing."""
 
 import inspect
-from functools import cache
 
 import pytest
 import yaml
@@ -34,9 +33,7 @@ def test_the_groups_are_those_that_the_commands_compose():
     } <= {g for g, _ in CHOICES}
 
 
-@cache
 def compose(group, choice):
-    """The composition with one choice; for reading only."""
     return config.load(COMMAND.get(group, "train"), [f"{group}={choice}"])
 
 

@@ -110,3 +110,14 @@ def test_the_second_process_is_given_the_folder_of_the_first(path, monkeypatch):
     values = {o.get_key_element(): o.value() for o in parsed}
     assert values["hydra.run.dir"] == path
     assert values["model"] == "micro"
+
+
+@pytest.mark.slow  # two processes that import everything anew
+def test_two_processes_quantize_once(tmp_path):
+    arguments = [*TWO, *TINY, "trainer.max_epochs=1", "quant=int8", "logger=none", f"hydra.run.dir={tmp_path / 'r'}"]
+    out = start("-m", "wellseg.train", *arguments, cwd=tmp_path)
+    assert out.returncode == 0, out.stderr + out.stdout
+    assert out.stdout.count("bytes on disk") == 1
+    report = json.loads((tmp_path / "r" / "quantized" / "int8" / "report.json").read_text())
+    assert report["calibration"]["windows"] == 15
+    assert report["scores"]["test"]["windows"] == 5

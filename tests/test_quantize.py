@@ -393,16 +393,3 @@ def test_the_record_names_the_data_of_the_run(trained, tmp_path):
     assert (cfg.data.num_wells, cfg.seed, cfg.quant.name) == (5, 3, "int8")
     assert cfg.artifact == str(trained[0] / "model.safetensors")
     assert report_of(tmp_path)["calibration"]["seed"] == 3
-
-
-@pytest.mark.slow  # two processes that import everything anew
-def test_two_processes_quantize_once(tmp_path):
-    from test_ddp import TWO, start
-
-    arguments = [*TWO, *TINY, "trainer.max_epochs=1", "quant=int8", "logger=none", f"hydra.run.dir={tmp_path / 'r'}"]
-    out = start("-m", "wellseg.train", *arguments, cwd=tmp_path)
-    assert out.returncode == 0, out.stderr + out.stdout
-    assert out.stdout.count("bytes on disk") == 1
-    report = report_of(tmp_path / "r" / "quantized" / "int8")
-    assert report["calibration"]["windows"] == 15
-    assert report["scores"]["test"]["windows"] == 5

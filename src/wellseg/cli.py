@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import re
+import select
 import sys
 import tempfile
 import traceback
@@ -73,7 +74,8 @@ def run_command(name: str) -> None:
         sys.stdout.flush()  # here, where a reader that is gone can be told from a fault
         sys.exit(code)
     except BrokenPipeError:
-        _stop_printing()
+        if not _reader_is_gone():
+            raise
         sys.exit(INTERRUPTED)
     except WellsegError as error:
         if debug:
@@ -85,9 +87,29 @@ def run_command(name: str) -> None:
         sys.exit(INTERRUPTED)
 
 
-def _stop_printing() -> None:
-    """Whoever read the output (`| head`) has seen enough; what is left of it would be an error at the end of Python."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+class ConsoleHandler(logging.StreamHandler):
+    """Prints messages; a reader that is gone ends the command, where logging's own handler would print a traceback each."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            raise
+        super().handleError(record)
+
+
+def _reader_is_gone() -> bool:
+    """Whether a broken pipe is that of the output, whose reader (`| head`) has seen enough. What is left of the output then
+    goes nowhere: it would be an error at the end of Python.
+    """
+    try:
+        output = sys.stdout.fileno()
+        poll = select.poll()
+    except (OSError, AttributeError):  # the output is no file, or this is Windows
+        return False
+    poll.register(output, 0)
+    gone = any(event & select.POLLERR for _, event in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return gone
 
 
 def _run(name: str, argv: Sequence[str]) -> int:
@@ -154,10 +176,9 @@ def _job(name: str, failures: list[WellsegError]) -> Callable[[Any], Any]:
                 return importlib.import_module(f"wellseg.{name}").run(cfg)
         except KeyboardInterrupt:
             raise
-        except BrokenPipeError as error:  # Hydra lets this one pass, and would print the other
-            _stop_printing()
-            raise KeyboardInterrupt from error
         except Exception as error:
+            if isinstance(error, BrokenPipeError) and _reader_is_gone():
+                raise KeyboardInterrupt from error  # Hydra lets this one pass, and would print the other
             if cfg.get("debug"):
                 traceback.print_exc()
             problem = as_problem(error)

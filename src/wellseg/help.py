@@ -20,7 +20,8 @@ COMMANDS = {
 def help_text(name: str, overrides: Sequence[str] = ()) -> str:
     """What can be set, read from conf/ as text: neither Hydra nor torch is needed, so that the answer is quick.
 
-    Of every group the keys of the choice in `overrides` (group=choice) are listed, else those of its default.
+    Of every group the keys of the choice in `overrides` (group=choice) are listed, or of the one that the experiment there
+    makes, else those of its default.
     """
     text = (config.folder() / f"{name}.yaml").read_text(encoding="utf-8")
     defaults = dict(re.findall(r"^  - (\w+): (\S+)", text, flags=re.M))
@@ -41,6 +42,7 @@ def help_text(name: str, overrides: Sequence[str] = ()) -> str:
     if defaults:
         lines += ["", "A group's keys are set as group.key=value; --help after group=choice lists those of the choice:"]
     asked = dict(o.partition("=")[::2] for o in overrides)
+    asked = {**_choices_of(asked.pop("experiment", "")), **asked}
     for group, choice in defaults.items():
         chosen = asked[group] if asked.get(group) in config.choices(group) else choice
         if names := [f"{group}.{key}" for key in _keys_of(group, chosen)]:
@@ -54,6 +56,18 @@ def help_text(name: str, overrides: Sequence[str] = ()) -> str:
         "  --cfg job                   print the composed configuration and stop",
     ]
     return "\n".join([*lines, "", f"Example: {example.group(1)}"] if example else lines)
+
+
+def _choices_of(experiment: str) -> dict[str, str]:
+    """What an experiment chooses, by group."""
+    path = config.folder() / "experiment" / f"{experiment}.yaml"
+    if not path.is_file():
+        return {}
+    text = path.read_text(encoding="utf-8")
+    found = {}
+    for base in re.findall(r"^  - (\w+)$", text, flags=re.M):
+        found |= _choices_of(base)
+    return found | dict(re.findall(r"^  - override /(\w+): (\w+)$", text, flags=re.M))
 
 
 def _keys_of(group: str, choice: str) -> list[str]:

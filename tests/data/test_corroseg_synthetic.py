@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tests.running import TINY, command
+from running import TINY, command
 
 from wellseg.data.corroseg import CorroSegDataModule
 from wellseg.data.corroseg_synthetic import CorroSegSyntheticDataModule
+from wellseg.data.normalize import fit_normalization
 from wellseg.data.synthetic import generate_well, well_generator
 from wellseg.errors import ConfigError
+from wellseg.quant.compression import same_data
 
 SMALL = {"synthetic_wells": 2, "rows_per_well": 90}
 
@@ -28,6 +31,8 @@ def test_synthetic_wells_join_the_training_windows_and_nothing_else(wells):
         data.setup()
     assert mixed.fingerprint() == plain.fingerprint()
     assert mixed.parts == plain.parts | {"synthetic_0": "train", "synthetic_1": "train"}
+    values = [w.values for w in mixed.wells if mixed.parts.get(w.name) == "train"]
+    assert mixed.normalization == fit_normalization(values, "robust", 16.0)
     for part in ("validation", "test"):
         old, new = (d.store(part).gather(np.arange(len(d.store(part)))) for d in (plain, mixed))
         assert all(a.equal(b) for a, b in zip(old, new, strict=True))
@@ -55,12 +60,34 @@ def test_a_model_of_both_knows_which_real_wells_it_has_seen(wells):
     assert mixed.parts.items() > kept.parts.items()
 
 
+def test_a_resumed_run_goes_on_with_the_same_synthetic_wells(wells):
+    first, same, other = (CorroSegSyntheticDataModule(root=wells, **SMALL, wells_seed=seed) for seed in (0, 0, 1))
+    for data in (first, same, other):
+        data.setup()
+    same.load_state_dict(first.state_dict())
+    with pytest.raises(ConfigError, match="the checkpoint comes from other data"):
+        other.load_state_dict(first.state_dict())
+
+
+def test_a_quantization_takes_the_challenge_for_the_data_of_the_models_run(wells):
+    """Of the data it is asked what they score, which the synthetic wells have no part in."""
+    mixed, plain, other = (
+        CorroSegSyntheticDataModule(root=wells, **SMALL), CorroSegDataModule(root=wells), CorroSegDataModule(root=wells, fold=1)
+    )  # fmt: skip
+    for data in (mixed, plain, other):
+        data.setup()
+    model = SimpleNamespace(metadata={"data_fingerprint": mixed.fingerprint(), "parts": mixed.parts})
+    assert [same_data(model, data) for data in (mixed, plain, other)] == [True, True, False]
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"split": "shuffle"}, "data.split=shuffle with synthetic wells"),
         ({"synthetic_level": "brutal"}, "data.synthetic_level=brutal"),
         ({"synthetic_wells": 0}, "data.synthetic_wells=0"),
+        ({"synthetic_wells": 2.5}, "data.synthetic_wells=2.5"),
+        ({"synthetic_wells": True}, "data.synthetic_wells=True"),
         ({"rows_per_well": 0}, "data.rows_per_well=0"),
         ({"wells_seed": -1}, "data.wells_seed=-1"),
     ],
@@ -70,6 +97,7 @@ def test_what_cannot_be_meant_is_refused(wells, settings, said):
         CorroSegSyntheticDataModule(root=wells, **settings)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_training_and_scoring_on_the_command_line(wells, tmp_path):
     run = tmp_path / "run"
     own = ["data=corroseg_synthetic", f"data.root={wells}", "data.synthetic_wells=2", "data.rows_per_well=90"]

@@ -125,6 +125,10 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
     def fingerprint(self) -> str:
         """SHA-256 over the labelled data: two runs with the same fingerprint saw the same, as far as the set can tell."""
 
+    def training_fingerprint(self) -> str:
+        """`fingerprint`, and what is trained on besides the set: a resumed run must go on with the same."""
+        return self.fingerprint()
+
     @abstractmethod
     def input_record(self) -> dict[str, Any]:
         """What an artefact says of the images that its network was trained on."""
@@ -161,12 +165,12 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint says of the data (Lightning's hook)."""
-        return {"fingerprint": self.fingerprint(), "parts": dict(self.parts)}
+        return {"fingerprint": self.training_fingerprint(), "parts": dict(self.parts)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuse to resume on other data or another split: what was trained on would become a test."""
         for key, value, mine in (
-            ("other data", state_dict["fingerprint"], self.fingerprint()),
+            ("other data", state_dict["fingerprint"], self.training_fingerprint()),
             ("another split", state_dict["parts"], self.parts),
         ):
             if value != mine:

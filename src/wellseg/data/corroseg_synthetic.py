@@ -1,7 +1,7 @@
 """CorroSeg with synthetic wells among its training wells: what few real wells lack, with exact labels."""
 
 from wellseg.data.corroseg import CorroSegDataModule
-from wellseg.data.synthetic import LEVELS, generate_well, well_generator
+from wellseg.data.synthetic import check_level, check_sizes, generate_well, well_generator
 from wellseg.data.well import Well
 from wellseg.errors import ConfigError
 
@@ -10,7 +10,8 @@ NUM_COLUMNS = 36
 
 
 class CorroSegSyntheticDataModule(CorroSegDataModule):
-    """Windows of the challenge's wells, and of synthetic ones in training alone; the rest is as in CorroSegDataModule.
+    """Windows of the challenge's wells, and of synthetic ones in training alone: as if they were training wells of the
+    challenge, for normalisation too; the rest is as in CorroSegDataModule.
 
     synthetic_wells  how many; well i is the same however many there are
     synthetic_level  a name of wellseg.data.synthetic.LEVELS
@@ -35,15 +36,8 @@ class CorroSegSyntheticDataModule(CorroSegDataModule):
                 why="windows are dealt at random there, so that synthetic ones would be scored",
                 fix="data.split=wells, or data=corroseg",
             )
-        if synthetic_level not in LEVELS:
-            raise ConfigError(f"data.synthetic_level={synthetic_level}", fix=f"one of {', '.join(LEVELS)}")
-        for key, value, least in (
-            ("synthetic_wells", synthetic_wells, 1),
-            ("rows_per_well", rows_per_well, 1),
-            ("wells_seed", wells_seed, 0),
-        ):
-            if value < least:
-                raise ConfigError(f"data.{key}={value}", fix=f"a whole number of at least {least}")
+        check_level(synthetic_level, "synthetic_level")
+        check_sizes(synthetic_wells=(synthetic_wells, 1), rows_per_well=(rows_per_well, 1), wells_seed=(wells_seed, 0))
         self.synthetic_wells, self.synthetic_level = synthetic_wells, synthetic_level
         self.rows_per_well, self.wells_seed = rows_per_well, wells_seed
 

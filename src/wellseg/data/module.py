@@ -110,6 +110,7 @@ class WellDataModule(SegmentationDataModule):
         self.storage, self.num_workers = storage, num_workers
         self.seed = seed
         self.wells: list[Well] = []
+        self._own: list[Well] = []
         self._extras: list[Well] = []
         self._folder: Path | None = None
 
@@ -119,7 +120,7 @@ class WellDataModule(SegmentationDataModule):
 
     def training_extras(self) -> list[Well]:
         """Labelled wells that are trained on besides those of the set, without being dealt: the split, what is scored and
-        the fingerprint stay those of the set.
+        the fingerprint stay those of the set. Normalisation is fitted, and a quantization calibrated, on them as well.
         """
         return []
 
@@ -147,9 +148,10 @@ class WellDataModule(SegmentationDataModule):
 
     @property
     def about(self) -> str:
-        rows = sum(w.num_rows for w in self.wells)
-        labelled = sum(w.target is not None for w in self.wells)
-        return f"{len(self.wells)} images of wells ({labelled} labelled), {rows:,} depth rows"
+        rows = sum(w.num_rows for w in self._own)
+        labelled = sum(w.target is not None for w in self._own)
+        more = f", and {len(self._extras)} wells for training alone" if self._extras else ""
+        return f"{len(self._own)} images of wells ({labelled} labelled), {rows:,} depth rows{more}"
 
     def input_record(self) -> dict[str, Any]:
         return {
@@ -176,8 +178,9 @@ class WellDataModule(SegmentationDataModule):
             problems.append(Problem("error", "no labelled well", where=str(self.root or ""), fix="add labels"))
         if self.azimuth_layout in ("auto", "views"):
             wells = [v for w in wells for v in w.views()]
-        self._extras = self.training_extras()
-        self.wells = [*wells, *self._extras]
+        readable = not any(p.severity == "error" for p in problems)
+        self._own, self._extras = wells, self.training_extras() if readable else []
+        self.wells = [*self._own, *self._extras]
         labelled = [w for w in wells if w.target is not None]
         self.parts = {w.name: "train" for w in self._extras}
         if labelled and self.split != "shuffle":
@@ -265,10 +268,17 @@ class WellDataModule(SegmentationDataModule):
 
     def fingerprint(self) -> str:
         """SHA-256 over names, values and labels of all wells of the set: two runs with the same fingerprint saw the same."""
-        digest = hashlib.sha256()
-        for well in sorted(self.wells[: len(self.wells) - len(self._extras)], key=lambda w: w.name):
-            digest.update(f"{well.name}{well.values.shape}".encode())
-            digest.update(np.ascontiguousarray(well.values).tobytes())
-            if well.target is not None:
-                digest.update(np.ascontiguousarray(well.target).tobytes())
-        return digest.hexdigest()
+        return _digest(self._own)
+
+    def training_fingerprint(self) -> str:
+        return _digest(self.wells)
+
+
+def _digest(wells: Sequence[Well]) -> str:
+    digest = hashlib.sha256()
+    for well in sorted(wells, key=lambda w: w.name):
+        digest.update(f"{well.name}{well.values.shape}".encode())
+        digest.update(np.ascontiguousarray(well.values).tobytes())
+        if well.target is not None:
+            digest.update(np.ascontiguousarray(well.target).tobytes())
+    return digest.hexdigest()

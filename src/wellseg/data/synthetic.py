@@ -72,7 +72,8 @@ def generate_well(
     a pure function of the arguments on one machine (float32 products may differ in the last bit on another).
     Raises ConfigError for an unknown level or sizes out of range.
     """
-    _check_sizes(level, num_rows=(num_rows, 1), num_columns=(num_columns, 12))
+    check_level(level)
+    check_sizes(num_rows=(num_rows, 1), num_columns=(num_columns, 12))
     difficulty = LEVELS[level]
     # A stream of its own for each part, so that the levels differ in strength only, not in where things are.
     streams = np.random.default_rng(rng).spawn(9)
@@ -115,10 +116,14 @@ def generate_well(
     return Well.from_raw(name, np.where(present, rounded, raw), target=target, azimuth_layout=layout)
 
 
-def _check_sizes(level: str, **sizes: tuple[int, int]) -> None:
-    """Raise ConfigError unless `level` exists and each size, given with its least value, is a whole number in range."""
+def check_level(level: str, key: str = "level") -> None:
+    """Raise ConfigError unless `level`, which data.`key` set, exists."""
     if level not in LEVELS:
-        raise ConfigError(f"data.level={level}", why="no such level", fix=f"one of {', '.join(LEVELS)}")
+        raise ConfigError(f"data.{key}={level}", why="no such level", fix=f"one of {', '.join(LEVELS)}")
+
+
+def check_sizes(**sizes: tuple[int, int]) -> None:
+    """Raise ConfigError unless each size, given with its least value, is a whole number in range."""
     for key, (value, least) in sizes.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise ConfigError(f"data.{key}={value}", fix=f"a whole number of at least {least}")
@@ -178,9 +183,13 @@ class SyntheticDataModule(WellDataModule):
             seed=seed,
             augment=augment,
         )
-        _check_sizes(level, num_wells=(num_wells, 1), rows_per_well=(rows_per_well, 1), num_columns=(num_columns, 12))
-        if wells_seed < 0:
-            raise ConfigError(f"data.wells_seed={wells_seed}", fix="a whole number of at least 0")
+        check_level(level)
+        check_sizes(
+            num_wells=(num_wells, 1),
+            rows_per_well=(rows_per_well, 1),
+            num_columns=(num_columns, 12),
+            wells_seed=(wells_seed, 0),
+        )
         self.level, self.num_wells, self.rows_per_well = level, num_wells, rows_per_well
         self.num_columns, self.wells_seed = num_columns, wells_seed
 

@@ -125,7 +125,7 @@ def compress(
                 "empty": around.scores.empty,
                 "selection": around.scores.selection,
                 "split": around.data.split,
-                "split_of_the_model": _same_data(model, around.data),
+                "split_of_the_model": same_data(model, around.data),
                 "leaky": around.data.leaky,
                 "window": around.data.window,
             },
@@ -244,11 +244,16 @@ def _report_in(folder: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and {"quant", "source"} <= content.keys() else None
 
 
-def _same_data(model: Artifact, data: SegmentationDataModule) -> bool:
-    """Whether the parts of `data` are those of the model's run; of a leaky split that is never known."""
-    metadata = model.metadata
-    same = metadata.get("data_fingerprint") == data.fingerprint() and metadata.get("parts") == data.parts
-    return same and not data.leaky
+def same_data(model: Artifact, data: SegmentationDataModule) -> bool:
+    """Whether what `data` train on, validate and test is what the model's run did; of a leaky split that is never known.
+
+    What is trained on besides the set (see WellDataModule.training_extras) does not count.
+    """
+    theirs, mine = model.metadata.get("parts") or {}, data.parts
+    common = theirs.keys() & mine.keys()
+    apart = {part for parts in (theirs, mine) for name, part in parts.items() if name not in common}
+    same = model.metadata.get("data_fingerprint") == data.fingerprint() and apart <= {"train"}
+    return same and all(theirs[name] == mine[name] for name in common) and not data.leaky
 
 
 def _warn_of_other_data(model: Artifact, data: SegmentationDataModule) -> None:
@@ -258,7 +263,7 @@ def _warn_of_other_data(model: Artifact, data: SegmentationDataModule) -> None:
             "that it is scored on here",
             data.split,
         )
-    elif not _same_data(model, data):
+    elif not same_data(model, data):
         log.warning(
             "warning: these are not the data and the split that the model was trained with: wells that it was trained on may "
             "be among those that it is scored on here, and others among those that calibrate it"

@@ -93,7 +93,7 @@ class Storage:
         return cls(scheme, scheme.name, scheme.calibration_windows, scheme.max_dice_drop, scheme.fallback)
 
     def check(self, network: nn.Module) -> None:
-        """Every network will do, since weights that are no convolution's stay as they are; see wellseg.quant.storage.check."""
+        """Raises as wellseg.quant.storage.check does; weights that are no convolution's stay as they are."""
         storage.check(network, self.scheme)
 
     def quantize(self, model: Artifact, calibration: Calibration, folder: Path, wide: Sequence[str] = ()) -> Produced:

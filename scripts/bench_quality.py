@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -35,7 +37,7 @@ from quality_mapping import mapping_table
 from quality_options import options_table
 from quality_precision import collect as collect_precisions
 from quality_precision import precision_table
-from quality_runs import COMMON, FOLD, MODELS, MOST_CYCLES, NUM_FOLDS, PLATEAU, REAL, SYNTHETIC, Model, collect
+from quality_runs import COMMON, FOLD, MODELS, MOST_CYCLES, NUM_FOLDS, PLATEAU, REAL, SYNTHETIC, Model, Run, collect
 from quality_scores import Patches, Quality, measure
 from quality_tables import consistency_table, cost_table, plateau_table, scores_table, wells_table
 
@@ -182,6 +184,29 @@ def number(well: str) -> int:
     return int(well.rpartition("_")[2])
 
 
+def measured(
+    found: Mapping[Model, Sequence[Run]], reference: Path | None, validation: Patches, test: Patches
+) -> tuple[dict[Model, list[Quality]], Quality | None]:
+    """What all runs are worth, each measured on a core of its own, and the model file `reference`."""
+    # fork: every process has the data already.
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("fork")) as pool:
+
+        def ask(name: str, file: Path, **how: bool) -> Future[Quality]:
+            asked = pool.submit(measure, file, validation, test, **how)
+            asked.add_done_callback(lambda _: progress(f"measured {name}"))
+            return asked
+
+        asked = {}
+        for model, runs in found.items():
+            for number, run in enumerate(runs):
+                # How consistent a model is, hangs on its making, not on its seed.
+                more = model.real and number == 0
+                how = {"restored": model.restored, "synthetic": not model.real, "more": more}
+                asked.setdefault(model, []).append(ask(run.name, run.file, **how))
+        last = None if reference is None else ask("the published student", reference, restored=False)
+        return {m: [a.result() for a in all_] for m, all_ in asked.items()}, last and last.result()
+
+
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
@@ -232,22 +257,10 @@ def main() -> None:
         real = CorroSegDataModule(root=str(root), num_folds=NUM_FOLDS, fold=FOLD)
         real.setup()
         validation, test = Patches.of(real, "validation"), Patches.of(real, "test")
-        results: dict[Model, list[Quality]] = {}
-        for model, runs in found.items():
-            for run in runs:
-                progress(f"measuring {run.name}")
-                # How consistent a model is, hangs on its making, not on its seed.
-                first = model.real and model not in results
-                quality = measure(
-                    run.file, validation, test, restored=model.restored, synthetic=not model.real, more=first
-                )
-                results.setdefault(model, []).append(quality)
-        mine = {m.label: q for m, q in results.items() if m.real}
         reference = published(folder)
-        rows = dict(mine)
-        if reference is not None:
-            progress("measuring the published student")
-            rows[PUBLISHED] = [measure(reference, validation, test, restored=False)]
+        results, at_reference = measured(found, reference, validation, test)
+        mine = {m.label: q for m, q in results.items() if m.real}
+        rows = dict(mine) if at_reference is None else {**mine, PUBLISHED: [at_reference]}
         synthetic = {m.label: q for m, q in results.items() if not m.real}
         trained = list({m.name: m for m in reversed(found)}.values())[::-1]  # of rows with the same runs the first one
         curves = {m.label: [run.curve for run in found[m]] for m in trained}

@@ -66,7 +66,7 @@ CURVE = (
     *(Setting(f"largest_{b}", LARGEST, ("quant=int8", f"quant.bits={b}", "quant.scale=max")) for b in (8, 6, 5, 4, 3, 2)),
     *(Setting(f"squares_{b}", SQUARES, ("quant=int8", f"quant.bits={b}")) for b in (6, 5, 4, 3, 2)),
     *(Setting(f"gptq_{b}", GPTQ, ("quant=int4", f"quant.bits={b}", *WITHOUT_TUNING)) for b in (4, 3, 2)),
-    *(Setting(f"mixed_{kb}", MIXED, ("quant=mixed", f"quant.max_bytes={kb}000")) for kb in (250, 200, 150)),
+    *(Setting(f"mixed_{kb}", MIXED, ("quant=mixed", f"quant.max_bytes={kb}000")) for kb in (250, 200, 160)),
     Setting("tuned_2", TUNED, ("quant=int3", "quant.bits=2")),
 )  # fmt: skip
 """Further points of the curves."""

@@ -30,8 +30,10 @@ STATISTICS_WINDOWS = 256
 SENSITIVITY_WINDOWS = 64
 """Windows for mixed precision, which runs the network once for every grid of every layer."""
 
-# Rounding against moments and fine-tuning change codes, and with them what a lossless coding makes of them.
+# Rounding against moments and fine-tuning change codes, and with them what a lossless coding makes of them. Where the margin
+# does not do after rounding, the bytes are dealt anew, with as much less as was too much.
 _CODING_MARGIN = 0.01
+_DEALS = 4
 
 Progress = Callable[[str, int, int], None]
 
@@ -85,28 +87,27 @@ def quantize(
     Raises ConfigError as `check` does, and for a `max_bytes` that turns out not to be met.
     """
     check(network, scheme)
-    full, quantized = deepcopy(network).eval(), deepcopy(network).eval()
+    full = deepcopy(network).eval()
     tell = progress or (lambda *_: None)
     few = _first(inputs, STATISTICS_WINDOWS)
-    means = mean_outputs(full, _convolutions(full), few)
-    convolutions = _convolutions(quantized)
+    convolutions = _convolutions(full)
+    means = mean_outputs(full, convolutions, few)
     # Those that never run come last; they are rounded like the others, only without data.
     names = [*means, *(name for name in convolutions if name not in means)]
     keys = {name: f"{name}.weight".lstrip(".") for name in names}
     kept = [n for n, p in network.named_parameters() if p.dim() > 1 and n not in keys.values()]
     if kept:
         log.warning("warning: %d weights are no convolution's and stay in float32: %s", len(kept), ", ".join(kept[:5]))
-    grids = _grids(full, list(keys.values()), scheme, few, tell)
+    deal = _dealer(full, list(keys.values()), scheme, few, tell)
 
-    packed: dict[str, PackedTensor] = {}
-    before_rounding: dict[str, Tensor] = {}
-    for done, name in enumerate(names, 1):
-        layer, key = convolutions[name], keys[name]
-        packed[key], before_rounding[key] = _round(quantized, layer, grids[key], scheme, few)
-        _set(layer, packed[key])
-        if scheme.bias_correction and name in means:
-            correct_bias(quantized, layer, means[name], few)
-        tell("rounding", done, len(names))
+    budget = scheme.max_bytes if scheme.coding == "none" else int((scheme.max_bytes or 0) * (1 - _CODING_MARGIN))
+    for left in reversed(range(_DEALS)):
+        quantized = deepcopy(network).eval()
+        packed, before_rounding = _rounded(quantized, keys, deal(budget), scheme, means, few, tell)
+        size = encode(packed, scheme.coding)[0].numel()
+        if isinstance(scheme.bits, int) or size <= scheme.max_bytes or not left:
+            break
+        budget = int(budget * scheme.max_bytes / size) - 1
     if scheme.finetune_steps:
         packed = finetune(
             full, quantized, packed, before_rounding, inputs,
@@ -114,7 +115,7 @@ def quantize(
             progress=lambda done, steps: tell("fine-tuning", done, steps),
         )  # fmt: skip
     _check_size(packed, scheme)
-    errors = _output_errors(full, convolutions, few)
+    errors = _output_errors(full, _convolutions(quantized), few)
     layers = [_describe(keys[n], full.get_submodule(n).weight, packed[keys[n]], errors.get(n)) for n in names]
     return Quantized(quantized, packed, layers, kept)
 
@@ -132,16 +133,38 @@ def _first(inputs: Sequence[Tensor], windows: int) -> list[Tensor]:
     return found
 
 
-def _grids(
+def _rounded(
+    network: nn.Module, keys: Mapping[str, str], grids: Mapping[str, Grid], scheme: Scheme, means: Mapping[str, Tensor],
+    inputs: Sequence[Tensor], tell: Progress,
+) -> tuple[dict[str, PackedTensor], dict[str, Tensor]]:  # fmt: skip
+    """Round the convolutions of `network`, in place and in the order of `keys`, their weights' names by their own.
+
+    The packed weights by name, and what was rounded to them. means: of the outputs that a corrected bias restores.
+    """
+    packed: dict[str, PackedTensor] = {}
+    before_rounding: dict[str, Tensor] = {}
+    convolutions = _convolutions(network)
+    for done, (name, key) in enumerate(keys.items(), 1):
+        layer = convolutions[name]
+        packed[key], before_rounding[key] = _round(network, layer, grids[key], scheme, inputs)
+        _set(layer, packed[key])
+        if scheme.bias_correction and name in means:
+            correct_bias(network, layer, means[name], inputs)
+        tell("rounding", done, len(keys))
+    return packed, before_rounding
+
+
+def _dealer(
     network: nn.Module, keys: list[str], scheme: Scheme, inputs: Sequence[Tensor], tell: Progress
-) -> dict[str, Grid]:
-    """The grid of every weight, by name; `keys` are in running order."""
+) -> Callable[[int | None], dict[str, Grid]]:
+    """What gives the grid of every weight, by name, for a number of bytes; `keys` are in running order."""
     ends = {*keys[: scheme.wide_first], *keys[len(keys) - min(scheme.wide_last, len(keys)) :]}
     several = scheme.bits if isinstance(scheme.bits, Sequence) else (scheme.bits,)
     wide = Grid(max(scheme.wide_bits, *several), scheme.scale)
     fixed = {key: wide for key in keys if key in ends or key in scheme.wide_layers}
     if len(several) == 1:
-        return {key: fixed.get(key, Grid(several[0], scheme.scale)) for key in keys}
+        only = {key: fixed.get(key, Grid(several[0], scheme.scale)) for key in keys}
+        return lambda _: only
     # Where codes are coded, rare ones cost little: a range that cuts nothing off may then be the better one.
     scales = dict.fromkeys([scheme.scale] if scheme.coding == "none" else [scheme.scale, "max"])
     free = [Grid(bits, scale) for bits in several for scale in scales]
@@ -150,13 +173,18 @@ def _grids(
         lambda weight, grid: _nearest(weight, grid, scheme), _first(inputs, SENSITIVITY_WINDOWS), scheme.coding,
         progress=lambda done, steps: tell("measuring sensitivity", done, steps),
     )  # fmt: skip
-    budget = scheme.max_bytes if scheme.coding == "none" else int(scheme.max_bytes * (1 - _CODING_MARGIN))
-    try:
-        return mixed.allocate(options, budget)
-    except ValueError as error:
-        raise ConfigError(
-            f"quant.max_bytes={scheme.max_bytes} cannot be met", why=str(error), fix="allow more, or smaller quant.bits"
-        ) from error
+
+    def deal(budget: int | None) -> dict[str, Grid]:
+        try:
+            return mixed.allocate(options, budget)
+        except ValueError as error:
+            raise ConfigError(
+                f"quant.max_bytes={scheme.max_bytes} cannot be met",
+                why=str(error),
+                fix="allow more, or smaller quant.bits",
+            ) from error
+
+    return deal
 
 
 def _nearest(weight: Tensor, grid: Grid, scheme: Scheme) -> PackedTensor:

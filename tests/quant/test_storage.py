@@ -147,16 +147,13 @@ def test_coded_bytes_are_kept_to_and_buy_finer_steps():
 def test_bytes_are_dealt_anew_where_rounding_makes_codes_that_take_more(monkeypatch):
     asked = []
 
-    def counted(options, budget, allocate=storage.mixed.allocate):
+    def generous(options, budget, allocate=storage.mixed.allocate):
         asked.append(budget)
-        return allocate(options, budget)
+        return allocate(options, int(budget * (1.1 if len(asked) == 1 else 1)))
 
-    monkeypatch.setattr(storage.mixed, "allocate", counted)
-    # Without its margin and with coded sizes taken for a twentieth less than they are, the first deal is too large.
-    monkeypatch.setattr(storage, "_CODING_MARGIN", -0.05)
+    monkeypatch.setattr(storage.mixed, "allocate", generous)
     made = quantize(small(thickness=8), Scheme("coded", bits=[2, 3, 4, 8], max_bytes=2200, coding="lzma"), windows())
     assert encode(made.packed, "lzma")[0].numel() <= 2200
-    assert asked[0] == 2310
     assert len(asked) > 1
     assert asked == sorted(asked, reverse=True)
 

@@ -31,7 +31,7 @@ SENSITIVITY_WINDOWS = 64
 """Windows for mixed precision, which runs the network once for every grid of every layer."""
 
 # Rounding against moments and fine-tuning change codes, and with them what a lossless coding makes of them. Where the margin
-# does not do after rounding, the bytes are dealt anew, with as much less as was too much.
+# does not do after rounding, the bytes are dealt anew, with as much less as was too much and the margin once more.
 _CODING_MARGIN = 0.01
 _DEALS = 4
 
@@ -107,7 +107,7 @@ def quantize(
         size = encode(packed, scheme.coding)[0].numel()
         if isinstance(scheme.bits, int) or size <= scheme.max_bytes or not left:
             break
-        budget = int(budget * scheme.max_bytes / size) - 1
+        budget = int(budget * scheme.max_bytes / size * (1 - _CODING_MARGIN))
     if scheme.finetune_steps:
         packed = finetune(
             full, quantized, packed, before_rounding, inputs,

@@ -25,11 +25,11 @@ LEAST_LABELLED = 0.02
 def draw_curves(curves: Mapping[str, Sequence[Sequence[float]]], path: Path) -> None:
     """Validation Dice over epochs; curves by model, one per seed."""
     figure, axis = plt.subplots(figsize=(8.5, 4.6), layout="constrained")
-    colors = plt.get_cmap("tab10")
+    colors = plt.get_cmap("tab20")
     for number, (label, runs) in enumerate(curves.items()):
         for seed, values in enumerate(runs):
             epochs = np.arange(1, len(values) + 1)
-            axis.plot(epochs, values, color=colors(number % 10), lw=1.2, label=label if seed == 0 else None)
+            axis.plot(epochs, values, color=colors(number % 20), lw=1.2, label=label if seed == 0 else None)
     axis.set(xlabel="epoch", ylabel="validation Dice per image", title="windows as in training, threshold 0.5")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)

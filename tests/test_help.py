@@ -45,7 +45,6 @@ def test_help_lists_the_keys_of_the_choice_that_is_asked_for():
 
 
 PRINTS, LOGS = "print('x' * 10_000)", "logging.getLogger('wellseg').info('x')"
-TORN = "(_ for _ in ()).throw(BrokenPipeError(32, 'a worker is gone'))"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +66,10 @@ def test_a_reader_that_has_seen_enough_is_no_fault(arguments, job, tmp_path):
 
 
 def test_a_pipe_that_breaks_elsewhere_is_a_fault(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "wellseg.check", SimpleNamespace(run=lambda cfg: eval(TORN)))
+    def run(cfg):
+        raise BrokenPipeError(32, "a worker is gone")
+
+    monkeypatch.setitem(sys.modules, "wellseg.check", SimpleNamespace(run=run))
     out = command("check", cwd=tmp_path)
     assert out.returncode == ENVIRONMENT
     assert "error: a worker is gone" in out.stderr

@@ -249,11 +249,11 @@ def same_data(model: Artifact, data: SegmentationDataModule) -> bool:
 
     What is trained on besides the set (see WellDataModule.training_extras) does not count.
     """
-    theirs, mine = model.metadata.get("parts") or {}, data.parts
-    common = theirs.keys() & mine.keys()
-    apart = {part for parts in (theirs, mine) for name, part in parts.items() if name not in common}
-    same = model.metadata.get("data_fingerprint") == data.fingerprint() and apart <= {"train"}
-    return same and all(theirs[name] == mine[name] for name in common) and not data.leaky
+    theirs, mine = (
+        {name: part for name, part in parts.items() if part != "train"}
+        for parts in (model.metadata.get("parts") or {}, data.parts)
+    )
+    return model.metadata.get("data_fingerprint") == data.fingerprint() and theirs == mine and not data.leaky
 
 
 def _warn_of_other_data(model: Artifact, data: SegmentationDataModule) -> None:

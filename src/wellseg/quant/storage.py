@@ -100,14 +100,17 @@ def quantize(
         log.warning("warning: %d weights are no convolution's and stay in float32: %s", len(kept), ", ".join(kept[:5]))
     deal = _dealer(full, list(keys.values()), scheme, few, tell)
 
-    budget = scheme.max_bytes if scheme.coding == "none" else int((scheme.max_bytes or 0) * (1 - _CODING_MARGIN))
-    for left in reversed(range(_DEALS)):
+    # Of one width there is nothing to deal, and without a coding the bytes are what was counted on.
+    share = 1.0 if scheme.coding == "none" else 1 - _CODING_MARGIN
+    budget = scheme.max_bytes and int(scheme.max_bytes * share)
+    redeals = 0 if share == 1 or isinstance(scheme.bits, int) or len(scheme.bits) == 1 else _DEALS - 1
+    while True:
         quantized = deepcopy(network).eval()
         packed, before_rounding = _rounded(quantized, keys, deal(budget), scheme, means, few, tell)
-        size = encode(packed, scheme.coding)[0].numel()
-        if isinstance(scheme.bits, int) or size <= scheme.max_bytes or not left:
+        if not redeals or (size := encode(packed, scheme.coding)[0].numel()) <= scheme.max_bytes:
             break
-        budget = int(budget * scheme.max_bytes / size * (1 - _CODING_MARGIN))
+        redeals -= 1
+        budget = int(budget * scheme.max_bytes / size * share)
     if scheme.finetune_steps:
         packed = finetune(
             full, quantized, packed, before_rounding, inputs,

@@ -89,12 +89,15 @@ def test_a_schedulers_signal_saves_and_resuming_is_bit_identical(tmp_path, monke
         return step(self, windows, batch_idx)
 
     last = stopped / "checkpoints" / "last.ckpt"
-    # Without the run's own handler, the signal must not end the tests.
-    before = signal.signal(signum, lambda *_: None)
+
+    def of_the_caller(*_):
+        """Without the run's own handler, the signal must not end the tests; after the run it is in its place again."""
+
+    before = signal.signal(signum, of_the_caller)
     with monkeypatch.context() as patch:
         patch.setattr(SegmentationTask, "training_step", signalled)
         out = command("train", *arguments, f"hydra.run.dir={stopped}")
-    signal.signal(signum, before)
+    assert signal.signal(signum, before) is of_the_caller
     assert out.returncode == 0, out.stderr + out.stdout
     assert "ckpt_path=" in out.stdout
     assert torch.load(last, weights_only=True)["global_step"] == batch + 1

@@ -26,7 +26,7 @@ def run(cfg: "DictConfig") -> float | None:
 
     from wellseg.artifact import compare
     from wellseg.assembly import assemble, fail_together
-    from wellseg.callbacks.requeue import SavedForRequeue
+    from wellseg.callbacks.requeue import SavedForRequeue, handlers_restored
     from wellseg.checkpoints import newest_good, read
     from wellseg.cli import as_path
     from wellseg.errors import TrainingError
@@ -68,7 +68,8 @@ def run(cfg: "DictConfig") -> float | None:
         print_summary(parts)
         with fail_together(parts.trainer):
             try:
-                parts.trainer.fit(parts.task, datamodule=parts.datamodule, ckpt_path=checkpoint, weights_only=True)
+                with handlers_restored():
+                    parts.trainer.fit(parts.task, datamodule=parts.datamodule, ckpt_path=checkpoint, weights_only=True)
             except SavedForRequeue:
                 log.info("stopped as asked; go on with hydra.run.dir='%s' ckpt_path=auto", folder)
                 return None

@@ -1,8 +1,10 @@
 """A scheduler's signal (SIGTERM, SIGUSR1) ends the run at the end of the batch, with a checkpoint to go on from."""
 
+import contextlib
 import logging
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +23,49 @@ class SavedForRequeue(Exception):
         self.path = path
 
 
+@contextlib.contextmanager
+def handlers_restored() -> Iterator[None]:
+    """However training ends within, a longer-lived process (a notebook, a sweep) answers signals as it did before.
+
+    Lightning saves its own idea of the handlers after `SaveOnSignal` has put its own, and skips teardown after an exception.
+    """
+    before = {s: signal.getsignal(s) for s in SIGNALS} if _is_main_thread() else {}
+    try:
+        yield
+    finally:
+        for s, handler in before.items():
+            if handler is not None:  # None: not set from Python, which cannot set it again
+                signal.signal(s, handler)
+
+
+def _is_main_thread() -> bool:
+    # Python delivers signals to the main thread only; elsewhere (a notebook's worker) there is nothing to catch.
+    return threading.current_thread() is threading.main_thread()
+
+
 class SaveOnSignal(pl.Callback):
     """On the first signal: last.ckpt at the end of the batch, then SavedForRequeue (exit code 0: nothing went wrong).
 
+    Fit within `handlers_restored`.
     After the last batch of an epoch it waits for the validation, whose scores steer schedules and the choice of the best.
     """
 
     def __init__(self) -> None:
         self._received: int | None = None
         self._validated_step = -1
-        self._previous: dict[int, Any] = {}
 
     def setup(self, trainer: pl.Trainer, task: pl.LightningModule, stage: str) -> None:
-        # Python delivers signals to the main thread only; elsewhere (a notebook's worker) there is nothing to catch.
-        if stage == "fit" and threading.current_thread() is threading.main_thread():
-            self._previous = {s: signal.signal(s, self._note) for s in SIGNALS}
+        if stage == "fit":
+            self._catch()
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         # Lightning has put handlers of its own in the meantime, one of which raises in the middle of a batch.
-        for s in self._previous:
-            signal.signal(s, self._note)
+        self._catch()
+
+    def _catch(self) -> None:
+        if _is_main_thread():
+            for s in SIGNALS:
+                signal.signal(s, self._note)
 
     def _note(self, signum: int, frame: Any) -> None:
         self._received = signum
@@ -68,8 +93,3 @@ class SaveOnSignal(pl.Callback):
             trainer.save_checkpoint(path)
         log.info("received %s: saved %s", signal.Signals(self._received).name, path)
         raise SavedForRequeue(path)
-
-    def teardown(self, trainer: pl.Trainer, task: pl.LightningModule, stage: str) -> None:
-        for s, handler in self._previous.items():
-            signal.signal(s, handler)
-        self._previous = {}

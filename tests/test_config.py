@@ -32,6 +32,20 @@ def test_a_misspelling_gets_the_nearest_valid_names(override, what, fix):
     assert fix in error.value.fix
 
 
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["modle=x", "seed=abc", "model.thicknes=3"], ["no key 'modle'", "seed=abc is not", "no key 'model.thicknes'"]),
+        (["model=unet_flx", "loss=bec"], ["no model=unet_flx", "no loss=bec"]),
+    ],
+)
+def test_all_mistakes_are_told_at_once(overrides, told):
+    with pytest.raises(ConfigError) as error:
+        config.load("train", overrides)
+    assert error.value.what == f"{len(told)} arguments are wrong"
+    assert all(text in error.value.why for text in told)
+
+
 def test_the_command_line_wins_over_an_experiment():
     cfg = config.load("train", ["experiment=exp2001", "model.thickness=4", "optimizer.lr=0.5"])
     assert (cfg.model.thickness, cfg.model.padding, cfg.optimizer.lr, cfg.batch_size) == (4, "turns", 0.5, 128)

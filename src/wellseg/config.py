@@ -1,7 +1,7 @@
 """Configuration: where conf/ lies, what it offers, and how it is composed. Listing needs neither Hydra nor torch."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,8 @@ def flat_keys(node: Any, prefix: str = "") -> Iterator[str]:
 def load(name: str, overrides: Sequence[str] = (), *, with_hydra: bool = False) -> "DictConfig":
     """Compose conf/<name>.yaml with `overrides` ("group=choice", "group.key=value"; no sweeps).
 
-    Raises ConfigError with the nearest valid names for a group, choice or key that does not exist.
+    Raises ConfigError with the nearest valid names for every group, choice or key that does not exist. Keys are looked at
+    when all choices are known to exist, for it is the choices that bring them.
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -72,21 +73,21 @@ def load(name: str, overrides: Sequence[str] = (), *, with_hydra: bool = False) 
             why=str(error).split("\nSee https")[0],
             fix="write key=value; quote values with special characters: key='\"a value\"'",
         ) from error
-    chosen = []
-    for override in parsed:
-        key = override.key_or_group.split("@")[0]
-        if key in groups() and not override.is_delete():
-            _check_choice(key, override.value())
-            chosen.append(override.input_line)
+    choosing = [o for o in parsed if o.key_or_group.split("@")[0] in groups() and not o.is_delete()]
+    _check_all(choosing, _check_choice)
+    chosen = [o.input_line for o in choosing]
     previous = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(folder()), job_name=name, version_base="1.3"):
             base = compose(name, overrides=chosen)
             known = list(flat_keys(OmegaConf.to_container(base, resolve=False)))
-            for override in parsed:
+
+            def check(override: Any) -> None:
                 _check_key(override, known)
                 _check_type(override, OmegaConf.select(base, override.key_or_group))
+
+            _check_all(parsed, check)
             return compose(name, overrides=list(overrides), return_hydra_config=with_hydra)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(
@@ -100,7 +101,22 @@ def load(name: str, overrides: Sequence[str] = (), *, with_hydra: bool = False) 
             GlobalHydra.instance().initialize(previous)
 
 
-def _check_choice(group: str, value: Any) -> None:
+def _check_all(overrides: Sequence[Any], check: Callable[[Any], None]) -> None:
+    """Call `check` on every override; raise the ConfigError that came, or one that holds all that came."""
+    mistakes = []
+    for override in overrides:
+        try:
+            check(override)
+        except ConfigError as mistake:
+            mistakes.append(mistake)
+    if len(mistakes) > 1:
+        raise ConfigError(f"{len(mistakes)} arguments are wrong", why="\n".join(map(str, mistakes)))
+    if mistakes:
+        raise mistakes[0]
+
+
+def _check_choice(override: Any) -> None:
+    group, value = override.key_or_group.split("@")[0], override.value()
     for choice in value if isinstance(value, list) else [value]:
         if choice is not None and str(choice) not in choices(group):
             raise ConfigError(

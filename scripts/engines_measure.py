@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from speed_artifact import write_artifact
+from speed_artifact import write_artifact, write_int8
 from speed_process import serve
 from torch import nn
 
@@ -20,8 +20,6 @@ from wellseg.deploy.onnx_export import onnx_bytes
 from wellseg.deploy.onnx_file import read_onnx
 from wellseg.deploy.predictor import Predictor
 from wellseg.models.unet_flex import UNetFlex
-from wellseg.quant.quantizer import Calibration
-from wellseg.quant.static import StaticScheme
 
 WINDOW, COLUMNS = 36, 36
 AT_LEAST_SECONDS = 0.3
@@ -68,7 +66,7 @@ def prepare(threads: int, rows: int, batch: int) -> dict[str, Callable[[], float
 def _runs(folder: Path, threads: int) -> dict[str, Callable[[np.ndarray], object]]:
     path = write_artifact(folder / "model.safetensors")
     model = artifact.load(path)
-    full, integers = folder / "model.onnx", quantized(model, folder / "int8")
+    full, integers = folder / "model.onnx", write_int8(model, folder / "int8")
     full.write_bytes(onnx_bytes(model))
     runs: dict[str, Callable[[np.ndarray], object]] = {
         COURSE: course(model),
@@ -81,14 +79,6 @@ def _runs(folder: Path, threads: int) -> dict[str, Callable[[np.ndarray], object
         if name in engines():
             runs[name] = Predictor(OpenVino(file, precision, threads))
     return runs
-
-
-def quantized(model: Artifact, folder: Path) -> Path:
-    """The int8 file of a network whose answers do not matter: calibrated on noise, not fine-tuned."""
-    folder.mkdir()
-    noise = [torch.randn(16, 1, WINDOW, COLUMNS, generator=torch.Generator().manual_seed(0))]
-    scheme = StaticScheme("int8_static", finetune_steps=0)
-    return scheme.quantize(model, Calibration([], noise, torch.device("cpu"), 0), folder).path
 
 
 def course(model: Artifact) -> Callable[[np.ndarray], Any]:

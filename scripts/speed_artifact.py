@@ -1,11 +1,14 @@
-"""A model file of the student's architecture with untrained weights: the speed of a network does not depend on them."""
+"""Model files of the student's architecture with untrained weights: the speed of a network does not depend on them."""
 
 from pathlib import Path
 
 import torch
 
 from wellseg import artifact, build, config
+from wellseg.artifact import Artifact
 from wellseg.data.normalize import Normalization
+from wellseg.quant.quantizer import Calibration
+from wellseg.quant.static import StaticScheme
 
 STUDENT = ("experiment=exp2001", "model.padding=cylinder")
 
@@ -23,3 +26,11 @@ def write_artifact(path: Path, overrides: tuple[str, ...] = STUDENT) -> Path:
     }
     artifact.save(path, network, build.arguments(cfg, "model"), metadata)
     return path
+
+
+def write_int8(model: Artifact, folder: Path) -> Path:
+    """The ONNX file of `quant=int8_static` for a network whose answers do not matter: calibrated on noise, not fine-tuned."""
+    folder.mkdir()
+    noise = [torch.randn(16, 1, 36, 36, generator=torch.Generator().manual_seed(0))]
+    scheme = StaticScheme("int8_static", finetune_steps=0)
+    return scheme.quantize(model, Calibration([], noise, torch.device("cpu"), 0), folder).path

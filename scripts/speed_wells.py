@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 from bench_page import Sample, in_rounds, progress, table, verdict
-from speed_artifact import write_artifact
+from speed_artifact import write_artifact, write_int8
 from speed_process import environment
 
+from wellseg import artifact
 from wellseg.data.synthetic import generate_well, well_generator
 from wellseg.deploy.predictor import Predictor
 from wellseg.types import NO_DATA
@@ -21,6 +22,9 @@ from wellseg.types import NO_DATA
 TARGET, AIM = 30_000, 100_000
 COLUMNS = 36
 PRECISIONS = ("bfloat16", "float32")
+BF16, FP32, INT8 = "model.safetensors, bf16", "model.safetensors, fp32", "model.onnx of `quant=int8_static`"
+HOW = {BF16: "precision=bfloat16", FP32: "precision=float32", INT8: ""}
+"""What predicts -> what the command is told. ONNX Runtime starts without torch."""
 
 
 @dataclass(frozen=True)
@@ -36,24 +40,23 @@ class Wells:
 def measure(folder: Path, rows: int, *, rounds: int) -> Wells:
     """Predict a synthetic well of `rows` rows in new processes, without malloc settings: as a user would."""
     progress(f"writing a well of {rows:,} rows")
-    artefact, well = write_artifact(folder / "model.safetensors"), folder / "well.npy"
+    model, well = write_artifact(folder / "model.safetensors"), folder / "well.npy"
+    files = {BF16: model, FP32: model, INT8: write_int8(artifact.load(model), folder / "int8")}
     np.save(
         well, generate_well(well_generator(0, 0), level="hard", num_rows=rows, num_columns=COLUMNS, name="w").values
     )
     threads = len(os.sched_getaffinity(0))
-    inside: dict[str, list[float]] = {p: [] for p in PRECISIONS}
+    inside: dict[str, list[float]] = {name: [] for name in HOW}
 
-    def predict(precision: str) -> float:
-        output = folder / precision
+    def predict(name: str) -> float:
+        output = folder / "out"
         shutil.rmtree(output, ignore_errors=True)
-        arguments = [f"artifact={artefact}", f"input={well}", f"output={output}", f"precision={precision}"]
+        arguments = [f"artifact={files[name]}", f"input={well}", f"output={output}", *HOW[name].split()]
         seconds = run(["-m", "wellseg.predict", *arguments], threads)
-        inside[precision].append(
-            json.loads((output / "manifest.json").read_text(encoding="utf-8"))["totals"]["seconds"]
-        )
+        inside[name].append(json.loads((output / "manifest.json").read_text(encoding="utf-8"))["totals"]["seconds"])
         return seconds
 
-    commands = {precision: (lambda precision=precision: predict(precision)) for precision in PRECISIONS}
+    commands = {name: (lambda name=name: predict(name)) for name in HOW}
     commands["help"] = lambda: run(["-m", "wellseg.predict", "--help"], threads)
     commands["torch"] = lambda: run(["-c", "import torch"], threads)
     run(["-c", "import torch"], threads)  # brings its files into the system's cache
@@ -78,23 +81,23 @@ def rates(seconds: Sample, rows: int) -> Sample:
 
 def targets(wells: Wells) -> list[list[str]]:
     """Rows of the table of targets."""
-    rate = rates(wells.inside["bfloat16"], wells.rows)
-    what = f"a well of {wells.rows:,} x {COLUMNS}, bf16, file to files, without start-up, {wells.threads} cores"
-    whole = rates(wells.seconds["bfloat16"], wells.rows)
     wanted = f"at least {TARGET:,} (aim {AIM:,})"
-    return [
-        [what, rate.text("rows/s"), wanted, verdict(TARGET, rate.median)],
-        ["the same, the whole command with start-up", whole.text("rows/s"), wanted, verdict(TARGET, whole.median)],
-    ]
+    rows = []
+    for name in (BF16, INT8):
+        what = f"a well of {wells.rows:,} x {COLUMNS}, {name}, file to files, {wells.threads} cores"
+        for part, seconds in (("without start-up", wells.inside[name]), ("the whole command", wells.seconds[name])):
+            rate = rates(seconds, wells.rows)
+            rows.append([f"{what}, {part}", rate.text("rows/s"), wanted, verdict(TARGET, rate.median)])
+    return rows
 
 
 def section(wells: Wells) -> list[str]:
     rows = [
         [
-            f"precision={p}", wells.seconds[p].text("s"), rates(wells.seconds[p], wells.rows).text("rows/s"),
-            wells.inside[p].text("s"), rates(wells.inside[p], wells.rows).text("rows/s"),
+            name, wells.seconds[name].text("s"), rates(wells.seconds[name], wells.rows).text("rows/s"),
+            wells.inside[name].text("s"), rates(wells.inside[name], wells.rows).text("rows/s"),
         ]
-        for p in PRECISIONS
+        for name in HOW
     ]  # fmt: skip
     columns = ["", "whole command", "that is", "the well alone", "that is"]
     return [

@@ -1,40 +1,51 @@
-"""Compositions of conf/, which no test changes, remembered: made anew each time, they are a quarter of the tests' time."""
+"""Compositions of conf/, which no test changes, remembered: made anew each time, they are a third of the tests' time."""
 
 import contextlib
+import os
 import pickle
 
-import hydra
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
-
-from wellseg import config
+from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.hydra import Hydra
+from hydra.core.utils import JobRuntime
 
 
 @contextlib.contextmanager
 def remembered_compositions():
-    """Hydra parses each file, and composes each choice of groups and values, once in this process.
+    """Hydra parses each file, and composes each choice of groups and values, once in this process and working folder.
 
-    Everyone gets a copy of their own. Compositions with Hydra's own node are made anew: it holds the current folder.
+    Everyone gets a copy of their own, in which nothing that is looked up when it is read (the time, say) has been read.
+    And Hydra composes no configuration just to see that it does not set `hydra.mode`, which only an argument does here.
     """
-    read, compose = FileConfigSource.load_config, hydra.compose
+    compose, mode = ConfigLoaderImpl.load_configuration, Hydra.get_mode
     files: dict[tuple[str, str], bytes] = {}
-    compositions: dict[tuple[str, ...], bytes] = {}
+    compositions: dict[tuple, bytes] = {}
 
-    def read_once(source, config_path):
-        key = (source.path, config_path)
-        if key not in files:
-            files[key] = pickle.dumps(read(source, config_path))
-        return pickle.loads(files[key])
+    def once(read):
+        def read_once(source, config_path):
+            key = (source.path, config_path)
+            if key not in files:
+                files[key] = pickle.dumps(read(source, config_path))
+            return pickle.loads(files[key])
 
-    def compose_once(config_name, overrides, return_hydra_config=False):
-        if return_hydra_config:
-            return compose(config_name, overrides=overrides, return_hydra_config=True)
-        key = (str(config.folder()), config_name, *overrides)
+        return read_once
+
+    def compose_once(loader, config_name, overrides, run_mode, *args, **kwargs):
+        folders = [element.path for element in loader.config_search_path.get_path()]
+        around = (os.getcwd(), JobRuntime().get("name"))  # which a composition holds as well
+        key = (config_name, *overrides, run_mode, *folders, *around, args, *kwargs.items())
         if key not in compositions:
-            compositions[key] = pickle.dumps(compose(config_name, overrides=overrides))
+            compositions[key] = pickle.dumps(compose(loader, config_name, overrides, run_mode, *args, **kwargs))
         return pickle.loads(compositions[key])
 
+    def mode_if_given(hydra, config_name, overrides):
+        return mode(hydra, config_name, overrides) if any("hydra.mode" in o for o in overrides) else None
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FileConfigSource, "load_config", read_once)
-        patch.setattr(hydra, "compose", compose_once)
+        patch.setattr(Hydra, "get_mode", mode_if_given)
+        for source in (FileConfigSource, ImportlibResourcesConfigSource):  # ours, and Hydra's own
+            patch.setattr(source, "load_config", once(source.load_config))
+        patch.setattr(ConfigLoaderImpl, "load_configuration", compose_once)
         yield

@@ -45,6 +45,8 @@ from wellseg.data.corroseg import CorroSegDataModule
 
 BASELINE = "student_turns"
 OPTIONS_OF = ("student_turns", "student_cylinder", "cylinder_144")
+SPUN = "cylinder_36"
+"""The model whose consistency is measured with tta=starts, too."""
 MAPPING_OF = ("student_cylinder", "cylinder_144", "synthetic_cylinder_36")
 PUBLISHED = "published student 1004"
 PAGE = """# Quality on real wells
@@ -86,7 +88,7 @@ Of seed 0. Roll: 400 patches without gaps and with a labelled defect, drawn at r
 to 18 columns; the prediction rolled back is compared with the one of the patch as it was. Cut: all validation and test
 wells, predicted from row 18 on and compared with the prediction from row 0 on, pooled by well. The last column cuts by
 a multiple of the network's stride in depth instead, and looks at rows further from the ends than the receptive field
-(networks on windows: than one window).
+(networks on windows: than one window). `tta=starts` is the mean over as many starts as the stride (50 patches rolled).
 
 <!-- begin consistency -->
 <!-- end consistency -->
@@ -186,8 +188,10 @@ def number(well: str) -> int:
 
 def measured(
     found: Mapping[Model, Sequence[Run]], reference: Path | None, validation: Patches, test: Patches
-) -> tuple[dict[Model, list[Quality]], Quality | None]:
-    """What all runs are worth, each measured on a core of its own, and the model file `reference`."""
+) -> tuple[dict[Model, list[Quality]], dict[str, list[Quality]], Quality | None]:
+    """What all runs are worth, each measured on a core of its own; SPUN with the mean over all starts by label; and the
+    model file `reference`.
+    """
     # fork: every process has the data already.
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("fork")) as pool:
 
@@ -203,8 +207,14 @@ def measured(
                 more = model.real and number == 0
                 how = {"restored": model.restored, "synthetic": not model.real, "more": more}
                 asked.setdefault(model, []).append(ask(run.name, run.file, **how))
+        spun = {
+            f"{m.label}, tta=starts": [ask(f"{m.name} from all starts", runs[0].file, spun=True)]
+            for m, runs in found.items()
+            if m.name == SPUN
+        }
         last = None if reference is None else ask("the published student", reference, restored=False)
-        return {m: [a.result() for a in all_] for m, all_ in asked.items()}, last and last.result()
+        results = [{k: [a.result() for a in all_] for k, all_ in part.items()} for part in (asked, spun)]
+        return *results, last and last.result()
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
@@ -258,7 +268,7 @@ def main() -> None:
         real.setup()
         validation, test = Patches.of(real, "validation"), Patches.of(real, "test")
         reference = published(folder)
-        results, at_reference = measured(found, reference, validation, test)
+        results, spun, at_reference = measured(found, reference, validation, test)
         mine = {m.label: q for m, q in results.items() if m.real}
         rows = dict(mine) if at_reference is None else {**mine, PUBLISHED: [at_reference]}
         synthetic = {m.label: q for m, q in results.items() if not m.real}
@@ -274,7 +284,7 @@ def main() -> None:
             "header": header(real, list(found), options.seeds, options.cycles),
             "scores": scores_table(rows),
             "wells": wells_table(rows, test),
-            "consistency": consistency_table(rows),
+            "consistency": consistency_table({**rows, **spun}),
             "cost": cost_table(files, baseline, longest) if files else nothing,
             "synthetic": scores_table(synthetic) if synthetic else nothing,
             "options": options_table(

@@ -17,6 +17,7 @@ OPTIONS = {
     "bfloat16": {},
     "tta=rolls": {"tta": "rolls"},
     "tta=flips": {"tta": "flips"},
+    "tta=starts": {"tta": "starts"},
     "postprocess=clean": {"postprocess": "clean"},
 }
 
@@ -29,7 +30,10 @@ def options_table(paths: Mapping[str, Path], thresholds: Mapping[str, float], te
     rows = []
     for label, path in paths.items():
         plain = None
+        windows_only = Predictor.from_file(path).engine.window is not None
         for name, option in OPTIONS.items():
+            if windows_only and name == "tta=starts":
+                continue
             masks = cleaned(path, test, thresholds[label], **option)
             hit = test.cut(masks)
             scores = score_windows((hit == 1).astype(np.float32), test.windows).compute()

@@ -15,6 +15,7 @@ from real_wells_scores import gather, score_windows
 
 from wellseg.data.module import WellDataModule
 from wellseg.data.well import Well
+from wellseg.deploy.augmentation import TestTimeAugmentation
 from wellseg.deploy.predictor import Predictor
 
 SCORES = ("dice_per_image", "iou_per_image", "dice_pooled", "iou_pooled")
@@ -67,7 +68,8 @@ class Consistency:
     roll_change  largest change of a probability under these rolls
     cut          pooled Dice by pipe of the prediction from row CUT on against the one from row 0
     cut_change   largest change of a probability, away from the ends, when the cut is `cut_by` rows later, a multiple of
-                 the network's stride in depth; None where no well is long enough
+                 the network's stride in depth, or any number where the mean over all starts is taken; None where no well is
+                 long enough
     """
 
     rolled: dict[str, float]
@@ -93,12 +95,21 @@ class Quality:
 
 
 def measure(
-    path: Path, validation: Patches, test: Patches, *, restored: bool = True, synthetic: bool = False, more: bool = True
+    path: Path,
+    validation: Patches,
+    test: Patches,
+    *,
+    restored: bool = True,
+    synthetic: bool = False,
+    more: bool = True,
+    spun: bool = False,
 ) -> Quality:
     """Everything of the model file `path`; without `more`, its consistency is left out. synthetic: of a model that is to
-    see no real label, so that the threshold is the one that its own training chose.
+    see no real label, so that the threshold is the one that its own training chose. spun: the mean over all starts.
     """
     predictor = Predictor.from_file(path)
+    if spun:
+        predictor = Predictor(predictor.engine, tta=TestTimeAugmentation(starts=predictor.engine.stride))
     wells = {**validation.wells, **test.wells}
     found = predict(predictor, wells, restored=restored)
     threshold, best = score_windows(validation.cut(found), validation.windows).best_threshold("dice_per_image")
@@ -111,7 +122,7 @@ def measure(
         validation=best,
         scores={name: float(values[name]) for name in SCORES},
         per_well={pipe: pooled_dice(hit[test.names == pipe], target[test.names == pipe]) for pipe in pipes(test)},
-        consistency=consistency(predictor, found, threshold, validation, test, restored) if more else None,
+        consistency=consistency(predictor, found, threshold, validation, test, restored, spun) if more else None,
         probability={name: found[name] for name in test.wells},
     )
 
@@ -134,12 +145,15 @@ def predict(
 
 def consistency(
     predictor: Predictor, found: Mapping[str, np.ndarray], threshold: float, validation: Patches, test: Patches,
-    restored: bool,
+    restored: bool, spun: bool,
 ) -> Consistency:  # fmt: skip
     """`found`: what `predictor` says of all wells of both parts, by name."""
-    dice, roll_change = rolled(predictor, clean_patches([validation, test]), threshold)
+    stride = predictor.engine.stride
+    number = ROLLED_PATCHES // stride if spun else ROLLED_PATCHES  # each of them is so much more work
+    dice, roll_change = rolled(predictor, clean_patches([validation, test], number), threshold)
     cut = cut_dice(predictor, {**validation.wells, **test.wells}, found, threshold, restored)
-    return Consistency(dice, roll_change, cut, *cut_change(predictor, test.wells, found, restored))
+    by = CUT if spun else stride * -(-CUT // stride)
+    return Consistency(dice, roll_change, cut, by, cut_change(predictor, test.wells, found, restored, by))
 
 
 def pipes(patches: Patches) -> list[str]:
@@ -155,7 +169,7 @@ def pooled_dice(hit: np.ndarray, target: np.ndarray) -> float:
     return 2 * int((hit & label).sum()) / total if total else 1.0
 
 
-def clean_patches(parts: Sequence[Patches], number: int = ROLLED_PATCHES) -> np.ndarray:
+def clean_patches(parts: Sequence[Patches], number: int) -> np.ndarray:
     """Images (N, H, W) of patches without a pixel of no data and with a labelled defect, drawn at random, the same for all."""
     images = [
         p.windows["image"][p.windows["valid"].all((1, 2)) & (p.windows["target"] == 1).any((1, 2))] for p in parts
@@ -199,11 +213,10 @@ def cut_dice(
 
 
 def cut_change(
-    predictor: Predictor, wells: Mapping[str, Well], found: Mapping[str, np.ndarray], restored: bool
-) -> tuple[int, float | None]:
-    """`cut_by` and `cut_change` of Consistency. Away from the ends means by the receptive field, or by one window."""
-    stride, window = predictor.engine.stride, predictor.engine.window
-    by = stride * -(-CUT // stride)
+    predictor: Predictor, wells: Mapping[str, Well], found: Mapping[str, np.ndarray], restored: bool, by: int
+) -> float | None:
+    """`cut_change` of Consistency. Away from the ends means by the receptive field, or by one window."""
+    window = predictor.engine.window
     above, below = predictor.halo if window is None else (window, window)
     change = None
     cut = predict(predictor, wells, slice(by, EXACT_ROWS), restored=restored)
@@ -215,4 +228,4 @@ def cut_change(
         later = cut[name][inner.start - by : inner.stop - by]
         difference = np.abs(later - found[name][inner])[well.valid[inner]]
         change = max(change or 0.0, float(difference.max(initial=0.0)))
-    return by, change
+    return change

@@ -84,11 +84,11 @@ def test_cuts_of_a_predictor_that_knows_the_pipe_and_of_one_that_knows_windows(w
     for predictor in (Pointwise(window), Placed(window)):
         found = {name: predictor(well.values) for name, well in wells().items()}
         dice = cut_dice(predictor, wells(), found, 0.5, False)
-        measured.append((dice["well_3"], cut_change(predictor, wells(), found, False)))
-    assert measured[0] == (1.0, (24, 0.0))
+        measured.append((dice["well_3"], cut_change(predictor, wells(), found, False, 24)))
+    assert measured[0] == (1.0, 0.0)
     dice, change = measured[1]
     assert dice < 0.7
-    assert change == (24, 1.0)
+    assert change == 1.0
 
 
 def test_pairs_are_woven_for_a_model_of_the_pipe_and_kept_apart_for_one_of_patches():

@@ -30,7 +30,14 @@ def lopsided(stride=2):
 
 
 @pytest.mark.parametrize(
-    "view", [View(0, False, False), View(5, False, False), View(3, True, True), View(1, True, False)]
+    "view",
+    [
+        View(0, False, False),
+        View(5, False, False),
+        View(3, True, True),
+        View(1, True, False),
+        View(2, False, True, 3, 1),
+    ],
 )
 def test_undo_undoes(view):
     np.testing.assert_array_equal(view.undo(view.apply(IMAGE)), IMAGE)
@@ -83,16 +90,49 @@ def test_pixels_without_data_stay_where_they_are():
     np.testing.assert_array_equal(np.isnan(found), np.isnan(image))
 
 
-@pytest.mark.parametrize("tta", [EVERYTHING, TestTimeAugmentation(rolls=3)])
+def test_starts_put_rows_without_data_around_the_image():
+    views = TestTimeAugmentation(starts=3).views(12)
+    for k, view in enumerate(views):
+        seen = view.apply(IMAGE)
+        assert seen.shape[2] == IMAGE.shape[2] + 3
+        np.testing.assert_array_equal(seen[:, :, k : k + IMAGE.shape[2]], IMAGE)
+        assert np.isnan(seen[:, :, :k]).all()
+        assert np.isnan(seen[:, :, k + IMAGE.shape[2] :]).all()
+    assert len(views) == 3
+
+
+def on_nulls(forward):
+    """`forward` as it is for an engine: no data in, no data out."""
+    return lambda x: np.where(np.isnan(x), np.nan, forward(np.nan_to_num(x)))
+
+
+@pytest.mark.parametrize("later", [1, 2, 3, 5])
+def test_over_all_starts_the_row_at_which_the_image_begins_does_not_matter(later):
+    stride, reach = 4, 8
+    forward = on_nulls(lopsided(stride))
+    plain, spun = (TestTimeAugmentation(starts=n) for n in (1, stride))
+    inner = slice(reach, -reach)
+    cut = [tta(forward, IMAGE[:, :, later:])[:, :, inner] for tta in (plain, spun)]
+    whole = [tta(forward, IMAGE)[:, :, later:][:, :, inner] for tta in (plain, spun)]
+    assert np.abs(cut[0] - whole[0]).max() > 1e-2
+    np.testing.assert_allclose(cut[1], whole[1], atol=1e-6)
+
+
+SPUN = TestTimeAugmentation(starts=4, flip_depth=True)
+
+
+@pytest.mark.parametrize("tta", [EVERYTHING, TestTimeAugmentation(rolls=3), TestTimeAugmentation(starts=4), SPUN])
 def test_bands_with_a_halo_give_what_the_whole_gives(tta):
     stride, halo, height = 4, 8, IMAGE.shape[2]  # the reach below is 2 * 4 - 1 rows
-    forward = lopsided(stride)
+    forward = on_nulls(lopsided(stride))
     whole = tta(forward, IMAGE)
     for start in range(0, height, stride):
         top, stop = max(start - halo, 0), min(start + stride + halo, height)
         band = tta(forward, IMAGE[:, :, top:stop])[:, :, start - top : start - top + stride]
         np.testing.assert_allclose(band, whole[:, :, start : start + stride], atol=1e-6)
-        if tta.symmetric_reach and stop < height:  # another height, and views upside down meet other rows
+        if (
+            tta.symmetric_reach and tta.starts == 1 and stop < height
+        ):  # another height, and views upside down meet other rows
             off = tta(forward, IMAGE[:, :, top : stop - 1])[:, :, start - top : start - top + stride]
             assert not np.allclose(off, whole[:, :, start : start + stride], atol=1e-3)
 
@@ -102,7 +142,8 @@ def test_only_views_upside_down_turn_the_reach_around():
     assert not TestTimeAugmentation(rolls=4, flip_azimuth=True).symmetric_reach
 
 
-@pytest.mark.parametrize("rolls", [0, -1, 1.5, True, "four"])
-def test_turns_are_counted_in_whole_numbers(rolls):
-    with pytest.raises(ConfigError, match=r"tta\.rolls"):
-        TestTimeAugmentation(rolls=rolls)
+@pytest.mark.parametrize("key", ["rolls", "starts"])
+@pytest.mark.parametrize("number", [0, -1, 1.5, True, "four"])
+def test_turns_and_starts_are_counted_in_whole_numbers(key, number):
+    with pytest.raises(ConfigError, match=rf"tta\.{key}"):
+        TestTimeAugmentation(**{key: number})

@@ -227,8 +227,10 @@ def test_windows_of_a_course_model_come_from_row_0_on():
         lambda: UNetFlex(thickness=2, strides=[3, 2, 2]),
     ],
 )
-def test_mirrored_views_are_the_same_in_bands(network, rows):
-    tta, values = TestTimeAugmentation(rolls=2, flip_azimuth=True, flip_depth=True), well(max(rows, 64))[:rows]
+@pytest.mark.parametrize("starts", [1, 24])
+def test_mirrored_and_shifted_views_are_the_same_in_bands(network, rows, starts):
+    tta = TestTimeAugmentation(rolls=2, starts=starts, flip_azimuth=True, flip_depth=True)
+    values = well(max(rows, 64))[:rows]
     whole = of(network(), tta=tta, band=10_000)(values)
     cut = of(network(), tta=tta, band=24)(values)
     assert np.nanmax(np.abs(whole - of(network(), band=10_000)(values))) > 1e-4
@@ -250,6 +252,26 @@ def test_windows_of_a_course_model_are_mirrored_as_they_are():
     plain, mirrored = built(), built(tta=TestTimeAugmentation(flip_depth=True))
     expected = (plain(values) + plain(values[::-1].copy())[::-1]) / 2
     np.testing.assert_allclose(mirrored(values), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", [lambda: UNetCylinder(thickness=2), lambda: UNetFlex(thickness=2)])
+@pytest.mark.parametrize("later", [1, 3, 4, 6])
+def test_over_all_starts_a_log_may_begin_anywhere(network, later):
+    """The mask is a property of the pipe: every other way to cut the log gives the same, away from the ends."""
+    values = well(333)
+    plain, spun = (of(network(), tta=tta) for tta in (None, TestTimeAugmentation(starts=8)))
+    above, below = plain.halo
+    whole, cut = (slice(later + above, -below), slice(above, -below))
+    assert np.nanmax(np.abs(plain(values)[whole] - plain(values[later:])[cut])) > 1e-3
+    np.testing.assert_allclose(spun(values[later:])[cut], spun(values)[whole], atol=1e-5)
+
+
+def test_starts_that_do_not_go_round_the_grid_are_refused():
+    with pytest.raises(ConfigError, match="decimates by 8") as error:
+        of(UNetFlex(thickness=2), tta=TestTimeAugmentation(starts=3))
+    assert error.value.fix == "tta.starts=8"
+    with pytest.raises(ConfigError, match="one height only"):
+        of(UNetFlex(thickness=2, padding="turns"), tta=TestTimeAugmentation(starts=8))
 
 
 # -- widths

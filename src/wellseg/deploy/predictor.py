@@ -59,6 +59,14 @@ class Predictor:
                 why=f"its output lacks {engine.margin} rows and columns on each side, and a pipe has no sides",
                 fix="another model, such as model=unet_flex",
             )
+        if (starts := getattr(tta, "starts", 1)) > 1 and (engine.window is not None or starts % engine.stride):
+            raise ConfigError(
+                f"tta.starts={starts}",
+                why="this model takes windows of one height only"
+                if engine.window is not None
+                else f"the network decimates by {engine.stride} in depth: {starts} starts do not meet its grid equally often",
+                fix="another tta=" if engine.window is not None else f"tta.starts={engine.stride}",
+            )
         if band is not None and band < 1:
             raise ConfigError(f"band={band}", fix="a whole number of at least 1, or null")
         self.engine = engine

@@ -117,7 +117,7 @@ def test_wells_too_short_to_have_a_middle_show_no_change_at_all():
     from quality_scores import cut_change
 
     short = wells(24 + 8)
-    assert cut_change(Pointwise(), short, {n: Pointwise()(w.values) for n, w in short.items()}, False) == (24, None)
+    assert cut_change(Pointwise(), short, {n: Pointwise()(w.values) for n, w in short.items()}, False, 24) is None
 
 
 def test_plateau_is_judged_by_the_last_quarter_of_epochs():

@@ -59,14 +59,7 @@ class Predictor:
                 why=f"its output lacks {engine.margin} rows and columns on each side, and a pipe has no sides",
                 fix="another model, such as model=unet_flex",
             )
-        if (starts := getattr(tta, "starts", 1)) > 1 and (engine.window is not None or starts % engine.stride):
-            raise ConfigError(
-                f"tta.starts={starts}",
-                why="this model takes windows of one height only"
-                if engine.window is not None
-                else f"the network decimates by {engine.stride} in depth: {starts} starts do not meet its grid equally often",
-                fix="another tta=" if engine.window is not None else f"tta.starts={engine.stride}",
-            )
+        _check_starts(getattr(tta, "starts", 1), engine)
         if band is not None and band < 1:
             raise ConfigError(f"band={band}", fix="a whole number of at least 1, or null")
         self.engine = engine
@@ -195,3 +188,17 @@ class Predictor:
         found = self.engine(image) if self._tta is None else self._tta(self.engine, image)
         found = azimuth.from_network(found[:, 0, :height])
         return found if null is None else np.where(null, np.float32(np.nan), found)
+
+
+def _check_starts(starts: int, engine: Engine) -> None:
+    """Raise ConfigError where a log cannot be made to begin at `starts` rows, or where their mean would hang on the first."""
+    if starts == 1:
+        return
+    if engine.window is not None:
+        raise ConfigError(f"tta.starts={starts}", why="this model takes windows of one height only", fix="another tta=")
+    if starts % engine.stride:
+        raise ConfigError(
+            f"tta.starts={starts}",
+            why=f"the network decimates by {engine.stride} in depth: so many starts do not meet its grid equally often",
+            fix=f"tta.starts={engine.stride}",
+        )

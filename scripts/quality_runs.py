@@ -75,7 +75,7 @@ MODELS = (
 """Peers get everything that wellseg offers around the network; the course's student also as the course predicted it."""
 PLATEAU = 0.005
 """A run has reached its plateau when its last quarter of epochs raised the best validation Dice by less than this."""
-MOST_CYCLES = 6
+MOST_CYCLES = 8
 """After so many, a run ends whether or not it has reached its plateau."""
 
 

@@ -87,8 +87,8 @@ Pooled Dice by test well.
 Of seed 0. Roll: 400 patches without gaps and with a labelled defect, drawn at random from validation and test wells, rolled by 1
 to 18 columns; the prediction rolled back is compared with the one of the patch as it was. Cut: all validation and test
 wells, predicted from row 18 on and compared with the prediction from row 0 on, pooled by well. The last column cuts by
-a multiple of the network's stride in depth instead, and looks at rows further from the ends than the receptive field
-(networks on windows: than one window). `tta=starts` is the mean over as many starts as the stride (50 patches rolled).
+a multiple of the network's stride in depth instead (with `tta=starts`: by 18 rows), and looks at rows further from the ends
+than the receptive field (networks on windows: than one window).
 
 <!-- begin consistency -->
 <!-- end consistency -->

@@ -68,8 +68,7 @@ class Consistency:
     roll_change  largest change of a probability under these rolls
     cut          pooled Dice by pipe of the prediction from row CUT on against the one from row 0
     cut_change   largest change of a probability, away from the ends, when the cut is `cut_by` rows later, a multiple of
-                 the network's stride in depth, or any number where the mean over all starts is taken; None where no well is
-                 long enough
+                 the predictor's grid; None where no well is long enough
     """
 
     rolled: dict[str, float]
@@ -109,7 +108,7 @@ def measure(
     """
     predictor = Predictor.from_file(path)
     if spun:
-        predictor = Predictor(predictor.engine, tta=TestTimeAugmentation(starts=predictor.engine.stride))
+        predictor = Predictor(predictor.engine, tta=TestTimeAugmentation(starts=True))
     wells = {**validation.wells, **test.wells}
     found = predict(predictor, wells, restored=restored)
     threshold, best = score_windows(validation.cut(found), validation.windows).best_threshold("dice_per_image")
@@ -122,7 +121,7 @@ def measure(
         validation=best,
         scores={name: float(values[name]) for name in SCORES},
         per_well={pipe: pooled_dice(hit[test.names == pipe], target[test.names == pipe]) for pipe in pipes(test)},
-        consistency=consistency(predictor, found, threshold, validation, test, restored, spun) if more else None,
+        consistency=consistency(predictor, found, threshold, validation, test, restored) if more else None,
         probability={name: found[name] for name in test.wells},
     )
 
@@ -145,14 +144,12 @@ def predict(
 
 def consistency(
     predictor: Predictor, found: Mapping[str, np.ndarray], threshold: float, validation: Patches, test: Patches,
-    restored: bool, spun: bool,
+    restored: bool,
 ) -> Consistency:  # fmt: skip
     """`found`: what `predictor` says of all wells of both parts, by name."""
-    stride = predictor.engine.stride
-    number = ROLLED_PATCHES // stride if spun else ROLLED_PATCHES  # each of them is so much more work
-    dice, roll_change = rolled(predictor, clean_patches([validation, test], number), threshold)
+    dice, roll_change = rolled(predictor, clean_patches([validation, test]), threshold)
     cut = cut_dice(predictor, {**validation.wells, **test.wells}, found, threshold, restored)
-    by = CUT if spun else stride * -(-CUT // stride)
+    by = predictor.grid * -(-CUT // predictor.grid)
     return Consistency(dice, roll_change, cut, by, cut_change(predictor, test.wells, found, restored, by))
 
 
@@ -169,7 +166,7 @@ def pooled_dice(hit: np.ndarray, target: np.ndarray) -> float:
     return 2 * int((hit & label).sum()) / total if total else 1.0
 
 
-def clean_patches(parts: Sequence[Patches], number: int) -> np.ndarray:
+def clean_patches(parts: Sequence[Patches], number: int = ROLLED_PATCHES) -> np.ndarray:
     """Images (N, H, W) of patches without a pixel of no data and with a labelled defect, drawn at random, the same for all."""
     images = [
         p.windows["image"][p.windows["valid"].all((1, 2)) & (p.windows["target"] == 1).any((1, 2))] for p in parts

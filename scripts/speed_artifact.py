@@ -10,6 +10,7 @@ from wellseg.data.normalize import Normalization
 from wellseg.quant.quantizer import Calibration
 from wellseg.quant.static import StaticScheme
 
+WINDOW = (36, 36)
 STUDENT = ("experiment=exp2001", "model.padding=cylinder")
 
 
@@ -22,7 +23,7 @@ def write_artifact(path: Path, overrides: tuple[str, ...] = STUDENT) -> Path:
         "normalization": Normalization(0.0, 1.0, 16.0).as_dict(),
         "classes": ["intact", "defect"],
         "threshold": 0.5,
-        "input": {"window": 36, "widths": [36], "layout": "single", "channels": 1},
+        "input": {"window": WINDOW[0], "widths": [WINDOW[1]], "layout": "single", "channels": 1},
     }
     artifact.save(path, network, build.arguments(cfg, "model"), metadata)
     return path
@@ -31,6 +32,6 @@ def write_artifact(path: Path, overrides: tuple[str, ...] = STUDENT) -> Path:
 def write_int8(model: Artifact, folder: Path) -> Path:
     """The ONNX file of `quant=int8_static` for a network whose answers do not matter: calibrated on noise, not fine-tuned."""
     folder.mkdir()
-    noise = [torch.randn(16, 1, 36, 36, generator=torch.Generator().manual_seed(0))]
+    noise = [torch.randn(16, 1, *WINDOW, generator=torch.Generator().manual_seed(0))]
     scheme = StaticScheme("int8_static", finetune_steps=0)
     return scheme.quantize(model, Calibration([], noise, torch.device("cpu"), 0), folder).path

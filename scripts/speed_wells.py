@@ -103,7 +103,7 @@ def section(wells: Wells) -> list[str]:
     return [
         "## A well, file to files",
         "",
-        f"`python -m wellseg.predict artifact=F input=W.npy output=DIR precision=...`, W.npy {wells.rows:,} x {COLUMNS} float32,",
+        f"`python -m wellseg.predict artifact=F input=W.npy output=DIR`, W.npy {wells.rows:,} x {COLUMNS} float32,",
         f"masks and probabilities written; a new process each time, {wells.threads} cores, no malloc settings from outside. The",
         "well alone is the manifest's own timing: reading, predicting, writing and hashing.",
         "",

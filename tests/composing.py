@@ -1,4 +1,4 @@
-"""Compositions of conf/, which no test changes, remembered: made anew each time, they are a third of the tests' time."""
+"""Compositions of conf/, which no test changes, remembered: made anew each time, they take a good part of the tests' time."""
 
 import contextlib
 import os
@@ -10,18 +10,22 @@ from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
 from hydra._internal.hydra import Hydra
 from hydra.core.utils import JobRuntime
+from omegaconf import OmegaConf
+
+from wellseg import config
 
 
 @contextlib.contextmanager
 def remembered_compositions():
     """Hydra parses each file, and composes each choice of groups and values, once in this process and working folder.
 
-    Everyone gets a copy of their own, in which nothing that is looked up when it is read (the time, say) has been read.
-    And Hydra composes no configuration just to see that it does not set `hydra.mode`, which only an argument does here.
+    Everyone gets a copy of their own, in which what is looked up when it is read (the time, say) is looked up anew. And Hydra
+    sees once for each choice of groups, not for each value, whether `hydra.mode` is set.
     """
     compose, mode = ConfigLoaderImpl.load_configuration, Hydra.get_mode
     files: dict[tuple[str, str], bytes] = {}
     compositions: dict[tuple, bytes] = {}
+    modes: dict[tuple, object] = {}
 
     def once(read):
         def read_once(source, config_path):
@@ -37,14 +41,20 @@ def remembered_compositions():
         around = (os.getcwd(), JobRuntime().get("name"))  # which a composition holds as well
         key = (config_name, *overrides, run_mode, *folders, *around, args, *kwargs.items())
         if key not in compositions:
-            compositions[key] = pickle.dumps(compose(loader, config_name, overrides, run_mode, *args, **kwargs))
+            made = compose(loader, config_name, overrides, run_mode, *args, **kwargs)
+            OmegaConf.clear_cache(made)
+            compositions[key] = pickle.dumps(made)
         return pickle.loads(compositions[key])
 
-    def mode_if_given(hydra, config_name, overrides):
-        return mode(hydra, config_name, overrides) if any("hydra.mode" in o for o in overrides) else None
+    def mode_once(hydra, config_name, overrides):
+        groups = (*config.groups(), "hydra")
+        key = (str(config.folder()), config_name, *(o for o in overrides if o.lstrip("+~").startswith(groups)))
+        if key not in modes:
+            modes[key] = mode(hydra, config_name, overrides)
+        return modes[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Hydra, "get_mode", mode_if_given)
+        patch.setattr(Hydra, "get_mode", mode_once)
         for source in (FileConfigSource, ImportlibResourcesConfigSource):  # ours, and Hydra's own
             patch.setattr(source, "load_config", once(source.load_config))
         patch.setattr(ConfigLoaderImpl, "load_configuration", compose_once)

@@ -94,10 +94,13 @@ def test_a_schedulers_signal_saves_and_resuming_is_bit_identical(tmp_path, monke
         """Without the run's own handler, the signal must not end the tests; after the run it is in its place again."""
 
     before = signal.signal(signum, of_the_caller)
-    with monkeypatch.context() as patch:
-        patch.setattr(SegmentationTask, "training_step", signalled)
-        out = command("train", *arguments, f"hydra.run.dir={stopped}")
-    assert signal.signal(signum, before) is of_the_caller
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(SegmentationTask, "training_step", signalled)
+            out = command("train", *arguments, f"hydra.run.dir={stopped}")
+    finally:
+        after = signal.signal(signum, before)
+    assert after is of_the_caller
     assert out.returncode == 0, out.stderr + out.stdout
     assert "ckpt_path=" in out.stdout
     assert torch.load(last, weights_only=True)["global_step"] == batch + 1

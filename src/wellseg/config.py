@@ -29,6 +29,14 @@ def groups() -> list[str]:
     return sorted(p.name for p in folder().iterdir() if p.is_dir() and p.name != "hydra")
 
 
+def groups_of(command: str) -> list[str]:
+    """Names of the groups that conf/<command>.yaml takes a choice of."""
+    import yaml
+
+    defaults = yaml.safe_load((folder() / f"{command}.yaml").read_text(encoding="utf-8")).get("defaults", [])
+    return [group for entry in defaults if isinstance(entry, dict) for group in entry if group in groups()]
+
+
 def choices(group: str) -> list[str]:
     """Names that `group=` takes."""
     return sorted(p.stem for p in (folder() / group).glob("*.yaml"))
@@ -73,7 +81,8 @@ def load(name: str, overrides: Sequence[str] = (), *, with_hydra: bool = False) 
             why=str(error).split("\nSee https")[0],
             fix="write key=value; quote values with special characters: key='\"a value\"'",
         ) from error
-    choosing = [o for o in parsed if o.key_or_group.split("@")[0] in groups() and not o.is_delete()]
+    mine = groups_of(name)
+    choosing = [o for o in parsed if o.key_or_group.split("@")[0] in mine and not o.is_delete()]
     _check_all(choosing, _check_choice)
     chosen = [o.input_line for o in choosing]
     previous = GlobalHydra.instance().hydra
@@ -84,7 +93,7 @@ def load(name: str, overrides: Sequence[str] = (), *, with_hydra: bool = False) 
             known = list(flat_keys(OmegaConf.to_container(base, resolve=False)))
 
             def check(override: Any) -> None:
-                _check_key(override, known)
+                _check_key(override, known, mine)
                 _check_type(override, OmegaConf.select(base, override.key_or_group))
 
             _check_all(parsed, check)
@@ -109,8 +118,11 @@ def _check_all(overrides: Sequence[Any], check: Callable[[Any], None]) -> None:
             check(override)
         except ConfigError as mistake:
             mistakes.append(mistake)
-    if len(mistakes) > 1:
-        raise ConfigError(f"{len(mistakes)} arguments are wrong", why="\n".join(map(str, mistakes)))
+    told = {str(m): m for m in mistakes}  # the same mistake, made twice, once
+    if len(told) > 1:
+        raise ConfigError(
+            f"{len(told)} arguments are wrong", why="\n".join(f"{m.what}; {m.fix}" for m in told.values())
+        )
     if mistakes:
         raise mistakes[0]
 
@@ -118,12 +130,13 @@ def _check_all(overrides: Sequence[Any], check: Callable[[Any], None]) -> None:
 def _check_choice(override: Any) -> None:
     group, value = override.key_or_group.split("@")[0], override.value()
     for choice in value if isinstance(value, list) else [value]:
-        if choice is not None and str(choice) not in choices(group):
+        name = "null" if choice is None else str(choice)
+        if name not in choices(group):
             raise ConfigError(
-                f"there is no {group}={choice}",
+                f"there is no {group}={name}",
                 where=f"conf/{group}/",
                 why=f"it offers {', '.join(choices(group))}",
-                fix=_suggest(str(choice), choices(group)),
+                fix=_suggest("" if choice is None else name, choices(group)),
             )
 
 
@@ -141,20 +154,30 @@ def _check_type(override: Any, default: Any) -> None:
         raise ConfigError(f"{override.key_or_group}={text} is not {kind}", fix=f"for example {default}")
 
 
-def _check_key(override: Any, known: Sequence[str]) -> None:
+def _check_key(override: Any, known: Sequence[str], mine: Sequence[str]) -> None:
+    """Raise ConfigError for what is neither among the `known` keys nor one of the command's own groups, `mine`."""
     key = override.key_or_group.split("@")[0]
-    if key in groups() or key in known or ((override.is_add() or override.is_force_add()) and "." in key):
+    if (
+        key in mine
+        or key in known
+        or (key in groups() and override.is_add())
+        or ((override.is_add() or override.is_force_add()) and "." in key)
+    ):
         return
     if key.split(".")[0].split("/")[0] == "hydra":
         return
     head, _, _ = key.rpartition(".")
     siblings = [k for k in known if k.rpartition(".")[0] == head] if head in known else []
-    candidates = siblings or list(dict.fromkeys([*groups(), *(k for k in known if k.count(".") <= 1)]))
+    candidates = siblings or list(dict.fromkeys([*mine, *(k for k in known if k.count(".") <= 1)]))
     close = nearest(key, candidates) or nearest(key, known)
     raise ConfigError(
         f"there is no key {key!r}",
         where=f"the argument {override.input_line}",
-        why=f"{head} has {', '.join(k.rpartition('.')[2] for k in siblings)}" if siblings else "",
+        why=f"{head} has {', '.join(k.rpartition('.')[2] for k in siblings)}"
+        if siblings
+        else "it is a group of other commands"
+        if key in groups()
+        else "",
         fix=f"did you mean {' or '.join(close)}?"
         if close
         else "--help lists groups and keys; +key=value adds a new one",

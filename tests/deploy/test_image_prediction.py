@@ -191,6 +191,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path, models, area, monkeypatch):
         ("part=train", "is for wells"),
         ("postprocess=clean", "is for wells"),
         ("tta=rolls", "no seam"),
+        ("tta=starts", "begins at its edge"),
         ("threshold=0.3", "threshold=0.3 is for models of two classes"),
         ("tile=1000", "pictures are not cut"),
         ("tile=0", "from 1 on"),

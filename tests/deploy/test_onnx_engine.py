@@ -61,7 +61,9 @@ def well(rows, columns=36):
 
 
 @pytest.mark.parametrize("shape", [(36, 36), (1, 36), (300, 36), (70, 72), (61, 20)])
-@pytest.mark.parametrize("tta", [None, TestTimeAugmentation(rolls=2, flip_depth=True)])
+@pytest.mark.parametrize(
+    "tta", [None, TestTimeAugmentation(rolls=2, flip_depth=True), TestTimeAugmentation(starts=True)]
+)
 def test_a_file_predicts_as_the_artefact_does(path, shape, tta):
     ours = Predictor(torch_engine(model_of(tiny())), tta=tta, band=40)
     theirs = Predictor.from_file(path, tta=tta, band=40)

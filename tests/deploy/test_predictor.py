@@ -9,11 +9,12 @@ from wellseg.data.rows import ArrayRows
 from wellseg.data.well import NULL_VALUES
 from wellseg.deploy.augmentation import TestTimeAugmentation
 from wellseg.deploy.pipeline import Pipeline
-from wellseg.deploy.predictor import Predictor
+from wellseg.deploy.predictor import BAND_PIXELS, Predictor
 from wellseg.deploy.torch_engine import TorchEngine
 from wellseg.errors import ConfigError
 from wellseg.models.unet_cylinder import UNetCylinder
 from wellseg.models.unet_flex import UNetFlex
+from wellseg.models.vanilla import Vanilla
 
 METADATA = {
     "normalization": {"center": 0.01, "scale": 0.5, "clip": 16.0},
@@ -227,10 +228,8 @@ def test_windows_of_a_course_model_come_from_row_0_on():
         lambda: UNetFlex(thickness=2, strides=[3, 2, 2]),
     ],
 )
-@pytest.mark.parametrize("starts", [1, 24])
-def test_mirrored_and_shifted_views_are_the_same_in_bands(network, rows, starts):
-    tta = TestTimeAugmentation(rolls=2, starts=starts, flip_azimuth=True, flip_depth=True)
-    values = well(max(rows, 64))[:rows]
+def test_mirrored_views_are_the_same_in_bands(network, rows):
+    tta, values = TestTimeAugmentation(rolls=2, flip_azimuth=True, flip_depth=True), well(max(rows, 64))[:rows]
     whole = of(network(), tta=tta, band=10_000)(values)
     cut = of(network(), tta=tta, band=24)(values)
     assert np.nanmax(np.abs(whole - of(network(), band=10_000)(values))) > 1e-4
@@ -259,19 +258,48 @@ def test_windows_of_a_course_model_are_mirrored_as_they_are():
 def test_over_all_starts_a_log_may_begin_anywhere(network, later):
     """The mask is a property of the pipe: every other way to cut the log gives the same, away from the ends."""
     values = well(333)
-    plain, spun = (of(network(), tta=tta) for tta in (None, TestTimeAugmentation(starts=8)))
+    plain, spun = (of(network(), tta=tta) for tta in (None, TestTimeAugmentation(starts=True)))
+    assert (plain.grid, spun.grid) == (8, 1)
     above, below = plain.halo
     whole, cut = (slice(later + above, -below), slice(above, -below))
     assert np.nanmax(np.abs(plain(values)[whole] - plain(values[later:])[cut])) > 1e-3
     np.testing.assert_allclose(spun(values[later:])[cut], spun(values)[whole], atol=1e-5)
 
 
-def test_starts_that_do_not_go_round_the_grid_are_refused():
-    with pytest.raises(ConfigError, match="decimates by 8") as error:
-        of(UNetFlex(thickness=2), tta=TestTimeAugmentation(starts=3))
-    assert error.value.fix == "tta.starts=8"
-    with pytest.raises(ConfigError, match="one height only"):
-        of(UNetFlex(thickness=2, padding="turns"), tta=TestTimeAugmentation(starts=8))
+@pytest.mark.parametrize("rows", [131, 5])
+def test_views_from_all_starts_are_the_same_in_bands(rows):
+    tta, values = TestTimeAugmentation(starts=True, flip_depth=True), well(131)[:rows]
+    # The stride in depth, 12, is none of the usual powers of two.
+    whole, cut = (of(UNetFlex(thickness=2, strides=[3, 2, 2]), tta=tta, band=band)(values) for band in (10_000, 24))
+    np.testing.assert_allclose(cut, whole, atol=1e-5)
+
+
+def test_a_network_that_does_not_decimate_starts_once():
+    values = well(40)
+    plain, spun = (of(Vanilla(), tta=tta) for tta in (None, TestTimeAugmentation(starts=True)))
+    np.testing.assert_array_equal(spun(values), plain(values))
+
+
+def test_a_stack_of_images_stays_as_small_with_the_rows_that_starts_add():
+    seen = []
+
+    class Seeing(TestTimeAugmentation):
+        def on_grid(self, stride):
+            return self
+
+        def __call__(self, forward, image):
+            seen.append(image.shape[0] * (image.shape[2] + 8) * image.shape[3])
+            return np.zeros_like(image)
+
+    of(UNetFlex(thickness=2), tta=Seeing(starts=True))(np.zeros((5000, 1, 36), np.float32))
+    assert max(seen) <= BAND_PIXELS
+    assert len(seen) == -(-5000 // (BAND_PIXELS // 36 // 9))
+
+
+def test_windows_begin_where_they_begin():
+    with pytest.raises(ConfigError, match="starts=true") as error:
+        of(UNetFlex(thickness=2, padding="turns"), tta=TestTimeAugmentation(starts=True))
+    assert "windows of 36 rows" in error.value.why
 
 
 # -- widths

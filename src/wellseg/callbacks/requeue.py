@@ -4,7 +4,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,20 @@ class SavedForRequeue(Exception):
 def handlers_restored() -> Iterator[None]:
     """However training ends within, a longer-lived process (a notebook, a sweep) answers signals as it did before.
 
-    Lightning saves its own idea of the handlers after `SaveOnSignal` has put its own, and skips teardown after an exception.
+    `SaveOnSignal` alone cannot see to it where an exception ends training: no teardown is called then, and Lightning puts
+    back the handlers that it found, which are those of the callback.
     """
     before = {s: signal.getsignal(s) for s in SIGNALS} if _is_main_thread() else {}
     try:
         yield
     finally:
-        for s, handler in before.items():
-            if handler is not None:  # None: not set from Python, which cannot set it again
-                signal.signal(s, handler)
+        _put_back(before)
+
+
+def _put_back(handlers: Mapping[int, Any]) -> None:
+    for s, handler in handlers.items():
+        if handler is not None:  # None: not set from Python, which cannot set it again
+            signal.signal(s, handler)
 
 
 def _is_main_thread() -> bool:
@@ -46,16 +51,19 @@ def _is_main_thread() -> bool:
 class SaveOnSignal(pl.Callback):
     """On the first signal: last.ckpt at the end of the batch, then SavedForRequeue (exit code 0: nothing went wrong).
 
-    Fit within `handlers_restored`.
+    A fit that ends in an exception, as this one does then, leaves the signals to it, but for one within `handlers_restored`.
     After the last batch of an epoch it waits for the validation, whose scores steer schedules and the choice of the best.
     """
 
     def __init__(self) -> None:
         self._received: int | None = None
         self._validated_step = -1
+        self._previous: dict[int, Any] = {}
 
     def setup(self, trainer: pl.Trainer, task: pl.LightningModule, stage: str) -> None:
-        if stage == "fit":
+        if stage == "fit" and _is_main_thread():
+            self._received = None
+            self._previous = {s: signal.getsignal(s) for s in SIGNALS}
             self._catch()
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
@@ -63,9 +71,8 @@ class SaveOnSignal(pl.Callback):
         self._catch()
 
     def _catch(self) -> None:
-        if _is_main_thread():
-            for s in SIGNALS:
-                signal.signal(s, self._note)
+        for s in self._previous:
+            signal.signal(s, self._note)
 
     def _note(self, signum: int, frame: Any) -> None:
         self._received = signum
@@ -93,3 +100,7 @@ class SaveOnSignal(pl.Callback):
             trainer.save_checkpoint(path)
         log.info("received %s: saved %s", signal.Signals(self._received).name, path)
         raise SavedForRequeue(path)
+
+    def teardown(self, trainer: pl.Trainer, task: pl.LightningModule, stage: str) -> None:
+        _put_back(self._previous)
+        self._previous = {}

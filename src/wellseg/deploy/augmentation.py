@@ -9,8 +9,8 @@ from wellseg.errors import ConfigError
 
 
 class View(NamedTuple):
-    """One way to look at the pipe: turned by `shift` columns towards larger azimuth, then mirrored, with `above` and `below`
-    rows of no data around it before it is mirrored.
+    """One way to look at the pipe: turned by `shift` columns towards larger azimuth, given `above` and `below` rows of no
+    data, then mirrored.
     """
 
     shift: int
@@ -38,37 +38,49 @@ class View(NamedTuple):
 
 
 class TestTimeAugmentation:
-    """The mean over `rolls` equal turns of the pipe, each from `starts` rows on, each as it is and mirrored in every way that
-    is switched on.
+    """The mean over `rolls` equal turns of the pipe, each as it is and mirrored in every way that is switched on.
 
     rolls         number of turns, 1 for none; 4 turns 36 columns by 0, 9, 18 and 27. Where W is not a multiple of it the
                   shifts are rounded to whole columns, and equal ones count once
-    starts        number of rows, one after the other, at which the log is made to begin. As many as the network's stride in
-                  depth (or a multiple) meet its sampling grid in all possible ways, so that the mean no longer depends on
-                  the row at which the log happens to begin (cycle spinning: Coifman and Donoho, Translation-invariant
-                  de-noising, 1995)
+    starts        also over all ways in which the rows can meet the sampling grid of a network that decimates by `stride` in
+                  depth: the mean no longer depends on the row at which the log happens to begin, as many times the work as
+                  the stride (cycle spinning: Coifman and Donoho, Translation-invariant de-noising, 1995)
     flip_azimuth  also the mirror image in azimuth
     flip_depth    also upside down
-    Raises ConfigError where `rolls` or `starts` is not a whole number from 1 on.
+    stride        of the network in depth; `wellseg.deploy.predictor.Predictor` knows it and says so by `on_grid`
+    Raises ConfigError where `rolls` is not a whole number from 1 on.
     """
 
     __test__ = False  # no class of tests, though pytest goes by the name
 
     def __init__(
-        self, *, rolls: int = 1, starts: int = 1, flip_azimuth: bool = False, flip_depth: bool = False
+        self,
+        *,
+        rolls: int = 1,
+        starts: bool = False,
+        flip_azimuth: bool = False,
+        flip_depth: bool = False,
+        stride: int = 1,
     ) -> None:
-        for name, number, what in (
-            ("rolls", rolls, "a number of equal turns"),
-            ("starts", starts, "a number of rows to begin at"),
-        ):
-            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-                raise ConfigError(f"tta.{name}={number}", why=f"it is {what}, 1 or more", fix=f"tta.{name}=4")
-        self.rolls, self.starts = rolls, starts
+        if not isinstance(rolls, int) or isinstance(rolls, bool) or rolls < 1:
+            raise ConfigError(f"tta.rolls={rolls}", why="it is a number of equal turns, 1 or more", fix="tta.rolls=4")
+        self.rolls, self.starts = rolls, bool(starts)
         self.flip_azimuth, self.flip_depth = bool(flip_azimuth), bool(flip_depth)
+        self.rows = stride if self.starts else 1
 
     def __repr__(self) -> str:
         flips = f"flip_azimuth={self.flip_azimuth}, flip_depth={self.flip_depth}"
         return f"TestTimeAugmentation(rolls={self.rolls}, starts={self.starts}, {flips})"
+
+    def on_grid(self, stride: int) -> "TestTimeAugmentation":
+        """The same for a network that decimates by `stride` in depth."""
+        return TestTimeAugmentation(
+            rolls=self.rolls,
+            starts=self.starts,
+            flip_azimuth=self.flip_azimuth,
+            flip_depth=self.flip_depth,
+            stride=stride,
+        )
 
     @property
     def symmetric_reach(self) -> bool:
@@ -82,7 +94,7 @@ class TestTimeAugmentation:
         mirrored += [(True, False)] * self.flip_azimuth + [(False, True)] * self.flip_depth
         mirrored += [(True, True)] * (self.flip_azimuth and self.flip_depth)
         # Rows around all of them or none, so that every view is of one height.
-        around = [(k, self.starts - k) for k in range(self.starts)] if self.starts > 1 else [(0, 0)]
+        around = [(k, self.rows - k) for k in range(self.rows)] if self.rows > 1 else [(0, 0)]
         return [View(shift, *flips, *rows) for flips in mirrored for rows in around for shift in shifts]
 
     def __call__(self, forward: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> np.ndarray:

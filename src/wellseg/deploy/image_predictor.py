@@ -41,12 +41,12 @@ class ImagePredictor:
     def __init__(self, engine: Engine, *, tta: Augmentation | None = None, tile: int | None = None) -> None:
         if not is_image(engine.metadata):
             raise ConfigError("this is a model of wells, not of pictures", fix="wellseg.load, which takes either")
-        for key, why in (
-            ("rolls", "a picture has no seam to be turned across"),
-            ("starts", "a picture begins at its edge"),
-        ):
-            if (number := getattr(tta, key, 1)) > 1:
-                raise ConfigError(f"tta.{key}={number}: {why}", fix=f"tta=flips, or tta.{key}=1")
+        if getattr(tta, "rolls", 1) > 1:
+            raise ConfigError(
+                f"tta.rolls={tta.rolls}: a picture has no seam to be turned across", fix="tta=flips, or tta.rolls=1"
+            )
+        if getattr(tta, "starts", False):
+            raise ConfigError("tta.starts=true: a picture begins at its edge", fix="tta=flips, or tta.starts=false")
         self.engine = engine
         self.metadata: dict[str, Any] = engine.metadata
         self.threshold: float = engine.metadata["threshold"]

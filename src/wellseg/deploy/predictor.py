@@ -59,13 +59,19 @@ class Predictor:
                 why=f"its output lacks {engine.margin} rows and columns on each side, and a pipe has no sides",
                 fix="another model, such as model=unet_flex",
             )
-        _check_starts(getattr(tta, "starts", 1), engine)
+        if getattr(tta, "starts", False) and engine.window is not None:
+            raise ConfigError(
+                "tta.starts=true",
+                why=f"this model takes windows of {engine.window} rows, which begin where they begin",
+                fix="tta=flips or tta=rolls",
+            )
         if band is not None and band < 1:
             raise ConfigError(f"band={band}", fix="a whole number of at least 1, or null")
         self.engine = engine
         self.metadata: dict[str, Any] = engine.metadata
         self.threshold: float = engine.metadata["threshold"]
-        self._tta, self._band, self._width = tta, band, width
+        self._tta = tta.on_grid(engine.stride) if hasattr(tta, "on_grid") else tta
+        self._band, self._width = band, width
         self._window = engine.window
         # A file that takes one width only resamples whatever is not of that.
         self._trained = engine.metadata["input"].get("widths", ()) if engine.columns is None else (engine.columns,)
@@ -98,6 +104,19 @@ class Predictor:
             above = below = max(above, below)
         return above, below
 
+    @property
+    def grid(self) -> int:
+        """Rows by which a log may begin later without another answer away from its ends, within rounding: these and their
+        multiples.
+        """
+        return 1 if getattr(self._tta, "starts", False) else self.engine.stride
+
+    @property
+    def _extra_rows(self) -> int:
+        """Rows without data, at most, that test-time augmentation adds to an image."""
+        mirrored, shifted = (getattr(self._tta, name, False) for name in ("symmetric_reach", "starts"))
+        return (self.engine.stride - 1) * bool(mirrored) + self.engine.stride * bool(shifted)
+
     def azimuth(self, columns: int) -> Azimuth:
         """How a log of `columns` columns meets the widths that the network was trained on; as text, for a manifest."""
         azimuth = Azimuth(columns, self._trained, width=self._width)
@@ -115,7 +134,8 @@ class Predictor:
             raise ValueError(f"values must be (H, W) or (N, H, W) and not empty, got {values.shape}")
         if values.ndim == 2:
             return np.concatenate([rows for _, rows in self.stream(ArrayRows(values))])
-        batch = max((self._band or BAND_PIXELS // values.shape[2]) // values.shape[1], 1)
+        tall = values.shape[1] + self._extra_rows
+        batch = max((self._band or BAND_PIXELS // values.shape[2]) // tall, 1)
         if batch == 1 or self._window not in (None, values.shape[1]):
             return np.stack([self(image) for image in values])
         azimuth = self.azimuth(values.shape[2])
@@ -188,17 +208,3 @@ class Predictor:
         found = self.engine(image) if self._tta is None else self._tta(self.engine, image)
         found = azimuth.from_network(found[:, 0, :height])
         return found if null is None else np.where(null, np.float32(np.nan), found)
-
-
-def _check_starts(starts: int, engine: Engine) -> None:
-    """Raise ConfigError where a log cannot be made to begin at `starts` rows, or where their mean would hang on the first."""
-    if starts == 1:
-        return
-    if engine.window is not None:
-        raise ConfigError(f"tta.starts={starts}", why="this model takes windows of one height only", fix="another tta=")
-    if starts % engine.stride:
-        raise ConfigError(
-            f"tta.starts={starts}",
-            why=f"the network decimates by {engine.stride} in depth: so many starts do not meet its grid equally often",
-            fix=f"tta.starts={engine.stride}",
-        )

@@ -1,6 +1,7 @@
 """Configuration: where conf/ lies, what it offers, and how it is composed. Listing needs neither Hydra nor torch."""
 
 import difflib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -29,12 +30,10 @@ def groups() -> list[str]:
     return sorted(p.name for p in folder().iterdir() if p.is_dir() and p.name != "hydra")
 
 
-def groups_of(command: str) -> list[str]:
-    """Names of the groups that conf/<command>.yaml takes a choice of."""
-    import yaml
-
-    defaults = yaml.safe_load((folder() / f"{command}.yaml").read_text(encoding="utf-8")).get("defaults", [])
-    return [group for entry in defaults if isinstance(entry, dict) for group in entry if group in groups()]
+def defaults_of(command: str) -> dict[str, str]:
+    """What conf/<command>.yaml chooses by default ("null": nothing), by group; the command takes no other groups."""
+    text = (folder() / f"{command}.yaml").read_text(encoding="utf-8")
+    return dict(re.findall(r"^  - (\w+): (\S+)", text, flags=re.M))
 
 
 def choices(group: str) -> list[str]:
@@ -81,7 +80,7 @@ def load(name: str, overrides: Sequence[str] = (), *, with_hydra: bool = False) 
             why=str(error).split("\nSee https")[0],
             fix="write key=value; quote values with special characters: key='\"a value\"'",
         ) from error
-    mine = groups_of(name)
+    mine = list(defaults_of(name))
     choosing = [o for o in parsed if o.key_or_group.split("@")[0] in mine and not o.is_delete()]
     _check_all(choosing, _check_choice)
     chosen = [o.input_line for o in choosing]

@@ -24,7 +24,7 @@ def help_text(name: str, overrides: Sequence[str] = ()) -> str:
     makes, else those of its default.
     """
     text = (config.folder() / f"{name}.yaml").read_text(encoding="utf-8")
-    defaults = dict(re.findall(r"^  - (\w+): (\S+)", text, flags=re.M))
+    defaults = config.defaults_of(name)
     lines = [
         f"python -m wellseg.{name} key=value ...      {COMMANDS[name]}",
         "",

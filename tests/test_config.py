@@ -18,7 +18,10 @@ from wellseg.errors import ConfigError
         ("sed=3", "there is no key 'sed'", "seed"),
         ("data.windows=x", "there is no key 'data.windows'", "data.window"),
         ("model=null", "there is no model=null", "one of"),
-        ("tta=flips", "there is no key 'tta'", ""),
+        ("tta=flips", "'tta' is a group of other commands", "leave it out"),
+        ("+tta=flips", "'tta' is a group of other commands", "leave it out"),
+        ("seed=null", "seed=null is not a number", "0"),
+        ("optimizer.lr=null", "optimizer.lr=null is not a number", "0.00"),
         ("experiment=exp9", "there is no experiment=exp9", "exp"),
         ("a=(", "cannot be parsed", "key=value"),
         ("+foo=1", "there is no key 'foo'", "--help"),
@@ -39,7 +42,7 @@ def test_a_misspelling_gets_the_nearest_valid_names(override, what, fix):
     [
         (["modle=x", "seed=abc", "model.thicknes=3"], ["no key 'modle'", "seed=abc is not", "no key 'model.thicknes'"]),
         (["model=unet_flx", "loss=bec"], ["no model=unet_flx", "no loss=bec"]),
-        (["sed=3", "tta=all", "sed=3"], ["no key 'sed'", "no key 'tta'"]),
+        (["sed=3", "tta=all", "sed=3"], ["no key 'sed'", "'tta' is a group"]),
     ],
 )
 def test_all_mistakes_are_told_at_once(overrides, told):

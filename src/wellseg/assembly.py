@@ -66,7 +66,7 @@ def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assem
             fix="trainer.limit_val_batches=1 is nearly as quick",
         )
     _quiet()
-    if not 0 <= cfg.seed < 2**32:
+    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed={cfg.seed}", fix="a whole number from 0 to 4,294,967,295")
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     distillation = build.part(cfg, "distill", choices)  # first: a teacher that is missing is known before data are read

@@ -125,7 +125,8 @@ def _run(name: str, argv: Sequence[str]) -> int:
             "predict runs no sweeps", fix="several inputs: input=[a,b] or a glob; several models: one by one"
         )
     for override in args.overrides:
-        if override in ("output=", _RUN_DIR, _SWEEP_DIR):  # of a shell variable that is not set: not the current folder
+        # The first of a shell variable that is not set: not the current folder.
+        if override in [f"{key}{value}" for key in (_OUTPUT, _RUN_DIR, _SWEEP_DIR) for value in ("", "null")]:
             raise ConfigError(f"{override} names no folder", fix="give one, or leave the key out")
     overrides = [quote_path(o, sweep=args.multirun) for o in args.overrides]
     if name == "slurm":
@@ -255,7 +256,7 @@ def quote_path(override: str, *, sweep: bool = False) -> str:
     ~ is expanded, and inputs become absolute, so that a run folder can be used from anywhere.
     """
     key, equals, value = override.partition("=")
-    if not equals or key.lstrip("+") not in PATH_KEYS or value in ("", "null", "auto") or "${" in value:
+    if not equals or key.lstrip("+") not in PATH_KEYS or value in ("", "null", "auto", "[]") or "${" in value:
         return override
     listed = value[0] == "[" and value[-1] == "]" and not any(quote in value for quote in "'\"")
     if value[0] in "'\"[" and not listed:

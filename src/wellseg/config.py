@@ -140,11 +140,14 @@ def _check_choice(override: Any) -> None:
 
 
 _WORDS_ALLOWED = ("trainer.devices", "trainer.num_nodes")  # "auto"
+_NEVER_NULL = ("seed", "batch_size", "data.fold", "data.num_folds", "optimizer.lr", "metrics.threshold")
 
 
 def _check_type(override: Any, default: Any) -> None:
     """Raise ConfigError for a word where the default is a number or a switch."""
     value = None if override.is_delete() else override.value()
+    if value is None and override.key_or_group in _NEVER_NULL and not override.is_delete():
+        raise ConfigError(f"{override.key_or_group}=null is not a number", fix=f"for example {default}")
     text = getattr(value, "text", value)  # a quoted string
     if not isinstance(text, str) or "${" in text or override.key_or_group in _WORDS_ALLOWED:
         return
@@ -156,12 +159,15 @@ def _check_type(override: Any, default: Any) -> None:
 def _check_key(override: Any, known: Sequence[str], mine: Sequence[str]) -> None:
     """Raise ConfigError for what is neither among the `known` keys nor one of the command's own groups, `mine`."""
     key = override.key_or_group.split("@")[0]
-    if (
-        key in mine
-        or key in known
-        or (key in groups() and override.is_add())
-        or ((override.is_add() or override.is_force_add()) and "." in key)
-    ):
+    if key in groups() and key not in mine:
+        raise ConfigError(
+            f"{key!r} is a group of other commands",
+            where=f"the argument {override.input_line}",
+            fix=f"leave it out; the groups here are {', '.join(mine)}"
+            if mine
+            else "leave it out; there are no groups here",
+        )
+    if key in mine or key in known or ((override.is_add() or override.is_force_add()) and "." in key):
         return
     if key.split(".")[0].split("/")[0] == "hydra":
         return
@@ -172,11 +178,7 @@ def _check_key(override: Any, known: Sequence[str], mine: Sequence[str]) -> None
     raise ConfigError(
         f"there is no key {key!r}",
         where=f"the argument {override.input_line}",
-        why=f"{head} has {', '.join(k.rpartition('.')[2] for k in siblings)}"
-        if siblings
-        else "it is a group of other commands"
-        if key in groups()
-        else "",
+        why=f"{head} has {', '.join(k.rpartition('.')[2] for k in siblings)}" if siblings else "",
         fix=f"did you mean {' or '.join(close)}?"
         if close
         else "--help lists groups and keys; +key=value adds a new one",

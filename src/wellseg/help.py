@@ -52,7 +52,7 @@ def help_text(name: str, overrides: Sequence[str] = ()) -> str:
     lines += [
         "",
         *(sweep if name != "predict" else []),
-        "  hydra.run.dir=DIR           where everything is written",
+        *([] if "\noutput:" in text else ["  hydra.run.dir=DIR           where everything is written"]),
         "  --cfg job                   print the composed configuration and stop",
     ]
     return "\n".join([*lines, "", f"Example: {example.group(1)}"] if example else lines)

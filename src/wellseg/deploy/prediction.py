@@ -16,7 +16,7 @@ from wellseg.data.patches import PATCH_SHAPE, PatchedWell, PatchFile
 from wellseg.data.problems import Problem, raise_errors
 from wellseg.data.restore import restore_well
 from wellseg.data.rows import ArrayRows, RowSource
-from wellseg.data.well import NULL_VALUES, Well, count_nulls
+from wellseg.data.well import NULL_VALUES, Well, count_nulls, is_null
 from wellseg.deploy.manifest import DONE, FAILED, output_record
 from wellseg.deploy.outputs import array_writer, mask_of
 from wellseg.deploy.predictor import Predictor
@@ -54,17 +54,44 @@ class Options:
 
 
 class CountedRows:
-    """A RowSource that counts the numbers meaning "no data" of the rows it gives, each row once, by code."""
+    """A RowSource that counts, each row once, the numbers meaning "no data" by code and the values that a model with this
+    `normalization` (center, scale, clip) clips.
+    """
 
-    def __init__(self, rows: RowSource) -> None:
-        self.shape, self.nulls = rows.shape, dict[str, int]()
-        self._rows, self._seen = rows, 0
+    def __init__(self, rows: RowSource, normalization: Mapping[str, float]) -> None:
+        self.shape, self.nulls, self.clipped = rows.shape, dict[str, int](), 0
+        self._rows, self._seen, self._normalization = rows, 0, normalization
 
     def read(self, start: int, stop: int) -> np.ndarray:
         values = self._rows.read(start, stop)
-        add_nulls(self.nulls, values[max(self._seen - start, 0) :])
+        new = values[max(self._seen - start, 0) :]
+        add_nulls(self.nulls, new)
+        self.clipped += clipped(new, self._normalization)
         self._seen = max(self._seen, stop)
         return values
+
+
+def clipped(values: np.ndarray, normalization: Mapping[str, float]) -> int:
+    """How many of the values that are data lie beyond what the model tells apart."""
+    if normalization["clip"] is None:
+        return 0
+    far = np.abs(values - normalization["center"]) > normalization["clip"] * normalization["scale"]
+    return int(np.count_nonzero(far & ~is_null(values))) if far.any() else 0
+
+
+MOSTLY_WITHIN = 0.02
+"""Of the recorded wells of CorroSeg at most 0.1 % of the values are clipped."""
+
+
+def units_findings(clipped: int, data: int, normalization: Mapping[str, float]) -> list[str]:
+    """What there is to say of a log of which `clipped` of the `data` values are clipped."""
+    if clipped <= MOSTLY_WITHIN * data:
+        return []
+    low, high = (normalization["center"] + side * normalization["clip"] * normalization["scale"] for side in (-1, 1))
+    return [
+        f"{clipped / data:.0%} of the values lie outside {low:.4g} to {high:.4g}, beyond which the model tells none apart: are "
+        "they in the units of the wells that it was trained on?"
+    ]
 
 
 def add_nulls(counts: dict[str, int], values: np.ndarray) -> None:
@@ -156,7 +183,8 @@ def _predict_well(
     """A file with a well, band by band: memory does not grow with its rows, unless its mask is cleaned up or drawn, for
     which it is held as a whole (clean-up takes several times its bytes).
     """
-    rows = CountedRows(source)
+    normalization = predictor.metadata["normalization"]
+    rows = CountedRows(source, normalization)
     found = _Found("well", rows.shape, str(predictor.azimuth(rows.shape[1])), rows.nulls)
     whole = np.empty(rows.shape, np.uint8) if options.postprocess or "overlay" in options.save else None
     with ExitStack() as stack:
@@ -182,6 +210,7 @@ def _predict_well(
             found.count(whole)
             if "mask" in writers:
                 writers["mask"].write(whole)
+        found.findings += units_findings(rows.clipped, found.pixels - sum(rows.nulls.values()), normalization)
         if "overlay" in options.save:
             _draw(found, item, options, source, whole)
     return found
@@ -196,9 +225,11 @@ def _predict_stack(
     masks = np.empty(source.shape, np.uint8)
     probabilities = np.empty(source.shape, np.float16) if "probability" in options.save else None
     several = max(1, 4096 // height)
+    normalization, beyond = predictor.metadata["normalization"], 0
     for start in range(0, number, several):
         values = source.read(start, min(start + several, number))
         add_nulls(found.null_counts, values)
+        beyond += clipped(values, normalization)
         probability = predictor(values).astype(np.float16)
         for k, image in enumerate(probability, start):
             masks[k] = options.mask(image)
@@ -206,6 +237,7 @@ def _predict_stack(
             probabilities[start : start + len(values)] = probability
         advance(len(values) * height)
     found.count(masks)
+    found.findings += units_findings(beyond, found.pixels - sum(found.null_counts.values()), normalization)
     if "overlay" in options.save:
         _draw(found, item, options, _FlatRows(source), masks.reshape(-1, width))
     for name, array in (("mask", masks), ("probability", probabilities)):
@@ -236,6 +268,8 @@ def _predict_patches(item: Item, predictor: Predictor, options: Options, advance
     found = _Found(kind, values.shape, str(predictor.azimuth(width)), nulls)
     # `check` and training call the setting by its place in their configuration.
     found.findings = [str(problem).replace("data.azimuth_layout", "azimuth_layout") for problem in findings]
+    normalization, data = predictor.metadata["normalization"], values.size - sum(nulls.values())
+    found.findings += units_findings(clipped(values, normalization), data, normalization)
     found.bad_files = {path: str(DataError(p.what, where=p.where, why=p.why)) for path, p in problems.items()}
     names = dict(zip(item.patches, item.outputs, strict=True))
     for file, patch_mask, patch in pieces:

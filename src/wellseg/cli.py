@@ -127,7 +127,8 @@ def _run(name: str, argv: Sequence[str]) -> int:
     for override in args.overrides:
         # The first of a shell variable that is not set: not the current folder.
         if override in [f"{key}{value}" for key in (_OUTPUT, _RUN_DIR, _SWEEP_DIR) for value in ("", "null")]:
-            raise ConfigError(f"{override} names no folder", fix="give one, or leave the key out")
+            what = "file" if name == "preview" else "folder"
+            raise ConfigError(f"{override} names no {what}", fix="give one, or leave the key out")
     overrides = [quote_path(o, sweep=args.multirun) for o in args.overrides]
     if name == "slurm":
         overrides = gathered(name, overrides)

@@ -77,7 +77,7 @@ def test_a_picture_is_all_that_is_written(tmp_path):
     [
         (["output=preview.jpg"], "is no PNG file"),
         (["output=folder.png"], "is no PNG file"),
-        (["output=null"], "is no PNG file"),
+        (["output=null"], "output=null names no file"),
         (["count=0"], "count=0"),
         (["count=41"], "from 1 to 40"),
         (["data=corroseg"], "data.root is not set"),

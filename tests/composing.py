@@ -7,7 +7,6 @@ import pickle
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
 from hydra._internal.hydra import Hydra
 from hydra.core.utils import JobRuntime
 from omegaconf import OmegaConf
@@ -22,19 +21,16 @@ def remembered_compositions():
     Everyone gets a copy of their own, in which what is looked up when it is read (the time, say) is looked up anew. And Hydra
     sees once for each choice of groups, not for each value, whether `hydra.mode` is set.
     """
-    compose, mode = ConfigLoaderImpl.load_configuration, Hydra.get_mode
+    read, compose, mode = FileConfigSource.load_config, ConfigLoaderImpl.load_configuration, Hydra.get_mode
     files: dict[tuple[str, str], bytes] = {}
     compositions: dict[tuple, bytes] = {}
     modes: dict[tuple, object] = {}
 
-    def once(read):
-        def read_once(source, config_path):
-            key = (source.path, config_path)
-            if key not in files:
-                files[key] = pickle.dumps(read(source, config_path))
-            return pickle.loads(files[key])
-
-        return read_once
+    def read_once(source, config_path):
+        key = (source.path, config_path)
+        if key not in files:
+            files[key] = pickle.dumps(read(source, config_path))
+        return pickle.loads(files[key])
 
     def compose_once(loader, config_name, overrides, run_mode, *args, **kwargs):
         folders = [element.path for element in loader.config_search_path.get_path()]
@@ -47,15 +43,15 @@ def remembered_compositions():
         return pickle.loads(compositions[key])
 
     def mode_once(hydra, config_name, overrides):
-        groups = (*config.groups(), "hydra")
-        key = (str(config.folder()), config_name, *(o for o in overrides if o.lstrip("+~").startswith(groups)))
+        deciding = (*config.groups(), "hydra.mode")
+        chosen = (o for o in overrides if o.lstrip("+~").partition("=")[0] in deciding)
+        key = (str(config.folder()), config_name, *chosen)
         if key not in modes:
             modes[key] = mode(hydra, config_name, overrides)
         return modes[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Hydra, "get_mode", mode_once)
-        for source in (FileConfigSource, ImportlibResourcesConfigSource):  # ours, and Hydra's own
-            patch.setattr(source, "load_config", once(source.load_config))
+        patch.setattr(FileConfigSource, "load_config", read_once)
         patch.setattr(ConfigLoaderImpl, "load_configuration", compose_once)
         yield

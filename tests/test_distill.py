@@ -150,7 +150,9 @@ def test_the_task_gets_its_loss_back_when_a_step_fails(tmp_path, teacher):
 def test_teachers_neither_learn_nor_enter_checkpoints(tmp_path, teacher):
     parts = parts_of(tmp_path, *taught(teacher), keep=("last", "requeue"))
     assert list(parts.callbacks).index("distillation") < list(parts.callbacks).index("requeue")
+    before = signal.getsignal(signal.SIGTERM)
     fitted(parts)
+    assert signal.getsignal(signal.SIGTERM) is before, "requeue puts back what it found"
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert set(saved["state_dict"]) == {f"network.{k}" for k in parts.task.network.state_dict()}
     assert not any("istillation" in key for key in saved["callbacks"])

@@ -1,11 +1,13 @@
 import errno
 import os
+import socket
 import subprocess
 import sys
+import warnings
 
 import pytest
 
-from wellseg.errors import EnvironmentFault, TrainingError
+from wellseg.errors import DataError, EnvironmentFault, TrainingError
 from wellseg.files import (
     folder_lock,
     full_disk_told,
@@ -152,3 +154,76 @@ def test_a_folder_has_one_writer_and_a_kill_leaves_no_lock(tmp_path):
         holder.stdout.close()
     with folder_lock(tmp_path):
         assert str(os.getpid()) in (tmp_path / ".lock").read_text()
+
+
+def test_a_released_lock_is_free_while_a_forked_child_still_holds_its_descriptor(tmp_path):
+    ready, done = os.pipe(), os.pipe()
+    with folder_lock(tmp_path):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on: other threads may hold locks
+            child = os.fork()
+        if child == 0:  # as a worker of a loader does; it must end without running pytest's own clean-up
+            os.write(ready[1], b"x")
+            os.read(done[0], 1)
+            os._exit(0)
+        os.read(ready[0], 1)
+    try:
+        with folder_lock(tmp_path):
+            pass
+    finally:
+        os.write(done[1], b"x")
+        os.waitpid(child, 0)
+        for end in (*ready, *done):
+            os.close(end)
+
+
+def test_a_refused_run_leaves_the_holders_name_in_the_lock_file(tmp_path):
+    with folder_lock(tmp_path):
+        before = (tmp_path / ".lock").read_bytes()
+        for _ in range(2):
+            with pytest.raises(TrainingError, match="another run") as error, folder_lock(tmp_path):
+                pass
+            assert error.value.why == f"it is held by process {os.getpid()} on {socket.gethostname()}"
+        assert (tmp_path / ".lock").read_bytes() == before
+
+
+def symbolic_link(lock, target):
+    lock.symlink_to(target)
+
+
+def hard_link(lock, target):
+    os.link(target, lock)
+
+
+def dangling_link(lock, target):
+    lock.symlink_to(target.with_name("nothing"))
+
+
+def pipe(lock, target):
+    os.mkfifo(lock)
+
+
+def folder(lock, target):
+    lock.mkdir()
+
+
+@pytest.mark.parametrize("place", [symbolic_link, hard_link, dangling_link, pipe, folder], ids=lambda f: f.__name__)
+def test_what_lies_in_place_of_a_lock_file_is_refused_and_never_written(tmp_path, place):  # 42
+    run, target = tmp_path / "run", tmp_path / "target"
+    run.mkdir()
+    target.write_bytes(b"precious")
+    place(run / ".lock", target)
+    with pytest.raises(DataError, match="lock file cannot be used") as error, folder_lock(run):
+        pytest.fail("the lock was taken")
+    assert error.value.where == str(run / ".lock")
+    assert target.read_bytes() == b"precious"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "target"]
+
+
+def test_a_file_system_without_locks_is_the_environments_fault(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("filelock.lock_descriptor", refuse)
+    with pytest.raises(EnvironmentFault, match="No locks available"), folder_lock(tmp_path):
+        pytest.fail("the lock was taken")

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from wellseg.errors import EnvironmentFault, TrainingError
+from wellseg.errors import DataError, EnvironmentFault, TrainingError
 
 
 def write_bytes(path: Path, content: bytes, *, sync: bool = True) -> None:
@@ -76,11 +76,10 @@ def full_disk_told(path: Path, temporary: Path | None, size: int | None = None) 
             file
         ) in files:  # before the count of what is free; a writer may hold it open, so that removing is not enough
             os.truncate(file, 0)
-        free = os.statvfs(path.parent)
         raise EnvironmentFault(
             f"cannot write {path.name}: the disk is full",
             where=str(path),
-            why=f"{free.f_bavail * free.f_frsize:,} bytes are free, {needed} are needed",
+            why=f"{shutil.disk_usage(path.parent).free:,} bytes are free, {needed} are needed",
             fix="free some space and run again; the file that was there before is untouched",
         ) from error
 
@@ -151,7 +150,7 @@ def open_regular(path: str | os.PathLike, *, buffering: int = -1) -> BinaryIO:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has neither the flag nor files that need it
 
 
 def is_onnx(path: str | os.PathLike) -> bool:
@@ -190,25 +189,70 @@ def _umask() -> int:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` for one process. The system drops the lock with the process, so that a kill leaves none behind.
+    """Holds `folder` for one process, and creates the folder where it is missing.
 
-    Raises TrainingError, naming the holder, when another process has it.
+    The lock belongs to the operating system, which drops it with the process: a kill leaves none behind. The lock file
+    stays and names its last holder. Raises TrainingError, naming the holder, when another process has the lock; DataError
+    when something else lies in place of the lock file, which is then left untouched; EnvironmentFault when the file system
+    has no locks.
     """
-    import fcntl
+    from filelock import lock_descriptor, unlock_descriptor
 
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+", encoding="utf-8") as f:
+    with _open_lock_file(folder / ".lock") as file:
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = lock_descriptor(file.fileno(), blocking=False)
         except OSError as error:
-            f.seek(0)
+            raise EnvironmentFault(
+                "run folder cannot be locked",
+                where=str(folder),
+                why=str(error),
+                fix="choose a folder on a file system with locks: hydra.run.dir=, or output= of predict",
+            ) from error
+        if not free:
             raise TrainingError(
                 "another run is writing to this folder",
                 where=str(folder),
-                why=f"it is held by {f.read().strip() or 'an unknown process'}",
+                why=f"it is held by {_holder(file)}",
                 fix="wait for it, or choose another folder: hydra.run.dir=, or output= of predict",
-            ) from error
-        f.truncate(0)
-        f.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        f.flush()
-        yield
+            )
+        try:
+            file.truncate(0)
+            file.write(f" process {os.getpid()} on {socket.gethostname()}\n".encode())
+            yield
+        finally:
+            # Not left to close(): a forked worker that still runs holds a copy of the descriptor, and with it the lock.
+            unlock_descriptor(file.fileno())
+
+
+def _open_lock_file(path: Path) -> BinaryIO:
+    """Opens the lock file, creating it if needed; refuses what is not a file of its own before a byte is written."""
+    if path.is_symlink():  # where the system has no O_NOFOLLOW
+        raise _not_a_lock_file(path, "it is a link")
+    try:
+        file = open(path, "r+b", buffering=0, opener=_create_without_following)  # noqa: SIM115
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise _not_a_lock_file(path, error.strerror) from error
+        raise
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+        return file
+    file.close()
+    regular = stat.S_ISREG(status.st_mode)
+    raise _not_a_lock_file(path, "it is a second name of another file" if regular else "it is a pipe or a device")
+
+
+def _not_a_lock_file(path: Path, why: str) -> DataError:
+    return DataError("lock file cannot be used", where=str(path), why=why, fix="delete it, and run again")
+
+
+def _create_without_following(path: str, flags: int) -> int:
+    flags |= os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    return os.open(path, flags, 0o666)
+
+
+def _holder(file: BinaryIO) -> str:
+    """Returns what the holder of a lock file wrote into it. The first byte is locked on Windows, and so holds nothing."""
+    file.seek(1)
+    return file.read(1000).decode(errors="replace").strip() or "an unknown process"

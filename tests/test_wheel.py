@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from email.parser import HeaderParser
 from pathlib import Path
@@ -63,6 +64,7 @@ def test_the_wheel_holds_all_of_the_package_and_of_conf_and_nothing_else(wheel):
     assert {n for n in inside if n.endswith(".py")} == modules
     runtime = {f"firmware/{p.name}" for p in (SOURCE / "firmware").iterdir()}
     assert {n for n in inside if n.endswith((".c", ".h"))} == runtime
+    assert "py.typed" in inside, "without it, type checkers ignore the annotations of the package"
     assert all(n.endswith((".yaml", ".py")) or n in runtime | {"py.typed"} for n in inside), inside
     assert {n.split("/")[0] for n in names(wheel, "")} == {"wellseg", wheel.name.split("-py3")[0] + ".dist-info"}
 
@@ -78,6 +80,7 @@ def test_the_wheel_asks_for_safe_versions(wheel):
         ("pytorch-lightning", ("2.6.1", "2.6.4"), ("2.6.2", "2.6.3", "3.0.0")),
         ("hydra-core", ("1.3.8",), ("1.3.7", "1.4.0", "1.4.0.dev1")),
         ("omegaconf", ("2.3.0",), ("2.4.0",)),
+        ("filelock", ("3.30.0", "4.2.11"), ("3.29.7",)),  # lock_descriptor() is new in 3.30
     ):
         bounds: SpecifierSet = asked[name].specifier
         assert not [v for v in taken if v not in bounds], name
@@ -85,6 +88,20 @@ def test_the_wheel_asks_for_safe_versions(wheel):
     assert "lightning" not in asked, "pytorch-lightning is the one that is imported; both at once are two frameworks"
     assert SpecifierSet(header["Requires-Python"]) == SpecifierSet(">=3.11")
     assert re.search(r"^wellseg = wellseg\.cli:main$", entry_points, flags=re.M)
+    assert header["License-Expression"] == "Apache-2.0"
+    assert {n for n in names(wheel, "") if n.endswith("/licenses/LICENSE")}
+
+
+def test_the_source_archive_holds_what_a_packager_needs(tmp_path):
+    start("-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path, cwd=CHECKOUT)
+    (built,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(built) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    documents = {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "SECURITY.md"}
+    assert inside >= documents | {"pyproject.toml", "constraints.txt", "Makefile", ".pre-commit-config.yaml"}
+    folders = ("benchmarks", "conf", "docs", "examples", "scripts", "src", "tests")
+    assert {name.partition("/")[0] for name in inside} >= {f for f in folders if (CHECKOUT / f).is_dir()}
+    assert not [name for name in inside if name.startswith(("outputs/", "data/", ".venv/"))]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "wellseg"
 # The layers, in order; a module may import from its own layer and from earlier ones.
 LAYERS = [
     ["errors", "types", "files", "memory"],
-    ["config", "build", "schedules", "help", "cli"],
+    ["schema", "config", "build", "schedules", "help", "cli"],
     ["data"],
     ["models", "losses", "metrics"],
     ["packed", "artifact", "checkpoints", "figures"],

@@ -3,7 +3,7 @@
     python scripts/record_golden.py --check              compares all groups; exits 1 with what differs
     python scripts/record_golden.py --only predictions   records one group; existing files need --overwrite
 
-What is measured, and where hashes are compared, is written at the head of tests/recording.py.
+What is measured, and where hashes are compared, is written at the heads of tests/recording.py and tests/comparing.py.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: with more threads, sums have another order
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+import comparing
 import recording
 
 
@@ -42,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{group}: {len(found['cases'])} cases recorded in {path.name}")
                 continue
             recorded = recording.stored(group)
-            lines = recording.differences(recorded, found)
+            lines = comparing.differences(recorded, found)
             code = 1 if lines else code
-            print(f"{group}: {len(lines)} differences, compared by {recording.mode(recorded, found)}")
+            print(f"{group}: {len(lines)} differences, compared by {comparing.mode(recorded, found)}")
             print("".join(f"  {line}\n" for line in lines), end="")
     return code
 

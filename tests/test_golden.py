@@ -9,6 +9,7 @@ import importlib.util
 import json
 import shutil
 
+import comparing
 import numpy as np
 import pytest
 import recording
@@ -16,20 +17,24 @@ import recording
 SCRIPT = recording.REPOSITORY / "scripts" / "record_golden.py"
 
 
-@pytest.mark.parametrize("group", recording.GROUPS)
+SLOW = ("quantized_further",)
+GROUPS = [pytest.param(g, marks=pytest.mark.slow) if g in SLOW else g for g in recording.GROUPS]
+
+
+@pytest.mark.parametrize("group", GROUPS)
 def test_the_recorded_numbers_are_reproduced(group, tmp_path, record_property):
     recorded, found = recording.stored(group), recording.record(group, tmp_path / group)
-    compared = recording.mode(recorded, found)
+    compared = comparing.mode(recorded, found)
     record_property("compared", compared)
     print(f"{group}: compared by {compared}")
-    lines = recording.differences(recorded, found)
+    lines = comparing.differences(recorded, found)
     assert not lines, f"compared by {compared}:\n" + "\n".join(lines)
 
 
 def test_every_model_and_scheme_of_conf_is_recorded():
-    for group, part in (("networks", "model"), ("quantized", "quant")):
+    for part, groups in (("model", ["networks"]), ("quant", ["quantized", "quantized_further"])):
         names = {p.stem for p in (recording.CONF / part).glob("*.yaml")} - {"none"}
-        assert names <= recording.stored(group)["cases"].keys()
+        assert names <= {case for group in groups for case in recording.stored(group)["cases"]}
 
 
 def altered(recorded, level, key, change):
@@ -41,27 +46,27 @@ def altered(recorded, level, key, change):
 
 def test_the_comparison_names_what_differs():
     recorded = recording.stored("networks")
-    assert recording.differences(recorded, copy.deepcopy(recorded)) == []
+    assert comparing.differences(recorded, copy.deepcopy(recorded)) == []
     by_a_bit = altered(recorded, "bytes", "weights", lambda v: v[::-1])
-    assert [line.split(":")[0] for line in recording.differences(recorded, by_a_bit)] == ["unet_flex"]
+    assert [line.split(":")[0] for line in comparing.differences(recorded, by_a_bit)] == ["unet_flex"]
     by_rounding = altered(recorded, "close", "losses", lambda v: [v[0] + 5e-6, *v[1:]])
-    assert recording.differences(recorded, by_rounding) == []
+    assert comparing.differences(recorded, by_rounding) == []
     by_more = altered(recorded, "close", "losses", lambda v: [v[0] + 5e-5, *v[1:]])
-    assert "unet_flex: losses (close): recorded" in recording.differences(recorded, by_more)[0]
-    assert recording.differences(recorded, altered(recorded, "close", "losses", lambda v: v[:2]))
-    assert recording.differences(recorded, altered(recorded, "exact", "logits", lambda v: [*v[:-1], v[-1] + 1]))
+    assert "unet_flex: losses (close): recorded" in comparing.differences(recorded, by_more)[0]
+    assert comparing.differences(recorded, altered(recorded, "close", "losses", lambda v: v[:2]))
+    assert comparing.differences(recorded, altered(recorded, "exact", "logits", lambda v: [*v[:-1], v[-1] + 1]))
     del by_more["cases"]["unet_flex"]
-    assert recording.differences(recorded, by_more) == ["unet_flex: recorded, and missing now"]
+    assert comparing.differences(recorded, by_more) == ["unet_flex: recorded, and missing now"]
 
 
 def test_hashes_count_in_the_recorded_environment_alone():
     recorded = recording.stored("networks")
     elsewhere = altered(recorded, "bytes", "weights", lambda v: v[::-1])
     elsewhere["environment"]["versions"]["torch"] = "0"
-    assert recording.differences(recorded, elsewhere) == []
-    assert recording.mode(recorded, elsewhere) == "close to 1e-05: another versions"
+    assert comparing.differences(recorded, elsewhere) == []
+    assert comparing.mode(recorded, elsewhere) == "close to 1e-05: another versions"
     worse = altered(elsewhere, "close", "losses", lambda v: [np.inf, *v[1:]])
-    assert recording.differences(recorded, worse)
+    assert comparing.differences(recorded, worse)
 
 
 @pytest.fixture

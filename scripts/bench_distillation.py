@@ -23,8 +23,8 @@ from quality_scores import Patches, Quality, measure, predict
 from quality_tables import spread
 from real_wells_scores import score_windows
 
-from wellseg.data.corroseg import CorroSegDataModule
-from wellseg.deploy.predictor import Predictor
+from wellseg.data.datasets.corroseg.module import CorroSegDataModule
+from wellseg.inference.wells import Predictor
 
 TWIN, STUDENT = "student_cylinder", "distilled_flex"
 WAYS = {"view by view": False, "wells restored": True}

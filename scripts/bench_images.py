@@ -29,11 +29,11 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from wellseg import build, config
-from wellseg.assembly import assemble
-from wellseg.data import rle
-from wellseg.data.base import SegmentationDataModule
+from wellseg.data.io import rle
+from wellseg.data.module import SegmentationDataModule
 from wellseg.data.normalize import Normalize
 from wellseg.models.head import center_crop
+from wellseg.training.assembly import assemble
 from wellseg.types import Batch
 
 PAGE = Path(__file__).resolve().parent.parent / "benchmarks" / "images.md"

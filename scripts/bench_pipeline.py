@@ -10,13 +10,13 @@ from bench_page import Sample, in_rounds, ratio, timed, verdict
 from torch.utils.data import DataLoader, Dataset
 
 from wellseg import build, config
+from wellseg.data.datasets.synthetic.module import generate_well, well_generator
 from wellseg.data.loader import WindowLoader
 from wellseg.data.normalize import fit_normalization
 from wellseg.data.sampler import WindowSampler
-from wellseg.data.synthetic import generate_well, well_generator
-from wellseg.data.well import Well
-from wellseg.data.windows import WindowStore
-from wellseg.task import SegmentationTask
+from wellseg.data.wells.well import Well
+from wellseg.data.wells.windows import WindowStore
+from wellseg.training.task import SegmentationTask
 from wellseg.types import Batch
 
 BATCH, WINDOW = 128, 36

@@ -41,7 +41,7 @@ from quality_runs import COMMON, FOLD, MODELS, MOST_CYCLES, NUM_FOLDS, PLATEAU, 
 from quality_scores import Patches, Quality, measure
 from quality_tables import consistency_table, cost_table, plateau_table, scores_table, wells_table
 
-from wellseg.data.corroseg import CorroSegDataModule
+from wellseg.data.datasets.corroseg.module import CorroSegDataModule
 
 BASELINE = "student_turns"
 OPTIONS_OF = ("student_turns", "student_cylinder", "cylinder_144")

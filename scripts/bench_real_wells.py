@@ -40,9 +40,9 @@ from real_wells_scores import (
 from step_cost import step_seconds
 
 from wellseg import artifact
-from wellseg.data.corroseg import CorroSegDataModule
-from wellseg.data.module import WellDataModule
-from wellseg.data.synthetic import SyntheticDataModule
+from wellseg.data.datasets.corroseg.module import CorroSegDataModule
+from wellseg.data.datasets.synthetic.module import SyntheticDataModule
+from wellseg.data.wells.module import WellDataModule
 from wellseg.types import IGNORE
 
 SYNTHETIC_WELLS = 134

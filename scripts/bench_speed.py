@@ -112,7 +112,7 @@ def introduction(minutes: float, quick: bool) -> list[str]:
         "- Ratios compare what was measured in turn within the same round, round by round; median (lowest-highest, n rounds).",
         "- Processes are fresh, with OMP_NUM_THREADS set and no other variable of the allocator or of OpenMP. malloc default: as",
         f"  glibc has it. malloc kept: {settings}, which is",
-        "  what wellseg's commands set for themselves (`wellseg.memory`). The course's computation is measured under both and",
+        "  what wellseg's commands set for themselves (wellseg.cli.memory). The course's computation is measured under both and",
         "  the faster of the two is the reference, so that this setting is no part of any ratio.",
         f"- Whole run: {minutes:.1f} min.",
         "",

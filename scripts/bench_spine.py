@@ -19,9 +19,9 @@ from pathlib import Path
 from bench_page import Sample, digits, header, in_rounds, progress, ratio, table, verdict
 from bench_pipeline import BATCH, WINDOW, Share, against_per_sample, pipeline_shares, share_rows, share_target
 
-from wellseg.data.corroseg_files import write_corroseg
-from wellseg.data.synthetic import generate_well, well_generator
-from wellseg.data.well import Well
+from wellseg.data.datasets.corroseg.files import write_corroseg
+from wellseg.data.datasets.synthetic.module import generate_well, well_generator
+from wellseg.data.wells.well import Well
 
 PAGE = Path(__file__).resolve().parent.parent / "benchmarks" / "spine.md"
 TRAIN = (166, 616, 1774, 59, 98, 964, 1654, 78, 166, 80, 1512, 44, 1905, 355, 203)
@@ -110,7 +110,7 @@ def commands(folder: Path) -> tuple[list[list[str]], list[str]]:
 PEAK = "; print(seconds, re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
 TIMING = "import re, time; start = time.perf_counter(); {work}; seconds = time.perf_counter() - start" + PEAK
 READ_LABELS = (
-    "from wellseg.data.labels import read_labels; "
+    "from wellseg.data.io.label_table import read_labels; "
     + TIMING.format(work="table, problems = read_labels({path!r})")
     + "; assert table.values.shape == (9674, 1296) and not problems, problems"
 )
@@ -118,7 +118,7 @@ LOADTXT = "import numpy as np; " + TIMING.format(
     work="np.loadtxt({path!r}, np.uint8, delimiter=',', skiprows=1, usecols=range(1, 1297))"
 )
 CHECK = (
-    "from wellseg.data.corroseg import CorroSegDataModule as Data; "
+    "from wellseg.data.datasets.corroseg.module import CorroSegDataModule as Data; "
     + TIMING.format(work="problems = Data(root={path!r}).check()")
     + "; assert not [p for p in problems if p.severity == 'error'], problems"
 )

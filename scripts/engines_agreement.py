@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from bench_page import progress, table
 
-from wellseg.data.corroseg import CorroSegDataModule
-from wellseg.deploy.predictor import Predictor
+from wellseg.data.datasets.corroseg.module import CorroSegDataModule
+from wellseg.inference.wells import Predictor
 from wellseg.quant.calibration import as_recorded
 
 

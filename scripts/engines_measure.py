@@ -15,10 +15,10 @@ from torch import nn
 
 from wellseg import artifact
 from wellseg.artifact import Artifact
-from wellseg.deploy.engine import DescribedEngine
-from wellseg.deploy.onnx_export import onnx_bytes
-from wellseg.deploy.onnx_file import read_onnx
-from wellseg.deploy.predictor import Predictor
+from wellseg.export.onnx_export import onnx_bytes
+from wellseg.inference.engines.base import DescribedEngine
+from wellseg.inference.engines.onnx_file import read_onnx
+from wellseg.inference.wells import Predictor
 from wellseg.models.unet_flex import UNetFlex
 
 WINDOW, COLUMNS = 36, 36

@@ -25,10 +25,10 @@ from page_blocks import fill
 
 from wellseg import artifact
 from wellseg.artifact import Artifact
-from wellseg.data.corroseg import CorroSegDataModule
-from wellseg.deploy.engine import DescribedEngine
-from wellseg.deploy.onnx_export import exported_metadata, onnx_bytes
-from wellseg.deploy.predictor import Predictor
+from wellseg.data.datasets.corroseg.module import CorroSegDataModule
+from wellseg.export.onnx_export import exported_metadata, onnx_bytes
+from wellseg.inference.engines.base import DescribedEngine
+from wellseg.inference.wells import Predictor
 from wellseg.metrics.segmentation import SegmentationScores
 from wellseg.quant.calibration import gather
 from wellseg.quant.comparison import batches, compare

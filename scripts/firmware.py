@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from wellseg import artifact, build, config
-from wellseg.deploy.firmware import export_firmware, image_of
 from wellseg.errors import BAD_INPUT, ConfigError, WellsegError
+from wellseg.export.firmware import export_firmware, image_of
 from wellseg.files import path_sha256
 from wellseg.quant.compression import REPORT
 from wellseg.quant.report import settings_of

@@ -3,7 +3,7 @@
 
     python scripts/firmware_report.py ARTIFACT [--folder build/firmware] [--columns 36]
 
-Exports ARTIFACT into the folder (see wellseg.deploy.firmware), compiles the runtime there with gcc and prints a table. Times
+Exports ARTIFACT into the folder (see wellseg.export.firmware), compiles the runtime there with gcc and prints a table. Times
 are of one core's work (CPU time), on noise as large as the model's input; PyTorch runs the dequantised network in float32.
 """
 
@@ -23,9 +23,9 @@ import torch
 from bench_page import Sample, header, in_rounds, ratio
 
 from wellseg import artifact
-from wellseg.deploy.firmware import export_firmware
-from wellseg.deploy.pipeline import Pipeline
 from wellseg.errors import WellsegError
+from wellseg.export.firmware import export_firmware
+from wellseg.inference.engines.pipeline import Pipeline
 
 HOST = Path(__file__).resolve().parents[1] / "tests" / "firmware" / "host.c"
 OPTIONS = ("-Os", "-O2", "-O2 -march=native")

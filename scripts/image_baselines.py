@@ -7,8 +7,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-from wellseg.data.base import SegmentationDataModule, Store
+from wellseg.data.module import SegmentationDataModule
 from wellseg.data.sampler import epoch_batches
+from wellseg.data.store import Store
 from wellseg.metrics.classes import ClassScores
 from wellseg.metrics.segmentation import SegmentationScores
 from wellseg.models.head import center_crop

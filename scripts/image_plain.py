@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from wellseg.data.images import ImageStore
+from wellseg.data.images.samples import ImageStore
 from wellseg.data.normalize import Normalization
 
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wellseg import artifact, build
-from wellseg.runs import stored_config
+from wellseg.commands.runs import stored_config
 
 
 @dataclass(frozen=True)

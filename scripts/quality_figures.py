@@ -11,8 +11,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from quality_scores import Quality, pooled_dice
 
-from wellseg.data.well import Well
-from wellseg.figures import ERROR_COLORS, error_image, save
+from wellseg.data.wells.well import Well
+from wellseg.plots.results import ERROR_COLORS, error_image, save
 
 CREDIT = "images: SLB / ENS challenge data no. 144 (CorroSeg); silver labels"
 PATCH = 36

@@ -10,8 +10,8 @@ import numpy as np
 from page_blocks import table
 from quality_scores import pooled_dice
 
-from wellseg.data.synthetic import SyntheticDataModule
-from wellseg.deploy.predictor import Predictor
+from wellseg.data.datasets.synthetic.module import SyntheticDataModule
+from wellseg.inference.wells import Predictor
 
 LEVELS = ("medium", "hard")
 COLUMNS = 72

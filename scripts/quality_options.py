@@ -9,8 +9,8 @@ from quality_scores import Patches, pooled_dice, predict
 from real_wells_scores import score_windows
 
 from wellseg import build, config
-from wellseg.deploy.outputs import mask_of
-from wellseg.deploy.predictor import Predictor
+from wellseg.inference.masks import mask_of
+from wellseg.inference.wells import Predictor
 
 OPTIONS = {
     "float32": {"precision": "float32"},

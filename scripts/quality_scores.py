@@ -1,6 +1,6 @@
 """What a trained model is worth on whole wells, measured alike for every model (axes: see wellseg.types; N patches).
 
-Every well is predicted as a whole by wellseg.deploy.predictor.Predictor and only then cut into the patches that are scored;
+Every well is predicted as a whole by wellseg.inference.wells.Predictor and only then cut into the patches that are scored;
 networks that are defined on windows get window after window there. Wells recorded in pairs are predicted as `restored` says:
 woven to 72 columns, as wellseg.predict does, or view by view, as the course did. The threshold is the one with the best
 Dice per image on the patches of the validation wells.
@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from real_wells_scores import gather, score_windows
 
-from wellseg.data.module import WellDataModule
-from wellseg.data.well import Well
-from wellseg.deploy.augmentation import TestTimeAugmentation
-from wellseg.deploy.predictor import Predictor
+from wellseg.data.wells.module import WellDataModule
+from wellseg.data.wells.well import Well
+from wellseg.inference.tta import TestTimeAugmentation
+from wellseg.inference.wells import Predictor
 
 SCORES = ("dice_per_image", "iou_per_image", "dice_pooled", "iou_pooled")
 SHIFTS = range(1, 19)

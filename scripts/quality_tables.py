@@ -13,8 +13,8 @@ from quality_scores import SCORES, Patches, Quality, pipes
 from step_cost import step_seconds
 
 from wellseg import artifact
-from wellseg.data.well import Well
-from wellseg.deploy.predictor import Predictor
+from wellseg.data.wells.well import Well
+from wellseg.inference.wells import Predictor
 from wellseg.models.summary import count_parameters, receptive_field
 
 SPEED_ROWS = 4096

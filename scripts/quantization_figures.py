@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 from quantization_runs import COURSE, GPTQ, LARGEST, MIXED, SQUARES, TUNED
 from quantization_tables import PARTS, agreement, points
 
-from wellseg.figures import save
+from wellseg.plots.results import save
 
 STYLES = {
     COURSE: ("black", "s", "--"),

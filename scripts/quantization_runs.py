@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from wellseg import build, config
-from wellseg.data.corroseg import CorroSegDataModule
-from wellseg.deploy.predictor import Predictor
+from wellseg.data.datasets.corroseg.module import CorroSegDataModule
 from wellseg.files import path_sha256, write_json
+from wellseg.inference.wells import Predictor
 from wellseg.metrics.segmentation import SegmentationScores
 from wellseg.quant.calibration import as_recorded, gather
 from wellseg.quant.comparison import batches, compare

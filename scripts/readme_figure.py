@@ -11,8 +11,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import wellseg
-from wellseg import figures
-from wellseg.data.synthetic import generate_well, well_generator
+from wellseg.data.datasets.synthetic.module import generate_well, well_generator
+from wellseg.plots import results as figures
 
 ROWS = 500
 WELLS_SEED = 1  # the default training set is 0

@@ -11,8 +11,8 @@ import numpy as np
 from real_wells_scores import PARTS, Scored, gather, window_dice
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from wellseg.data.module import WellDataModule
-from wellseg.figures import ERROR_COLORS, error_image, save
+from wellseg.data.wells.module import WellDataModule
+from wellseg.plots.results import ERROR_COLORS, error_image, save
 
 CREDIT = "images: SLB / ENS challenge data no. 144 (CorroSeg); silver labels"
 

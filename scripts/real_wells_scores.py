@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from wellseg import artifact
-from wellseg.data.module import WellDataModule
+from wellseg.data.wells.module import WellDataModule
 from wellseg.metrics.segmentation import SegmentationScores
-from wellseg.task import SegmentationTask
+from wellseg.training.task import SegmentationTask
 from wellseg.types import IGNORE
 
 PARTS = ("train", "validation", "test")

@@ -30,7 +30,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from wellseg.data.synthetic import LEVELS
+from wellseg.data.datasets.synthetic.module import LEVELS
 
 ROOT = Path(__file__).resolve().parent.parent
 PER_WELL, FAKE_PER_WELL = 150, 50

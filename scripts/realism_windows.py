@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wellseg.data.synthetic import generate_well, well_generator
+from wellseg.data.datasets.synthetic.module import generate_well, well_generator
 
 PAIRED = {"train_well_1", "train_well_2", *(f"train_well_{i}" for i in range(5, 11))}
 """Wells whose patches 2m and 2m + 1 are the even and odd columns of the same rows."""

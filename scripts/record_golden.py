@@ -3,7 +3,7 @@
     python scripts/record_golden.py --check              compares all groups; exits 1 with what differs
     python scripts/record_golden.py --only predictions   records one group; existing files need --overwrite
 
-What is measured, and where hashes are compared, is written at the heads of tests/recording.py and tests/comparing.py.
+What is measured is written at the head of tests/helpers/recording.py, where hashes are compared at that of comparing.py.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: with more threads, sums have another order
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 
 import comparing
 import recording

@@ -23,8 +23,8 @@ from speed_artifact import STUDENT, write_artifact
 from speed_process import SCRIPTS, environment, peak_memory
 from speed_steps import WINDOW, WINDOWS, Batches, Stepper, Variant
 
-from wellseg.deploy.predictor import Predictor
-from wellseg.memory import keep_freed_memory
+from wellseg.cli.memory import keep_freed_memory
+from wellseg.inference.wells import Predictor
 
 MEMORY_LIMIT = 300e6
 LINEAR = 1.15

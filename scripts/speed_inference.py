@@ -15,8 +15,8 @@ from speed_process import MALLOC, Key, Worker, crowded, judged, serve, slowed
 
 from wellseg import build, config
 from wellseg.data.normalize import Normalization
-from wellseg.deploy.pipeline import Pipeline
-from wellseg.deploy.predictor import Predictor
+from wellseg.inference.engines.pipeline import Pipeline
+from wellseg.inference.wells import Predictor
 
 WINDOW, COLUMNS = 36, 36
 COURSE, OURS, OURS_FP32, BAND = "the course", "wellseg, bf16", "wellseg, fp32", "wellseg, bf16, bands of a well"

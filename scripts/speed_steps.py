@@ -19,9 +19,9 @@ from wellseg import build, config
 from wellseg.data.loader import WindowLoader
 from wellseg.data.normalize import fit_normalization
 from wellseg.data.sampler import WindowSampler
-from wellseg.data.well import Well
-from wellseg.data.windows import WindowStore
-from wellseg.task import SegmentationTask
+from wellseg.data.wells.well import Well
+from wellseg.data.wells.windows import WindowStore
+from wellseg.training.task import SegmentationTask
 from wellseg.types import Batch
 
 WINDOW = 36

@@ -15,8 +15,8 @@ from speed_artifact import write_artifact, write_int8
 from speed_process import environment
 
 from wellseg import artifact
-from wellseg.data.synthetic import generate_well, well_generator
-from wellseg.deploy.predictor import Predictor
+from wellseg.data.datasets.synthetic.module import generate_well, well_generator
+from wellseg.inference.wells import Predictor
 from wellseg.types import NO_DATA
 
 TARGET, AIM = 30_000, 100_000

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from places import SHARED
+
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in the processes that tests start
 
 import pytest
@@ -12,7 +14,7 @@ from running import without_figures
 
 torch.set_num_threads(1)
 
-REAL_WELLS = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "corroseg"
+REAL_WELLS = SHARED / "data" / "corroseg"
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from wellseg import cli, config
+from wellseg import config
+from wellseg.cli import main as cli
 from wellseg.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ import yaml
 from hydra.utils import get_class, get_object
 
 from wellseg import config
-from wellseg.data.image_module import ImageDataModule
+from wellseg.data.images.module import ImageDataModule
 
 CHOICES = [(g, c) for g in config.groups() for c in config.choices(g)]
 COMMAND = {"tta": "predict", "postprocess": "predict"}
@@ -72,7 +72,7 @@ def test_every_key_is_an_argument_of_its_target(group, choice):
 
 
 def test_that_check_can_fail():
-    assert accepts(get_object("wellseg.schedules.plateau"), ["factor", "patiense"]) == {"patiense"}
+    assert accepts(get_object("wellseg.training.schedules.plateau"), ["factor", "patiense"]) == {"patiense"}
 
 
 @pytest.mark.parametrize("choice", config.choices("experiment"))

@@ -11,9 +11,10 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import open_dict
-from test_train import TINY, command
+from running import TINY, command
 
-from wellseg import cli, config
+from wellseg import config
+from wellseg.cli import main as cli
 
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"]
 AWKWARD = 'a run (1), é "x" it\'s'
@@ -77,9 +78,9 @@ def test_what_only_the_second_process_meets_is_told(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(
         "import os\n"
-        "from wellseg.cli import run_command\n"
+        "from wellseg.cli.main import run_command\n"
         "from wellseg.errors import TrainingError\n"
-        "from wellseg.task import SegmentationTask\n"
+        "from wellseg.training.task import SegmentationTask\n"
         "def fail(self, batch, batch_idx): raise TrainingError('the canary has died', fix='another canary')\n"
         "if os.environ.get('LOCAL_RANK') == '1': SegmentationTask.training_step = fail\n"
         "run_command('train')\n"

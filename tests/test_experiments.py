@@ -5,9 +5,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from wellseg import artifact, build, config
-from wellseg.assembly import assemble
 from wellseg.errors import ConfigError
 from wellseg.models.summary import count_parameters
+from wellseg.training.assembly import assemble
 
 # DOMAIN section 3; experiments 60 to 63 are variants of 53 and of [8, 4, 2] at thickness 32.
 PARAMETERS = {

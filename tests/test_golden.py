@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import recording
 
-SCRIPT = recording.REPOSITORY / "scripts" / "record_golden.py"
+SCRIPT = recording.ROOT / "scripts" / "record_golden.py"
 
 
 SLOW = ("quantized_further",)

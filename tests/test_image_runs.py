@@ -3,17 +3,16 @@ choices, and that no core file knows a set by name.
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from places import SOURCE
 from running import command, without_figures
 
 from wellseg import artifact
 
 pytestmark = pytest.mark.usefixtures("few_rounds")
 
-SOURCE = Path(__file__).resolve().parents[1] / "src" / "wellseg"
 SETS = ("airbus", "stanford", "carvana", "echocem")
 COMMON = ["data.fake=true", "batch_size=2", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "logger=none"]
 CEMENT = [

@@ -6,13 +6,12 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
-from wellseg.data.corroseg_files import write_fake
+from wellseg.data.datasets.corroseg.files import write_fake
 
-ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "run_notebooks.py"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMALL = {"WELLSEG_WELLS": "2", "WELLSEG_ROWS": "160", "WELLSEG_SECTION": "80"}

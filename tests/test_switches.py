@@ -97,8 +97,8 @@ def test_a_set_on_disk_read_by_workers_trains_to_the_same_weights(tmp_path):
 
 
 def test_the_normalisation_of_the_artefact_is_that_of_the_training_wells(tmp_path):
+    from wellseg.data.datasets.synthetic.module import SyntheticDataModule
     from wellseg.data.normalize import fit_normalization
-    from wellseg.data.synthetic import SyntheticDataModule
 
     with without_figures():
         trained(tmp_path, "test=false")

@@ -12,10 +12,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from test_train import TINY
-
-CHECKOUT = Path(__file__).resolve().parents[1]
-SOURCE, CONF = CHECKOUT / "src" / "wellseg", CHECKOUT / "conf"
+from places import CONF, ROOT, SOURCE
+from running import TINY
 
 
 def start(*arguments, cwd, **environment):
@@ -32,7 +30,7 @@ def start(*arguments, cwd, **environment):
 def wheel(tmp_path_factory):
     """Built by the backend itself, in this environment: nothing is fetched."""
     folder = tmp_path_factory.mktemp("wheel")
-    start("-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=CHECKOUT)
+    start("-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=ROOT)
     (built,) = folder.glob("*.whl")
     return built
 
@@ -58,7 +56,7 @@ def test_the_wheel_holds_all_of_the_package_and_of_conf_and_nothing_else(wheel):
     modules = {str(p.relative_to(SOURCE)) for p in SOURCE.rglob("*.py")}
     choices = {str(p.relative_to(CONF)) for p in CONF.rglob("*.yaml")}
     assert "train.yaml" in choices
-    assert "data/well.py" in modules
+    assert "data/wells/well.py" in modules
     inside = names(wheel, "wellseg/")
     assert {n for n in inside if n.endswith(".yaml")} == {f"conf/{n}" for n in choices}
     assert {n for n in inside if n.endswith(".py")} == modules
@@ -87,20 +85,20 @@ def test_the_wheel_asks_for_safe_versions(wheel):
         assert not [v for v in refused if v in bounds], name
     assert "lightning" not in asked, "pytorch-lightning is the one that is imported; both at once are two frameworks"
     assert SpecifierSet(header["Requires-Python"]) == SpecifierSet(">=3.11")
-    assert re.search(r"^wellseg = wellseg\.cli:main$", entry_points, flags=re.M)
+    assert re.search(r"^wellseg = wellseg\.cli\.main:main$", entry_points, flags=re.M)
     assert header["License-Expression"] == "Apache-2.0"
     assert {n for n in names(wheel, "") if n.endswith("/licenses/LICENSE")}
 
 
 def test_the_source_archive_holds_what_a_packager_needs(tmp_path):
-    start("-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path, cwd=CHECKOUT)
+    start("-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path, cwd=ROOT)
     (built,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(built) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
     documents = {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "SECURITY.md"}
     assert inside >= documents | {"pyproject.toml", "constraints.txt", "Makefile", ".pre-commit-config.yaml"}
     folders = ("benchmarks", "conf", "docs", "examples", "scripts", "src", "tests")
-    assert {name.partition("/")[0] for name in inside} >= {f for f in folders if (CHECKOUT / f).is_dir()}
+    assert {name.partition("/")[0] for name in inside} >= {f for f in folders if (ROOT / f).is_dir()}
     assert not [name for name in inside if name.startswith(("outputs/", "data/", ".venv/"))]
 
 

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wellseg.deploy.image_predictor import ImagePredictor
-    from wellseg.deploy.predictor import Predictor
+    from wellseg.inference.images import ImagePredictor
+    from wellseg.inference.wells import Predictor
 
 
 def __getattr__(name: str) -> str:
@@ -16,16 +16,17 @@ def __getattr__(name: str) -> str:
 
 
 def load(path: str) -> "Predictor | ImagePredictor":
-    """A predictor for a model file, an artefact or ONNX: of wells, wellseg.deploy.predictor.Predictor; of pictures,
-    wellseg.deploy.image_predictor.ImagePredictor. Raises ArtifactError.
+    """A predictor for a model file, an artefact or ONNX: of wells, wellseg.inference.wells.Predictor; of pictures,
+    wellseg.inference.images.ImagePredictor. Raises ArtifactError.
     """
-    from wellseg.deploy.engine import is_image, open_engine
+    from wellseg.inference.engines.metadata import is_image
+    from wellseg.inference.engines.open import open_engine
 
     engine = open_engine(path)
     if is_image(engine.metadata):
-        from wellseg.deploy.image_predictor import ImagePredictor
+        from wellseg.inference.images import ImagePredictor
 
         return ImagePredictor(engine)
-    from wellseg.deploy.predictor import Predictor
+    from wellseg.inference.wells import Predictor
 
     return Predictor(engine)

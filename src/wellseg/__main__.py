@@ -1,6 +1,6 @@
 """`python -m wellseg COMMAND ...` is the console script `wellseg COMMAND ...`."""
 
-from wellseg.cli import main
+from wellseg.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -2,7 +2,8 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,31 @@ from wellseg.errors import ConfigError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_HYDRA_GROUPS = ("hydra", "hydra/")
+
+@dataclass(frozen=True)
+class Composed:
+    """The configuration of one command, composed once.
+
+    cfg            what the command reads
+    choices        group -> the chosen YAML file
+    overrides      "key=value" that were given, Hydra's own left out
+    all_overrides  these and Hydra's own
+    hydra          Hydra's own node as plain values, which a run folder records
+    swept          whether this is one job of a sweep
+    """
+
+    cfg: "DictConfig"
+    choices: Mapping[str, str]
+    overrides: Sequence[str] = ()
+    all_overrides: Sequence[str] = ()
+    hydra: Mapping[str, Any] = field(default_factory=dict)
+    swept: bool = False
+
+    def replaced(self, cfg: "DictConfig", choices: Mapping[str, str]) -> "Composed":
+        """Returns the same with another configuration and other choices, for a command that works on a stored run."""
+        hydra = dict(self.hydra)
+        hydra["runtime"] = {**hydra.get("runtime", {}), "choices": dict(choices)}
+        return replace(self, cfg=cfg, choices=choices, hydra=hydra)
 
 
 @cache

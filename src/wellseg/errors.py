@@ -7,7 +7,7 @@ A `WellsegError` is a user's mistake or a fault of the surroundings, never a bug
      why:   the cause
      fix:   what to do
 
-without a traceback (`debug=true` shows it). Library code raises; only `wellseg.cli` prints and exits.
+without a traceback (`debug=true` shows it). Library code raises; only `wellseg.cli.main` prints and exits.
 """
 
 OK, BUG, BAD_INPUT, PARTIAL, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 4, 130
@@ -62,3 +62,19 @@ class Bug(WellsegError):
     """An error that nobody foresaw."""
 
     exit_code = BUG
+
+
+def as_problem(error: Exception) -> WellsegError:
+    """What a user is told of any error that ended a job."""
+    if isinstance(error, WellsegError):
+        return error
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch has its own
+        return EnvironmentFault("out of memory", why=str(error), fix="a smaller batch_size")
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's word for settings that do not go together
+        return ConfigError("the trainer refuses these settings", why=str(error))
+    if isinstance(error, OSError):
+        return EnvironmentFault(error.strerror or str(error), where=str(error.filename or ""), why=repr(error))
+    return Bug(
+        f"internal error: {type(error).__name__}: {error}",
+        fix="this is a bug of wellseg: run again with debug=true and report what it prints",
+    )

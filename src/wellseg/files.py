@@ -256,3 +256,8 @@ def _holder(file: BinaryIO) -> str:
     """Returns what the holder of a lock file wrote into it. The first byte is locked on Windows, and so holds nothing."""
     file.seek(1)
     return file.read(1000).decode(errors="replace").strip() or "an unknown process"
+
+
+def as_path(value: str | None) -> Path | None:
+    """A path from a configuration value, relative to the folder in which the command was started."""
+    return None if value is None else Path(value).expanduser().resolve()

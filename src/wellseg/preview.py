@@ -1,9 +1,6 @@
-"""`python -m wellseg.preview`, or `wellseg preview`: the command of wellseg.data.preview."""
+"""`python -m wellseg.preview data=... augment=...`: a picture of what training is going to see."""
 
-from wellseg.cli import run_command
-from wellseg.data.preview import run
-
-__all__ = ["run"]
+from wellseg.cli.main import run_command
 
 if __name__ == "__main__":
     run_command("preview")

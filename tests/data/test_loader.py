@@ -5,12 +5,12 @@ import pytest
 import torch
 from data.image_sets import Pictures, samples
 
-from wellseg.data.augment import Augment
-from wellseg.data.images import ImageStore
+from wellseg.data.augment.wells import Augment
+from wellseg.data.images.samples import ImageStore
 from wellseg.data.loader import WindowLoader
 from wellseg.data.sampler import WindowSampler
-from wellseg.data.well import Well
-from wellseg.data.windows import WindowStore
+from wellseg.data.wells.well import Well
+from wellseg.data.wells.windows import WindowStore
 from wellseg.errors import DataError
 
 

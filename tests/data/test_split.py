@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from wellseg.data.split import fold_groups, split_original, split_shuffle, split_wells
-from wellseg.data.well import Well
+from wellseg.data.wells.well import Well
 from wellseg.errors import ConfigError
 
 

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from wellseg import artifact
-from wellseg.deploy.predictor import Predictor
 from wellseg.errors import ArtifactError, ConfigError, EnvironmentFault
+from wellseg.inference.wells import Predictor
 from wellseg.models.basic_unet import BasicUNet
 from wellseg.models.flexible_unet import FlexibleUNet
 from wellseg.models.peers import in_size, monai_class

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wellseg.data.corroseg import CorroSegDataModule
-from wellseg.data.synthetic import SyntheticDataModule
+from wellseg.data.datasets.corroseg.module import CorroSegDataModule
+from wellseg.data.datasets.synthetic.module import SyntheticDataModule
 from wellseg.quant.calibration import BATCH, draw, gather
 
 

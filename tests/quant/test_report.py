@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from wellseg import figures
+from wellseg.plots import results as figures
+from wellseg.plots.quantization import picture
 from wellseg.quant import compression, report
 from wellseg.quant.comparison import Comparison
-from wellseg.quant.picture import picture
 from wellseg.quant.scheme import Scheme
 from wellseg.quant.speed import ROUNDS, device_name, measure
 

@@ -13,10 +13,10 @@ import yaml
 from torch import nn
 
 from wellseg.artifact import Artifact
+from wellseg.data.datasets.synthetic.module import SyntheticDataModule
 from wellseg.data.normalize import Normalization
-from wellseg.data.synthetic import SyntheticDataModule
-from wellseg.deploy.pipeline import Pipeline
 from wellseg.errors import ConfigError, EnvironmentFault
+from wellseg.inference.engines.pipeline import Pipeline
 from wellseg.models.unet_classic import UNetClassic
 from wellseg.models.unet_flex import UNetFlex
 from wellseg.quant import calibration, ranges

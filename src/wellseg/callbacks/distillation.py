@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wellseg import artifact
-from wellseg.data.base import SegmentationDataModule
+from wellseg.data.module import SegmentationDataModule
 from wellseg.data.normalize import Normalize
 from wellseg.data.sampler import WindowSampler
 from wellseg.errors import ArtifactError, ConfigError

@@ -12,9 +12,9 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from wellseg import figures
-from wellseg.data.base import Store
+from wellseg.data.store import Store
 from wellseg.models.head import center_crop, to_probability
+from wellseg.plots import results as figures
 from wellseg.types import IGNORE, Batch
 
 

@@ -1,18 +1,16 @@
 """Batches for Lightning: gathered, moved and augmented on the training device."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from wellseg.data.sampler import WindowSampler, step_generator
+from wellseg.data.store import Store
 from wellseg.errors import WellsegError
 from wellseg.types import Batch
-
-if TYPE_CHECKING:
-    from wellseg.data.base import Store
 
 _Windows = tuple[np.ndarray, np.ndarray | None]  # numbers and shifts, as Store.gather takes them
 
@@ -20,7 +18,7 @@ _Windows = tuple[np.ndarray, np.ndarray | None]  # numbers and shifts, as Store.
 class WindowLoader:
     """An iterable of `Batch` on `device`.
 
-    augment is None or callable as wellseg.data.augment.Augment; `scale` is what it gets as the spread of the data. With
+    augment is None or callable as wellseg.data.augment.wells.Augment; `scale` is what it gets as the spread of the data. With
     num_workers > 0 the windows are gathered in worker processes, which suits a store that lies on disk.
 
     The loader is resumable: its `state_dict` says how many batches of which epoch have been handed out, and after
@@ -29,7 +27,7 @@ class WindowLoader:
 
     def __init__(
         self,
-        store: "Store",
+        store: Store,
         sampler: WindowSampler,
         *,
         device: torch.device,
@@ -101,7 +99,7 @@ class _Refusal(NamedTuple):
 
 
 class _Gather(Dataset):
-    def __init__(self, store: "Store", windows: list[_Windows]) -> None:
+    def __init__(self, store: Store, windows: list[_Windows]) -> None:
         self._store, self._windows = store, windows
 
     def __len__(self) -> int:

@@ -1,13 +1,26 @@
 """Which wells train, which validate, which test. A split is by pipe, so that two images of the same rows never straddle."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
-from wellseg.data.well import Well
 from wellseg.errors import ConfigError
 
 PARTS = ("train", "validation", "test")
+
+
+class Splittable(Protocol):
+    """A well as far as a split looks at it: its pipe, its depth rows, and the part in which the data set put it."""
+
+    @property
+    def group(self) -> str: ...
+
+    @property
+    def num_rows(self) -> int: ...
+
+    @property
+    def split(self) -> str: ...
 
 
 def fold_groups(rows_of: dict[str, int], num_folds: int) -> list[list[str]]:
@@ -24,7 +37,7 @@ def fold_groups(rows_of: dict[str, int], num_folds: int) -> list[list[str]]:
     return folds
 
 
-def split_wells(wells: Sequence[Well], num_folds: int, fold: int) -> list[str]:
+def split_wells(wells: Sequence[Splittable], num_folds: int, fold: int) -> list[str]:
     """The part of each labelled well: fold `fold` tests, the next one validates, the others train.
 
     Over fold = 0 .. num_folds - 1 every well is tested exactly once. Raises ConfigError where that cannot be done.
@@ -52,7 +65,7 @@ def split_wells(wells: Sequence[Well], num_folds: int, fold: int) -> list[str]:
     return [part_of[w.group] for w in wells]
 
 
-def split_original(wells: Sequence[Well]) -> list[str]:
+def split_original(wells: Sequence[Splittable]) -> list[str]:
     """The part that the data set itself gives each well. Raises ConfigError when it gives none."""
     parts = [w.split for w in wells]
     for needed in ("train", "validation"):

@@ -25,14 +25,7 @@ negative and loses no digits where the loss is small.
 import torch
 from torch import Tensor
 
-from wellseg.losses.pixels import (
-    binary_pixels,
-    class_pixels,
-    is_binary,
-    mean_over_classes,
-    mean_over_images,
-    require,
-)
+from wellseg.losses.pixels import binary_pixels, class_pixels, is_binary, mean_over_classes, mean_over_images, require
 
 
 def dice(logits: Tensor, target: Tensor, *, smooth: float = 1.0, squared: bool = True) -> Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellseg.data.base import SegmentationDataModule
+from wellseg.data.module import SegmentationDataModule
 from wellseg.data.normalize import Normalization, Normalize
 from wellseg.quant.quantizer import Calibration
 from wellseg.types import Batch

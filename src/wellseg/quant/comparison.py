@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from wellseg.data.base import SegmentationDataModule
+from wellseg.data.module import SegmentationDataModule
 from wellseg.data.sampler import epoch_batches
 from wellseg.metrics.classes import ClassScores
 from wellseg.metrics.functional import predict

@@ -13,18 +13,20 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from wellseg import artifact, figures
+from wellseg import artifact
 from wellseg.artifact import Artifact
-from wellseg.data.base import SegmentationDataModule
-from wellseg.deploy.engine import is_image, open_engine
-from wellseg.deploy.predictor import Predictor
+from wellseg.data.module import SegmentationDataModule
 from wellseg.errors import ArtifactError, ConfigError
 from wellseg.files import path_sha256, remove_leftovers, write_json
+from wellseg.inference.engines.metadata import is_image
+from wellseg.inference.engines.open import open_engine
+from wellseg.inference.wells import Predictor
+from wellseg.plots import results as figures
+from wellseg.plots.quantization import picture
 from wellseg.quant import report
 from wellseg.quant.calibration import as_recorded, gather
 from wellseg.quant.comparison import Comparison, Model, Scores, batches, compare
 from wellseg.quant.gate import GateRefusal, Passed, pass_gate
-from wellseg.quant.picture import picture
 from wellseg.quant.quantizer import Calibration, Produced, as_quantizer
 from wellseg.quant.speed import measure
 

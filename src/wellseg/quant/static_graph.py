@@ -16,11 +16,11 @@ from torch import nn
 
 from wellseg.artifact import Artifact
 from wellseg.data.normalize import Normalization
-from wellseg.data.well import NULL_VALUES
-from wellseg.deploy.onnx_engine import INPUT, OUTPUT
-from wellseg.deploy.onnx_export import exported_metadata, set_metadata
-from wellseg.deploy.onnx_file import KIND
+from wellseg.data.nulls import NULL_VALUES
 from wellseg.errors import EnvironmentFault
+from wellseg.export.onnx_export import exported_metadata, set_metadata
+from wellseg.inference.engines.onnx_engine import INPUT, OUTPUT
+from wellseg.inference.engines.onnx_file import KIND
 from wellseg.models.cylinder import TURNS_MULTIPLE
 from wellseg.models.layers import ConvBlock, Up
 from wellseg.quant.simulation import STEP, IntegerConv, Simulation, weight_steps

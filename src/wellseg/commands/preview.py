@@ -1,0 +1,90 @@
+"""`python -m wellseg.data.preview data=... augment=...`: a picture of what training is going to see."""
+
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
+    from wellseg.config import Composed
+    from wellseg.data.module import SegmentationDataModule
+    from wellseg.data.store import Store
+    from wellseg.plots.samples import Row
+    from wellseg.types import Batch
+
+log = logging.getLogger("wellseg.preview")
+
+MOST = 40
+"""Rows of a picture that can still be looked at."""
+REPEATS = 2
+"""Times that each sample is augmented."""
+
+
+def run(composed: "Composed", folder: "Path") -> None:
+    """Write the picture: a row for each of `count` training samples with image, label, and both as augmented.
+
+    Raises ConfigError, and DataError for faults of the data set.
+    """
+    import io
+
+    from wellseg import build
+    from wellseg.errors import ConfigError
+    from wellseg.files import as_path, write_bytes
+    from wellseg.plots.samples import DPI, draw
+
+    cfg = composed.cfg
+    path = as_path(cfg.output)
+    if path is None or path.suffix.lower() != ".png" or path.is_dir():
+        raise ConfigError(f"output={cfg.output} is no PNG file", fix="a name such as output=preview.png")
+    if not 1 <= cfg.count <= MOST:
+        raise ConfigError(f"count={cfg.count}", fix=f"a whole number from 1 to {MOST}")
+    choices = composed.choices
+    datamodule = build.part(cfg, "data", choices, augment=build.part(cfg, "augment", choices))
+    datamodule.setup()
+    store = datamodule.store("train")
+    numbers = choose(store, cfg.count, cfg.seed)
+    content = io.BytesIO()
+    figure = draw([sample_row(datamodule, store, n, cfg.seed) for n in numbers], datamodule.classes)
+    figure.savefig(content, format="png", dpi=DPI)
+    write_bytes(path, content.getvalue())
+    log.info("%d of %s training samples: %s", len(numbers), f"{len(store):,}", path)
+
+
+def choose(store: "Store", count: int, seed: int) -> list[int]:
+    """Numbers of `count` samples, in order: of four times as many drawn at random, those whose label is not all class 0
+    are taken first.
+    """
+    import numpy as np
+
+    from wellseg.types import IGNORE
+
+    drawn = np.random.default_rng(seed).permutation(len(store))[: 4 * count]
+
+    def is_plain(number: int) -> bool:
+        target = store.gather(np.array([number])).target
+        return not ((target != 0) & (target != IGNORE)).any()
+
+    return sorted(sorted(drawn.tolist(), key=is_plain)[:count])
+
+
+def sample_row(datamodule: "SegmentationDataModule", store: "Store", number: int, seed: int) -> "Row":
+    """One sample as it comes, and as training augments it; `seed` and `number` decide how."""
+    import numpy as np
+
+    from wellseg.data.sampler import step_generator
+    from wellseg.plots.samples import Row
+
+    augment, generator = datamodule.augment, step_generator(seed, 0, number)
+    changed = []
+    for _ in range(REPEATS if augment is not None else 0):
+        shift = augment.draw_start(1, store.window, generator) if getattr(augment, "start", 0.0) else None
+        batch = store.gather(np.array([number]), shift)
+        tensors = augment(batch.image.float(), batch.valid, batch.target, generator=generator, scale=datamodule.scale)
+        changed.append(_view(batch._replace(image=tensors[0], valid=tensors[1], target=tensors[2])))
+    return Row(store.title(number), _view(store.gather(np.array([number]))), tuple(changed))
+
+
+def _view(batch: "Batch") -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
+    return batch.image[0].float().numpy(), batch.valid[0].numpy(), batch.target[0].numpy()

@@ -1,0 +1,308 @@
+"""Augmentation of whole batches on the device that holds them (axes: see wellseg.types).
+
+`Augment` draws a few numbers per sample and applies them with the functions below it, in this order: roll, flips,
+rescale, shear (one resampling), blur or sharpen, exposure, contrast, noise. No loop runs over samples.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellseg.data.augment.draws import (
+    between,
+    between_log,
+    change,
+    limit,
+    per_sample,
+    positive,
+    positive_range,
+    probability,
+)
+from wellseg.errors import ConfigError
+from wellseg.types import IGNORE
+
+
+class Draw(NamedTuple):
+    """What happens to each sample: tensors (B,) on the CPU; the value in brackets leaves the sample as it was.
+
+    roll          int64, columns by which the image moves towards larger azimuth, in [0, W)  (0)
+    flip_azimuth  bool, the columns are mirrored  (False)
+    flip_depth    bool, the rows are mirrored  (False)
+    rescale       float32, stretch along depth about the middle row: 2 makes everything twice as long  (1)
+    shear         float32, columns by which each row moves further than the row above; the middle row stays  (0)
+    blur_sigma    float32, standard deviation of the smoothing kernel in pixels
+    detail        float32, share of (image - smoothed image) that is added: -1 blurs, above 0 sharpens  (0)
+    gain, offset  float32, exposure: image * gain + offset, offset in `scale`s  (1, 0)
+    contrast      float32, strength of the S-curve  (0)
+    noise         float32, standard deviation of the noise in `scale`s  (0)
+    seed          int, of the noise
+    """
+
+    roll: Tensor
+    flip_azimuth: Tensor
+    flip_depth: Tensor
+    rescale: Tensor
+    shear: Tensor
+    blur_sigma: Tensor
+    detail: Tensor
+    gain: Tensor
+    offset: Tensor
+    contrast: Tensor
+    noise: Tensor
+    seed: int
+
+
+class Augment:
+    """Random changes of a batch of windows, each with its own probability and range; probability 0 turns it off.
+
+    start                             probability that a window is cut elsewhere, up to half its height further up or down;
+                                      the loader asks for it (`draw_start`) before it cuts
+    roll, flip_azimuth, flip_depth    probabilities; a roll is by 0 ... W - 1 columns, all equally likely
+    rescale, rescale_factor           probability; range of the stretch along depth, drawn log-uniformly
+    shear, shear_slope                probability; largest slope in columns per row, drawn in +-shear_slope
+    blur, blur_sigma                  probability; range of the kernel's standard deviation in pixels
+    sharpen, sharpen_amount           probability; range of the share of detail added, with the blur's kernels. A sample
+                                      is blurred or sharpened, never both, so the two probabilities sum to 1 at most
+    exposure, exposure_gain, exposure_offset
+                                      probability; range of the gain, drawn log-uniformly; largest offset in `scale`s
+    contrast, contrast_strength, contrast_knee
+                                      probability; range of the strength; level in `scale`s that the S-curve maps to
+                                      itself (see `s_curve`)
+    noise, noise_sigma                probability; range of the standard deviation in `scale`s
+
+    Raises ConfigError where a probability is not in [0, 1] or a range cannot be drawn from.
+    """
+
+    def __init__(
+        self,
+        *,
+        start: float = 0.0,
+        roll: float = 0.0,
+        flip_azimuth: float = 0.0,
+        flip_depth: float = 0.0,
+        rescale: float = 0.0,
+        rescale_factor: Sequence[float] = (0.75, 1.33),
+        shear: float = 0.0,
+        shear_slope: float = 0.15,
+        blur: float = 0.0,
+        blur_sigma: Sequence[float] = (0.4, 0.9),
+        sharpen: float = 0.0,
+        sharpen_amount: Sequence[float] = (0.2, 0.8),
+        exposure: float = 0.0,
+        exposure_gain: Sequence[float] = (0.75, 1.33),
+        exposure_offset: float = 0.2,
+        contrast: float = 0.0,
+        contrast_strength: Sequence[float] = (0.2, 1.2),
+        contrast_knee: float = 12.0,
+        noise: float = 0.0,
+        noise_sigma: Sequence[float] = (0.05, 0.5),
+    ) -> None:
+        self.start = probability("start", start)
+        self.roll = probability("roll", roll)
+        self.flip_azimuth = probability("flip_azimuth", flip_azimuth)
+        self.flip_depth = probability("flip_depth", flip_depth)
+        self.rescale = probability("rescale", rescale)
+        self.rescale_factor = positive_range("rescale_factor", rescale_factor)
+        self.shear = probability("shear", shear)
+        self.shear_slope = limit("shear_slope", shear_slope)
+        self.blur = probability("blur", blur)
+        self.blur_sigma = positive_range("blur_sigma", blur_sigma)
+        self.sharpen = probability("sharpen", sharpen)
+        self.sharpen_amount = positive_range("sharpen_amount", sharpen_amount)
+        self.exposure = probability("exposure", exposure)
+        self.exposure_gain = positive_range("exposure_gain", exposure_gain)
+        self.exposure_offset = limit("exposure_offset", exposure_offset)
+        self.contrast = probability("contrast", contrast)
+        self.contrast_strength = positive_range("contrast_strength", contrast_strength)
+        self.contrast_knee = positive("contrast_knee", contrast_knee)
+        self.noise = probability("noise", noise)
+        self.noise_sigma = positive_range("noise_sigma", noise_sigma)
+        if self.blur + self.sharpen > 1:
+            raise ConfigError(
+                f"blur and sharpen exclude each other: expected a sum of at most 1, got {blur} + {sharpen}",
+                where="augment.blur and augment.sharpen",
+                fix="lower one of the two probabilities",
+            )
+
+    @property
+    def closed(self) -> bool | None:
+        """True: column 0 is taken for the neighbour of the last one; None where nothing is switched on."""
+        names = ("start", "roll", "flip_azimuth", "flip_depth", "rescale", "shear", "blur", "sharpen")
+        names += ("exposure", "contrast", "noise")
+        return True if any(getattr(self, name) for name in names) else None
+
+    def draw_start(self, batch: int, window: int, generator: torch.Generator) -> np.ndarray:
+        """Rows (batch,) int64 by which each window of `window` rows is cut further down; negative is further up."""
+        chance, amount = torch.rand(2, batch, generator=generator, dtype=torch.float64)
+        rows = (amount * (window + 1)).long() - window // 2
+        return torch.where(chance < self.start, rows, 0).numpy()
+
+    def draw(self, batch: int, columns: int, generator: torch.Generator) -> Draw:
+        """Numbers for `batch` samples of `columns` columns, from a CPU generator.
+
+        The same count is drawn whatever is switched on: one operation more leaves the others' numbers as they are.
+        """
+        chance, amount = torch.rand(2, 11, batch, generator=generator, dtype=torch.float64)
+        seed = int(torch.randint(2**62, (), generator=generator))
+
+        def pick(fires: Tensor, value: Tensor, otherwise: float) -> Tensor:
+            return torch.where(fires, value, otherwise).float()
+
+        blurred, sharpened = chance[5] < self.blur, chance[5] >= 1 - self.sharpen
+        detail = torch.where(sharpened, between(amount[5], self.sharpen_amount), torch.where(blurred, -1.0, 0.0))
+        exposed = chance[7] < self.exposure
+        return Draw(
+            roll=torch.where(chance[0] < self.roll, (amount[0] * columns).long(), 0),
+            flip_azimuth=chance[1] < self.flip_azimuth,
+            flip_depth=chance[2] < self.flip_depth,
+            rescale=pick(chance[3] < self.rescale, between_log(amount[3], self.rescale_factor), 1.0),
+            shear=pick(chance[4] < self.shear, self.shear_slope * (2 * amount[4] - 1), 0.0),
+            blur_sigma=between(amount[6], self.blur_sigma).float(),
+            detail=detail.float(),
+            gain=pick(exposed, between_log(amount[7], self.exposure_gain), 1.0),
+            offset=pick(exposed, self.exposure_offset * (2 * amount[8] - 1), 0.0),
+            contrast=pick(chance[9] < self.contrast, between(amount[9], self.contrast_strength), 0.0),
+            noise=pick(chance[10] < self.noise, between(amount[10], self.noise_sigma), 0.0),
+            seed=seed,
+        )
+
+    def __call__(
+        self, image: Tensor, valid: Tensor, target: Tensor, *, generator: torch.Generator, scale: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The changed (image, valid, target), with the shapes, dtypes and device of the arguments.
+
+        image (B, C, H, W) float32, 0 where not valid; valid (B, H, W) bool; target (B, H, W) uint8, IGNORE where not
+        valid: all as in `wellseg.types.Batch`, and the same holds for what is returned. generator: on the CPU;
+        its state decides everything, so on the CPU equal states give equal bits, and on another device the noise alone
+        differs from the CPU's. scale: robust standard deviation of the data set, in units of the image, above 0.
+        The arguments are not modified; with nothing switched on they are returned.
+        """
+        if not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"scale must be finite and above 0, got {scale}")
+        draw = self.draw(len(image), image.shape[-1], generator)
+        if (draw.shear != 0).any() or (draw.rescale != 1).any():
+            image, valid, target = resample(image, valid, target, draw)
+        elif draw.roll.any() or draw.flip_azimuth.any() or draw.flip_depth.any():
+            image, valid, target = permute(image, valid, target, draw)
+        return self._retone(image, valid, draw, scale), valid, target
+
+    def _retone(self, image: Tensor, valid: Tensor, draw: Draw, scale: float) -> Tensor:
+        before = image
+        radius = math.ceil(3 * self.blur_sigma[1])
+
+        def refocus(part: Tensor, rows: Tensor) -> Tensor:
+            sigma, detail = draw.blur_sigma[rows], draw.detail[rows]
+            smoothed = smooth(part, valid[rows.to(valid.device)], sigma.to(part), radius)
+            return part + per_sample(detail, part) * (part - smoothed)
+
+        def expose(part: Tensor, rows: Tensor) -> Tensor:
+            return part * per_sample(draw.gain[rows], part) + per_sample(draw.offset[rows] * scale, part)
+
+        def bend(part: Tensor, rows: Tensor) -> Tensor:
+            return s_curve(part, per_sample(draw.contrast[rows], part), self.contrast_knee * scale)
+
+        def add_noise(part: Tensor, rows: Tensor) -> Tensor:
+            generator = torch.Generator(part.device).manual_seed(draw.seed)
+            noise = torch.randn(part.shape, generator=generator, device=part.device, dtype=part.dtype)
+            return part + noise * per_sample(draw.noise[rows] * scale, part)
+
+        image = change(image, draw.detail != 0, refocus)
+        image = change(image, (draw.gain != 1) | (draw.offset != 0), expose)
+        image = change(image, draw.contrast != 0, bend)
+        image = change(image, draw.noise != 0, add_noise)
+        return image if image is before else torch.where(valid[:, None], image, 0.0)
+
+
+def permute(image: Tensor, valid: Tensor, target: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+    """Roll, then flips, as one exact permutation of pixels. Shapes as in `Augment.__call__`."""
+    (height, width), device = image.shape[-2:], image.device
+    row, column = torch.arange(height), torch.arange(width)
+    rows = torch.where(draw.flip_depth[:, None], height - 1 - row, row)
+    columns = (torch.where(draw.flip_azimuth[:, None], width - 1 - column, column) - draw.roll[:, None]) % width
+    index = rows.to(device)[:, :, None] * width + columns.to(device)[:, None, :]
+    return _pick_pixels(image, index), _pick_pixels(valid, index), _pick_pixels(target, index)
+
+
+def resample(image: Tensor, valid: Tensor, target: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+    """Roll, flips, rescale and shear in one resampling: image linear, target nearest. Shapes as in `Augment.__call__`.
+
+    A pixel is valid where every pixel that it is mixed from exists and is valid, so nulls never gain ground as data and
+    rows from beyond the window are no data; its target is IGNORE otherwise. A sample that is neither rescaled nor
+    sheared comes out as from `permute`, to the bit.
+    """
+    height, width = image.shape[-2:]
+    # The shift of a row is a whole number of columns plus a fraction that is common to the row, so that mixing two
+    # neighbours along azimuth needs no gather of its own.
+    y = torch.arange(height, dtype=torch.float32) - (height - 1) / 2
+    row = (height - 1) / 2 + torch.where(draw.flip_depth[:, None], -y, y) / draw.rescale[:, None]
+    shift = draw.shear[:, None] * y
+    shift = torch.where(draw.flip_azimuth[:, None], width - 1 + shift, -shift) - draw.roll[:, None]
+    step = torch.where(draw.flip_azimuth, -1, 1)[:, None]
+    above = row.floor().clamp(0, height - 1)
+    left = shift.floor()
+    table = torch.stack([row, above, row - above, left, shift - left, step.expand_as(row)]).to(image.device)
+    row, above, row_weight, left, column_weight, step = table
+    above = above.long()
+    below = (above + 1).clamp(max=height - 1)
+    nearest = torch.where(row_weight < 0.5, above, below)
+
+    upper, lower = _pick_rows(image, above), _pick_rows(image, below)
+    image = torch.lerp(upper, lower, row_weight[:, None, :, None])
+    image = torch.lerp(image, image.roll(-1, -1), column_weight[:, None, :, None])
+    exists = ((row >= 0) & (row <= height - 1))[:, :, None]
+    valid = exists & _pick_rows(valid, above) & (_pick_rows(valid, below) | (row_weight == 0)[:, :, None])
+    valid = valid & (valid.roll(-1, -1) | (column_weight == 0)[:, :, None])
+
+    column = step.long()[:, :, None] * torch.arange(width, device=image.device) + left.long()[:, :, None]
+    rows = torch.arange(height, device=image.device)[:, None] * width
+    index = rows + column % width
+    valid = _pick_pixels(valid, index)
+    image = torch.where(valid[:, None], _pick_pixels(image, index), 0.0)
+    column += (column_weight >= 0.5).long()[:, :, None]
+    target = _pick_pixels(target, nearest[:, :, None] * width + column % width)
+    return image, valid, torch.where(valid, target, IGNORE)
+
+
+def smooth(image: Tensor, valid: Tensor, sigma: Tensor, radius: int) -> Tensor:
+    """Gaussian mean over the valid neighbours, circular in azimuth, edge rows repeated in depth.
+
+    image (B, C, H, W) float, 0 where not valid (B, H, W) bool; sigma (B,) in pixels; radius: taps on either side. Where
+    no neighbour is valid the result is NaN. Normalised convolution: Knutsson and Westin, CVPR 1993.
+    """
+    height, width = image.shape[-2:]
+    taps = torch.arange(-radius, radius + 1, device=image.device)
+    weights = torch.exp(-0.5 * (taps / sigma[:, None]) ** 2)
+    weights = (weights / weights.sum(1, keepdim=True))[:, :, None, None, None]
+    both = torch.cat([image, valid[:, None].to(image.dtype)], dim=1)
+    columns = torch.arange(-radius, width + radius, device=image.device) % width
+    rows = torch.arange(-radius, height + radius, device=image.device).clamp(0, height - 1)
+    for axis, source in ((3, columns), (2, rows)):
+        padded = both.index_select(axis, source)
+        length = both.shape[axis]
+        both = sum(weights[:, k] * padded.narrow(axis, k, length) for k in range(2 * radius + 1))
+    return both[:, :-1] / both[:, -1:]
+
+
+def s_curve(image: Tensor, strength: Tensor, knee: float) -> Tensor:
+    """knee * tanh(strength * image / knee) / tanh(strength): odd, increasing, bounded by knee / tanh(strength).
+
+    0 and +-knee stay where they are, and the slope at 0 is strength / tanh(strength) > 1: small echoes stand out more,
+    spikes less. image (B, C, H, W), strength (B, 1, 1, 1) above 0, knee above 0 in units of the image.
+    """
+    return torch.tanh(image * (strength / knee)) * (knee / torch.tanh(strength))
+
+
+def _pick_pixels(x: Tensor, index: Tensor) -> Tensor:
+    """x (B, H, W) or (B, C, H, W) at the flat pixel numbers index (B, H, W)."""
+    index = index.flatten(1) if x.ndim == 3 else index.flatten(1)[:, None].expand(-1, x.shape[1], -1)
+    return x.flatten(-2).gather(-1, index).view(x.shape)
+
+
+def _pick_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows (B, H) of x (B, H, W) or (B, C, H, W)."""
+    rows = rows[:, :, None] if x.ndim == 3 else rows[:, None, :, None]
+    return x.gather(-2, rows.expand(x.shape))

@@ -1,0 +1,54 @@
+"""CorroSeg with synthetic wells among its training wells: what few real wells lack, with exact labels."""
+
+from wellseg.data.datasets.corroseg.module import CorroSegDataModule
+from wellseg.data.datasets.synthetic.module import check_level, check_sizes, generate_well, well_generator
+from wellseg.data.wells.well import Well
+from wellseg.errors import ConfigError
+
+NUM_COLUMNS = 36
+"""Of each synthetic well: the width of the challenge's patches."""
+
+
+class CorroSegSyntheticDataModule(CorroSegDataModule):
+    """Windows of the challenge's wells, and of synthetic ones in training alone: as if they were training wells of the
+    challenge, for normalisation too; the rest is as in CorroSegDataModule.
+
+    synthetic_wells  how many; well i is the same however many there are
+    synthetic_level  a name of wellseg.data.datasets.synthetic.module.LEVELS
+    rows_per_well    depth rows of each
+    wells_seed       which synthetic wells; apart from `seed`, as in SyntheticDataModule
+    Raises ConfigError for values out of range, and for split=shuffle, which deals windows whatever well they are of.
+    """
+
+    def __init__(
+        self,
+        *,
+        synthetic_wells: int = 77,
+        synthetic_level: str = "hard",
+        rows_per_well: int = 1800,
+        wells_seed: int = 0,
+        **challenge,
+    ) -> None:
+        super().__init__(**challenge)
+        if self.split == "shuffle":
+            raise ConfigError(
+                "data.split=shuffle with synthetic wells",
+                why="windows are dealt at random there, so that synthetic ones would be scored",
+                fix="data.split=wells, or data=corroseg",
+            )
+        check_level(synthetic_level, "synthetic_level")
+        check_sizes(synthetic_wells=(synthetic_wells, 1), rows_per_well=(rows_per_well, 1), wells_seed=(wells_seed, 0))
+        self.synthetic_wells, self.synthetic_level = synthetic_wells, synthetic_level
+        self.rows_per_well, self.wells_seed = rows_per_well, wells_seed
+
+    def training_extras(self) -> list[Well]:
+        return [
+            generate_well(
+                well_generator(self.wells_seed, number),
+                level=self.synthetic_level,
+                num_rows=self.rows_per_well,
+                num_columns=NUM_COLUMNS,
+                name=f"synthetic_{number}",
+            )
+            for number in range(self.synthetic_wells)
+        ]

@@ -1,0 +1,148 @@
+"""Ultrasonic images of cemented casing as the EchoCem challenge hands them out: x_train/, y_train.csv, x_test/.
+
+Patches are `well_<i>_section_<j>_patch_<k>.npy`, 160 x 160 or 160 x 272; a row of y_train.csv has 43,520 cells, and that
+of a narrow patch its 25,600 pixels followed by -1 (wellseg.data.io.label_rows). The names of the folders and of the table
+are assumed to be those of the sister challenge CorroSeg: what is downloaded may have to be renamed.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from wellseg.data.datasets.echocem.fake import LENGTH, SIZES, write_fake
+from wellseg.data.datasets.roots import check_root
+from wellseg.data.images.listing import Size, list_sizes
+from wellseg.data.images.module import ImageDataModule
+from wellseg.data.images.samples import ImageSet, Sample
+from wellseg.data.io.label_rows import LabelRow, index_rows, read_row
+from wellseg.data.io.npy import read_header, read_npy
+from wellseg.errors import ConfigError, DataError
+from wellseg.files import open_regular, path_sha256
+from wellseg.problems import Problem, count, extra_labels_problem, list_names, missing_labels_problem
+
+CLASSES = ("background", "casing", "third_interface_echo")
+
+_NAME = re.compile(r"(?P<well>well_[0-9]{1,9})_section_[0-9]{1,9}_patch_[0-9]{1,9}")
+_NAMED = "well_<number>_section_<number>_patch_<number>.npy"
+_TABLE = "y_train.csv"
+
+
+class EchoCemSet(ImageSet):
+    """Samples are named as rows of the table; the labelled ones lie in x_train/. Group and unit is the well, the stratum
+    is the size. Labels stay in the table.
+    """
+
+    def __init__(
+        self, root: Path, samples: Sequence[Sample], problems: Sequence[Problem], rows: Mapping[str, LabelRow]
+    ) -> None:
+        super().__init__(samples, problems)
+        self._root, self._rows = root, dict(rows)
+
+    def files(self, sample: Sample) -> tuple[Path, ...]:
+        path = self._root / ("x_train" if sample.labelled else "x_test") / f"{sample.name}.npy"
+        return (path, self._root / _TABLE) if sample.labelled else (path,)
+
+    def labels_digest(self) -> bytes:
+        table = self._root / _TABLE
+        return path_sha256(table).encode() if table.is_file() else b""
+
+    def read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
+        path, *table = self.files(sample)
+        image = read_npy(path, max_bytes=8 * LENGTH).astype(np.float32)
+        if image.shape != sample.size:
+            raise DataError(f"{path.name} is no longer {_by(sample.size)}", where=str(path), fix="begin again")
+        if not table:
+            return image[:, :, None], None
+        cells = read_row(table[0], self._rows[sample.name], length=LENGTH, classes=len(CLASSES))
+        return image[:, :, None], cells.reshape(sample.size)
+
+
+def patch_size(path: Path) -> Size:
+    """(H, W) of a patch, from the header of its file. Raises DataError for a size that patches do not have."""
+    try:
+        with open_regular(path) as file:
+            shape = read_header(file, str(path), os.fstat(file.fileno()).st_size).shape
+    except OSError as error:
+        raise DataError(f"cannot read {path.name}", where=str(path), why=error.strerror or str(error)) from error
+    if shape not in SIZES:
+        what = f"{path.name} is {_by(shape) or 'a scalar'}, expected {' or '.join(map(_by, SIZES))}"
+        raise DataError(what, where=str(path), fix="copy the file again, or take it out of the set")
+    return shape
+
+
+def read_echocem(root: str | Path | None, *, strict: bool = False) -> EchoCemSet:
+    """All patches below `root`, and everything that is wrong with them as far as headers and the table tell.
+
+    strict: labels without a patch are errors. Nothing is raised for faults of the data.
+    """
+    root, problems = check_root(root, "data=echocem", ("x_train", "x_test"))
+    if root is None:
+        return EchoCemSet(Path(), [], problems, {})
+    samples: list[Sample] = []
+    rows: dict[str, LabelRow] = {}
+    if (root / "x_train").is_dir():
+        rows = _read_train(root, strict, samples, problems)
+    else:
+        problems.append(Problem("warning", "there is no x_train/: no patch has labels", str(root), "", "add x_train/"))
+    if (root / "x_test").is_dir():
+        sizes, found = list_sizes(root / "x_test", ".npy", _NAME, patch_size, _NAMED)
+        samples += [_sample(name, size, False) for name, size in sizes.items() if size]
+        problems += found
+    else:
+        problems.append(Problem("note", "there is no x_test/: no patches to predict for the challenge", str(root)))
+    return EchoCemSet(root, samples, problems, rows)
+
+
+def _read_train(root: Path, strict: bool, samples: list[Sample], problems: list[Problem]) -> dict[str, LabelRow]:
+    """The rows of the table; patches with labels are added to `samples`, faults to `problems`."""
+    table = root / _TABLE
+    sizes, found = list_sizes(root / "x_train", ".npy", _NAME, patch_size, _NAMED)
+    problems += found
+    rows, found = index_rows(table, length=LENGTH, classes=len(CLASSES))
+    problems += found
+    if rows and (unlabelled := [name for name in sizes if name not in rows]):
+        problems.append(missing_labels_problem(unlabelled, str(table)))
+    if extra := [name for name in rows if name not in sizes]:
+        problems.append(extra_labels_problem(extra, str(table), strict))
+    both = {name: (sizes[name], rows[name]) for name in sizes if sizes[name] and name in rows}
+    wrong = [
+        f"{name} {_by(size)}, {row.pixels:,} labels in line {row.line}"
+        for name, (size, row) in both.items()
+        if row.pixels != size[0] * size[1]
+    ]
+    if wrong:
+        what = f"{count(wrong, 'patch')} with more or fewer labels than pixels"
+        problems.append(Problem("error", what, f"{table}\n{list_names(wrong)}", "", "restore these rows", fault=4))
+    samples += [_sample(name, a, True) for name, (a, row) in both.items() if row.pixels == a[0] * a[1]]
+    return rows
+
+
+def _sample(name: str, size: Size, labelled: bool) -> Sample:
+    well = _NAME.fullmatch(name)["well"]
+    return Sample(name, size, group=well, unit=well, stratum=_by(size), labelled=labelled)
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+class EchoCemDataModule(ImageDataModule):
+    """Casing and third-interface echo; see wellseg.data.images.module and `read_echocem`. Wells are dealt as a whole."""
+
+    channels = 1
+    classes: ClassVar = CLASSES
+    submission: ClassVar = {"format": "pixels", "length": LENGTH, "padding": -1, "classes": len(CLASSES)}
+
+    def read(self) -> EchoCemSet:
+        if self.fake_size is not None:
+            sizes = " or ".join(map(_by, SIZES))
+            raise ConfigError(
+                "data.fake_size is not for this set", why=f"a patch is {sizes}", fix="data.fake_size=null"
+            )
+        if self.fake and self.root is not None:
+            write_fake(self.root, **({} if self.fake_images is None else {"images": self.fake_images}))
+        return read_echocem(self.root, strict=self.strict)

@@ -1,0 +1,29 @@
+"""The folder that a data set lies in."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from wellseg.problems import Problem, list_names
+
+
+def check_root(root: str | Path | None, choice: str, folders: Sequence[str]) -> tuple[Path | None, list[Problem]]:
+    """`root` as a path, or None and the error: it is not given, not there, cannot be listed, or has none of `folders`.
+
+    choice: what was asked for, such as "data=SET".
+    """
+    expected = " or ".join(f"{f}/" for f in folders)
+    fix = f"name the folder that holds {expected}"
+    if root is None:
+        why = f"it names the folder that holds {expected}"
+        return None, [Problem("error", "data.root is not set", choice, why, "data.root=FOLDER")]
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        return None, [Problem("error", f"data.root {what}", str(root), "", fix)]
+    if any((root / f).is_dir() for f in folders):
+        return root, []
+    try:
+        why = f"it holds {list_names(sorted(p.name for p in root.iterdir())) or 'nothing'}"
+    except OSError as error:
+        why = f"it cannot be listed: {error.strerror or error}"
+    return None, [Problem("error", f"data.root holds no {expected}", str(root), why, fix)]

@@ -1,0 +1,164 @@
+"""Sets of separate images, read from disk when they are needed: samples, the set, and the store that makes batches of it.
+
+A set of images is described by `Sample`s; pixels stay on disk. Axes as in wellseg.types.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellseg.data.io.images import resize_image, resize_target
+from wellseg.data.nulls import is_null
+from wellseg.errors import DataError
+from wellseg.problems import Problem
+from wellseg.types import IGNORE, Batch
+
+LONGEST = 24
+"""Characters of a name in the title of a picture; of a longer one the middle is left out."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a set.
+
+    name      unique within the set: its file's name, or the id under which predictions are handed in
+    size      (H, W) as recorded
+    group     what scores are tabulated by: a number of ships, an area, a car, a well
+    unit      what must not straddle the split, a car or a well; "": the image itself
+    stratum   kind of image, for splits that keep their shares and for shares of a batch
+    part      "train", "validation" or "test" where the set itself says so
+    labelled  whether it has a label
+    """
+
+    name: str
+    size: tuple[int, int]
+    group: str = ""
+    unit: str = ""
+    stratum: str = ""
+    part: str = ""
+    labelled: bool = True
+
+
+class ImageSet(ABC):
+    """What the file of a data set makes: its samples, and what is wrong with them. It goes to worker processes, so that it
+    holds paths and no pixels.
+    """
+
+    def __init__(self, samples: Sequence[Sample], problems: Sequence[Problem]) -> None:
+        self.samples, self.problems = list(samples), list(problems)
+
+    @abstractmethod
+    def files(self, sample: Sample) -> tuple[Path, ...]:
+        """The image's file, then its label's where that has one of its own."""
+
+    @abstractmethod
+    def read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
+        """Image (H, W, C), uint8 or float32 with no data as wellseg.data.nulls.is_null has it; target (H, W) uint8, class
+        index or IGNORE, None without a label. Raises DataError, naming the file.
+        """
+
+    def labels_digest(self) -> bytes:
+        """What decides the labels beside the samples' own files: a table of run lengths, a list of classes."""
+        return b""
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the labelled samples: names, kinds, sizes of their files, `labels_digest`. Images without a label
+        do not count, and what is in the files is not read: one that is replaced by another of equal length goes unnoticed.
+        """
+        digest = hashlib.sha256(self.labels_digest())
+        for sample in sorted((s for s in self.samples if s.labelled), key=lambda s: s.name):
+            sizes = [p.stat().st_size for p in self.files(sample)]
+            digest.update(f"{sample.name} {sample.size} {sample.stratum} {sizes};".encode())
+        return digest.hexdigest()
+
+
+def read_checked(images: ImageSet, sample: Sample, channels: int, classes: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """`images.read`, which a data set writes, held against what it promises. Raises DataError, naming the files."""
+    image, target = images.read(sample)
+    wrong = ""
+    if image.dtype not in (np.uint8, np.float32) or image.shape != (*sample.size, channels):
+        wrong = f"the image is {image.dtype} {image.shape}, not {(*sample.size, channels)} of uint8 or float32"
+    elif target is not None and (target.dtype != np.uint8 or target.shape != sample.size):
+        wrong = f"the label is {target.dtype} {target.shape}, not uint8 {sample.size}"
+    elif target is not None and (beyond := np.unique(target[(target >= classes) & (target != IGNORE)])).size:
+        wrong = f"the label holds {', '.join(map(str, beyond[:5]))}, and the classes are 0 to {classes - 1}"
+    if wrong:
+        raise DataError(
+            f"{sample.name} is not as its data set says",
+            where="\n".join(str(path) for path in images.files(sample)),
+            why=wrong,
+            fix="mend the file, or what reads it",
+        )
+    return image, target
+
+
+class ImageStore:
+    """Images of one part: see wellseg.data.store.Store.
+
+    groups    number of each sample's group, which becomes `Batch.well`
+    resize    (H, W) that every image is brought to, or None: as recorded, in batches of one size
+    channels  of every image; classes: their number
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        samples: Sequence[Sample],
+        groups: Sequence[int],
+        resize: tuple[int, int] | None,
+        *,
+        channels: int,
+        classes: int,
+    ) -> None:
+        self.images, self.samples, self.resize = images, list(samples), resize
+        self.channels, self.classes = channels, classes
+        self.sizes = [resize] if resize else sorted({s.size for s in samples})
+        number = {size: i for i, size in enumerate(self.sizes)}
+        self.group_of = np.array([number[resize or s.size] for s in samples], dtype=np.int64)
+        self.well_of = np.array(groups, dtype=np.int64)
+        self.stratum_of = np.array([s.stratum for s in samples])
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def to(self, device: torch.device) -> "ImageStore":
+        """Nothing is held in memory."""
+        return self
+
+    def title(self, number: int) -> str:
+        sample = self.samples[number]
+        name = sample.name if len(sample.name) <= LONGEST else f"{sample.name[:9]}…{sample.name[10 - LONGEST :]}"
+        return f"{name} ({sample.group})" if sample.group else name
+
+    def load(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Image (C, H, W) uint8 or float32 (0 without data), valid (H, W) bool, target (H, W) uint8. Raises DataError."""
+        image, target = read_checked(self.images, self.samples[number], self.channels, self.classes)
+        null = None if image.dtype == np.uint8 else is_null(image).any(axis=2)
+        if target is None:
+            target = np.full(image.shape[:2], IGNORE, np.uint8)
+        if null is not None:
+            image = np.where(null[..., None], image.dtype.type(0), image)
+            target = np.where(null, np.uint8(IGNORE), target)
+        if self.resize and image.shape[:2] != self.resize:
+            image, target = resize_image(image, self.resize), resize_target(target, self.resize)
+            null = None if null is None else resize_target(null.astype(np.uint8), self.resize) > 0
+        valid = np.ones(target.shape, bool) if null is None else ~null
+        image = np.ascontiguousarray(image.transpose(2, 0, 1))
+        return torch.from_numpy(image), torch.from_numpy(valid), torch.from_numpy(target)
+
+    def gather(self, numbers: np.ndarray, shift: np.ndarray | None = None) -> Batch:
+        """The images `numbers` (B,), all of one size, on the CPU. `shift` is for windows of wells: images have no more rows."""
+        image, valid, target = (torch.stack(parts) for parts in zip(*map(self.load, numbers), strict=True))
+        return Batch(
+            image=image,
+            valid=valid,
+            target=target,
+            index=torch.from_numpy(np.asarray(numbers, dtype=np.int64)),
+            well=torch.from_numpy(self.well_of[numbers]),
+        )

@@ -1,0 +1,98 @@
+"""What the restoring of wells found out, in words: layout, gaps, stuck blocks, pixels without data."""
+
+from collections.abc import Sequence
+
+from wellseg.data.wells.restore import Restored
+from wellseg.problems import Problem, count, list_names, number_ranges
+
+
+def restoration_problems(restored: Sequence[Restored]) -> list[Problem]:
+    """Notes and warnings for wells as `restore_well` returned them, in a readable order."""
+    problems = _layout(restored)
+    for well in restored:
+        problems += [p for p in (_ambiguous(well), _missing(well), _stuck(well), _empty(well), _nulls(well)) if p]
+    return problems
+
+
+def _layout(restored: Sequence[Restored]) -> list[Problem]:
+    looked_at = [r for r in restored if r.evidence is not None]
+    if not looked_at:
+        return []
+    paired = [r.name for r in looked_at if r.paired]
+    single = [r.name for r in looked_at if not r.paired]
+    lines = [f"{r.name}: {'paired' if r.paired else 'single'} ({r.evidence})" for r in looked_at]
+    what = "paired wells (patches 2m and 2m + 1 are the even and odd azimuths of the same rows): "
+    what += ", ".join(paired) or "none"
+    return [
+        Problem(
+            "note",
+            f"{what}; single wells: {', '.join(single) or 'none'}",
+            "\n".join(lines),
+            "twins: correlation of 2m with 2m + 1 less that with the next pair, about 0.9 in pairs and 0 otherwise; "
+            "continuity: above 0 where the rows below 2m start in 2m + 2; jump: about 0 where 2m + 1 goes on below",
+            "where this is wrong: data.azimuth_layout=single",
+            fault=11,
+        )
+    ]
+
+
+def _ambiguous(r: Restored) -> Problem | None:
+    if r.evidence is None or not r.evidence.ambiguous:
+        return None
+    return Problem(
+        "warning",
+        f"{r.name} may be paired or single; it was taken for {'paired' if r.paired else 'single'}",
+        str(r.evidence),
+        "the kinds of evidence contradict each other; few patches can do that",
+        "data.azimuth_layout=single or data.azimuth_layout=interleaved decides it",
+        fault=11,
+    )
+
+
+def _missing(r: Restored) -> Problem | None:
+    if not r.missing:
+        return None
+    twins = " (one of a pair: its columns)" if r.paired else ""
+    return Problem(
+        "warning",
+        f"{count(r.missing, 'patch')} of {r.name} missing{twins}; the rows there hold no data",
+        f"{r.name}_patch_{number_ranges(r.missing)}",
+        "depth is right on both sides of the gap",
+        fault=10,
+    )
+
+
+def _stuck(r: Restored) -> Problem | None:
+    if not r.stuck:
+        return None
+    return Problem(
+        "warning",
+        f"{r.name} is stuck: {count(r.stuck, 'patch')} repeating an earlier one bit by bit, taken as no data",
+        f"{r.name}_patch_{number_ranges(r.stuck)}",
+        "the log was stuck there; the first occurrence is kept",
+        fault=9,
+    )
+
+
+def _empty(r: Restored) -> Problem | None:
+    if not r.empty:
+        return None
+    return Problem(
+        "warning",
+        f"{count(r.empty, 'patch')} of {r.name} without any data: left out of training, no data in predictions",
+        f"{r.name}_patch_{number_ranges(r.empty)}",
+        fault=9,
+    )
+
+
+def _nulls(r: Restored) -> Problem | None:
+    if not r.nulls:
+        return None
+    codes = ", ".join(f"{code}: {n:,}" for code, n in r.wells[0].null_counts.items())
+    files = [f"{r.names[k]}: {n:,}" for k, n in r.nulls.items()]
+    return Problem(
+        "note",
+        f"{r.name}: {sum(r.nulls.values()):,} pixels without data in {count(r.nulls, 'patch')} ({codes})",
+        list_names(files),
+        fault=8,
+    )

@@ -1,0 +1,284 @@
+"""The data module of every well data set: read, check, split, cut, normalise, serve. A data set only says how it is read."""
+
+import hashlib
+import logging
+import shutil
+import tempfile
+import weakref
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wellseg.data.module import SegmentationDataModule
+from wellseg.data.normalize import METHODS, fit_normalization
+from wellseg.data.sampler import epoch_batches
+from wellseg.data.split import PARTS, split_original, split_shuffle, split_wells
+from wellseg.data.wells.checks import check_wells, find_leaks
+from wellseg.data.wells.well import Well
+from wellseg.data.wells.windows import WindowStore
+from wellseg.errors import ConfigError, DataError
+from wellseg.problems import Problem, raise_errors
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("wells", "shuffle", "original")
+AZIMUTH_CHOICES = ("auto", "single", "interleaved", "views")
+
+
+class WellDataModule(SegmentationDataModule):
+    """Windows of wells for training, validation and test.
+
+    root            folder of the data set; None where it needs none
+    window, stride  height of a window and distance of two training windows, in rows; stride None is `window`.
+                    Validation and test windows do not overlap, so that every row is scored once (split="shuffle", which
+                    deals windows, takes all at this stride)
+    split           "wells" (folds of whole wells), "original" (as the data set says), "shuffle" (windows at random: leaky)
+    num_folds, fold see wellseg.data.split.split_wells
+    azimuth_layout  what becomes of wells recorded as two half-width patches: "auto" restores them and trains on 36-column
+                    windows of both views; "interleaved" trains on windows of all columns; "views" makes two wells of
+                    them; "single" takes every patch as it comes
+    normalize, clip see wellseg.data.normalize.fit_normalization; fitted on the training wells alone
+    strict          labels without an image are an error rather than a warning
+    fake            write a small set in the exact on-disk format into `root` when it is empty, then use that
+    label_map       {value in the files: class index}, or None for files that hold class indices
+    unlabelled      windows without a label, of wells without labels and of the training wells, are trained on as well, with
+                    IGNORE as target: for distillation. Split, normalisation and fingerprint stay as they are
+    storage         "memory": all rows lie on the training device; "disk": memory-mapped files in a temporary folder, read
+                    by `num_workers` processes
+    seed            order of the training windows, augmentation, and split=shuffle
+    augment         see wellseg.data.augment.wells, or None
+
+    A data set may add wells of its own making to the training part, see `training_extras`.
+
+    After `setup`: `wells` (all), `well_names`, `parts` (part of each well, by name), `normalization`, `problems`, `leaky`.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        fake: bool = False,
+        window: int = 36,
+        stride: int | None = None,
+        split: str = "wells",
+        num_folds: int = 5,
+        fold: int = 0,
+        batch_size: int = 64,
+        azimuth_layout: str = "auto",
+        normalize: str = "robust",
+        clip: float = 16.0,
+        strict: bool = False,
+        label_map: Mapping[float, int] | None = None,
+        unlabelled: bool = False,
+        storage: str = "memory",
+        num_workers: int = 0,
+        seed: int = 0,
+        augment: Callable | None = None,
+    ) -> None:
+        super().__init__(root=root, fake=fake, batch_size=batch_size, augment=augment)
+        for key, value, choices in (
+            ("split", split, SPLITS),
+            ("azimuth_layout", azimuth_layout, AZIMUTH_CHOICES),
+            ("storage", storage, ("memory", "disk")),
+            ("normalize", normalize, METHODS),
+        ):
+            if value not in choices:
+                raise ConfigError(f"data.{key}={value}", fix=f"one of {', '.join(choices)}")
+        for key, value in (("window", window), ("stride", 1 if stride is None else stride)):
+            if value < 1:
+                raise ConfigError(f"data.{key}={value}", fix="a whole number of at least 1")
+        if num_workers and storage == "memory":
+            raise ConfigError(
+                f"data.num_workers={num_workers} with data.storage=memory",
+                why="windows in memory are gathered on the training device, where workers would only be in the way",
+                fix="data.storage=disk",
+            )
+        if unlabelled and split == "shuffle":
+            raise ConfigError(
+                "data.unlabelled=true with data.split=shuffle",
+                why="windows are dealt at random there, whatever well they are of",
+                fix="data.split=wells",
+            )
+        self._window, self.stride = window, stride or window
+        self.split, self.num_folds, self.fold = split, num_folds, fold
+        self.azimuth_layout = azimuth_layout
+        self.normalize, self.clip = normalize, clip
+        self.strict, self.label_map, self.unlabelled = strict, label_map, unlabelled
+        self.storage, self.num_workers = storage, num_workers
+        self.seed = seed
+        self.wells: list[Well] = []
+        self._own: list[Well] = []
+        self._extras: list[Well] = []
+        self._folder: Path | None = None
+
+    @abstractmethod
+    def read(self) -> tuple[list[Well], list[Problem]]:
+        """All wells of the set, and everything that is wrong with it; never stops at the first fault."""
+
+    def training_extras(self) -> list[Well]:
+        """Labelled wells that are trained on besides those of the set, without being dealt: the split, what is scored and
+        the fingerprint stay those of the set. Normalisation is fitted, and a quantization calibrated, on them as well.
+        """
+        return []
+
+    @property
+    def leaky(self) -> bool:
+        """True when windows of one well lie on both sides of the split, so that scores are too good."""
+        return self.split == "shuffle"
+
+    @property
+    def well_names(self) -> list[str]:
+        """Names by the number that `Batch.well` holds."""
+        return [w.name for w in self.wells]
+
+    @property
+    def window(self) -> int:
+        return self._window
+
+    @property
+    def scale(self) -> float:
+        return self.normalization.scale
+
+    @property
+    def resident(self) -> bool:
+        return self.storage == "memory"
+
+    @property
+    def about(self) -> str:
+        rows = sum(w.num_rows for w in self._own)
+        labelled = sum(w.target is not None for w in self._own)
+        more = f", and {len(self._extras)} wells for training alone" if self._extras else ""
+        return f"{len(self._own)} images of wells ({labelled} labelled), {rows:,} depth rows{more}"
+
+    def input_record(self) -> dict[str, Any]:
+        return {
+            "window": self.window,
+            "widths": self.store("train").widths,
+            "layout": self.azimuth_layout,
+            "channels": self.channels,
+        }
+
+    def training_numbers(self) -> np.ndarray:
+        """Windows of wells in the part train alone, whatever else is trained on (data.unlabelled); split=shuffle deals no
+        wells.
+        """
+        store = self.store("train")
+        training = np.array([self.leaky or self.parts.get(name) == "train" for name in self.well_names])
+        return np.flatnonzero(training[store.well_of])
+
+    def check(self, *, thorough: bool = False) -> list[Problem]:
+        """Everything that is wrong with the set and with its split; loads the wells, so that it is always thorough."""
+        wells, problems = self.read()
+        problems = problems + check_wells(wells)
+        labelled = [w for w in wells if w.target is not None]
+        if not labelled and not any(p.severity == "error" for p in problems):
+            problems.append(Problem("error", "no labelled well", where=str(self.root or ""), fix="add labels"))
+        if self.azimuth_layout in ("auto", "views"):
+            wells = [v for w in wells for v in w.views()]
+        readable = not any(p.severity == "error" for p in problems)
+        self._own, self._extras = wells, self.training_extras() if readable else []
+        self.wells = [*self._own, *self._extras]
+        labelled = [w for w in wells if w.target is not None]
+        self.parts = {w.name: "train" for w in self._extras}
+        if labelled and self.split != "shuffle":
+            try:
+                parts = self._deal(labelled)
+            except ConfigError as error:  # one finding among the others: it must not hide them
+                problems.append(Problem("error", error.what, error.where, error.why, error.fix))
+                parts = ["" for _ in labelled]
+            self.parts |= zip([w.name for w in labelled], parts, strict=True)
+            problems += find_leaks(self._trained_on(), self._wells_of("validation") + self._wells_of("test"))
+            problems += find_leaks(self._wells_of("validation"), self._wells_of("test"))
+        self.problems = problems
+        return problems
+
+    def _deal(self, labelled: Sequence[Well]) -> list[str]:
+        if self._known_split and self._known_split[0] == self.fingerprint():
+            known = self._known_split[1]
+            if {w.name for w in labelled} <= set(known):
+                log.info("split as in the model's own run: no well that it was trained on is scored")
+                return [known[w.name] for w in labelled]
+        if self.split == "original":
+            return split_original(labelled)
+        return split_wells(labelled, self.num_folds, self.fold)
+
+    def _wells_of(self, part: str) -> list[Well]:
+        return [w for w in self.wells if self.parts.get(w.name) == part]
+
+    def _trained_on(self) -> list[Well]:
+        return self._wells_of("train") + [w for w in self.wells if self.unlabelled and w.target is None]
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read, check and cut once; raises DataError with the whole list when something must be fixed."""
+        if self._stores:
+            return
+        problems = self.check()
+        raise_errors(problems)
+        longest = max((w.num_rows for w in self.wells), default=0)
+        if self.window > longest:
+            log.warning("warning: windows of %d rows are mostly empty: the longest well has %d", self.window, longest)
+        for problem in problems:
+            if problem.severity == "warning":
+                log.warning("warning: %s", problem.what)
+        if any(p.severity == "warning" for p in problems):
+            log.warning("(`python -m wellseg.check` with the same data says more about these warnings)")
+        if self.unlabelled and all(w.target is not None for w in self.wells):
+            raise ConfigError("data.unlabelled=true, but every well has labels", fix="data.unlabelled=false")
+        if self.storage == "disk":
+            self._folder = Path(tempfile.mkdtemp(prefix="wellseg_"))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        if self.split == "shuffle" and getattr(self.augment, "start", 0.0):
+            raise ConfigError(
+                "augment.start with data.split=shuffle",
+                why="a training window that is cut elsewhere would show rows of its neighbours, which validate and test",
+                fix="augment.start=0, or data.split=wells",
+            )
+        if self.split == "shuffle":
+            log.warning(
+                "data.split=shuffle puts neighbouring windows and twins on both sides of the split: scores are leaky"
+            )
+            labelled = [w for w in self.wells if w.target is not None]
+            store = self._store(labelled, "all", self.stride)
+            numbers = split_shuffle(len(store), self.seed)
+            self._stores = {part: store.subset(n) for part, n in zip(PARTS, numbers, strict=True)}
+            train = self._stores["train"]  # its batches hold one width each
+            batches = epoch_batches(train.group_of, 256, seed=0, epoch=0, shuffle=False)
+            values = [b.image[:, 0][b.valid].numpy() for b in map(train.gather, batches)]
+        else:
+            stores = {"train": self._store(self._trained_on(), "train", self.stride, keep_unlabelled=self.unlabelled)}
+            stores |= {p: self._store(self._wells_of(p), p, self.window) for p in PARTS[1:]}
+            self._stores = {p: s for p, s in stores.items() if len(s)}
+            values = [w.values for w in self._wells_of("train")]
+        for part in ("train", "validation"):
+            if part not in self._stores or not len(self._stores[part]):
+                raise DataError(f"no {part} window holds a labelled pixel", fix="another data.fold, or more wells")
+        self.normalization = fit_normalization(values, self.normalize, self.clip)
+
+    def _store(self, wells: Sequence[Well], name: str, stride: int, *, keep_unlabelled: bool = False) -> WindowStore:
+        folder = None
+        if self._folder is not None:
+            folder = self._folder / name
+            folder.mkdir()
+        number_of = {w.name: i for i, w in enumerate(self.wells)}
+        numbers = [number_of[w.name] for w in wells]
+        return WindowStore(wells, numbers, self.window, stride, keep_unlabelled=keep_unlabelled, folder=folder)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over names, values and labels of all wells of the set: two runs with the same fingerprint saw the same."""
+        return _digest(self._own)
+
+    def training_fingerprint(self) -> str:
+        return _digest(self.wells)
+
+
+def _digest(wells: Sequence[Well]) -> str:
+    digest = hashlib.sha256()
+    for well in sorted(wells, key=lambda w: w.name):
+        digest.update(f"{well.name}{well.values.shape}".encode())
+        digest.update(np.ascontiguousarray(well.values).tobytes())
+        if well.target is not None:
+            digest.update(np.ascontiguousarray(well.target).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,133 @@
+"""The patches of a CorroSeg folder: files named `well_i_patch_j.npy`, read one by one, every bad one listed."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from wellseg.data.io.npy import read_npy
+from wellseg.errors import DataError
+from wellseg.problems import Problem, count, list_names
+
+PATCH_SHAPE = (36, 36)
+"""Depth rows and azimuth columns of every patch of the challenge; its labels have 1,296 cells."""
+
+MAX_BYTES = 1 << 20  # far above 36 x 36 float64, far below what would hurt
+
+# Leading zeros and unbounded digits are refused: two names for one patch, and indices that no well reaches.
+_NAME = re.compile(r"well_(0|[1-9][0-9]{0,8})_patch_(0|[1-9][0-9]{0,8})")
+
+
+@dataclass(frozen=True)
+class PatchFile:
+    """One image or label file: patch `index` of well `well`, as the file's own name says."""
+
+    well: int
+    index: int
+    path: str
+
+    @property
+    def name(self) -> str:
+        return f"well_{self.well}_patch_{self.index}"
+
+
+@dataclass
+class PatchedWell:
+    """The patches of one well as recorded: values (36, 36) of each index; NaN and codes still in place.
+
+    labels  (36, 36) uint8 class indices by patch index (patches without one are left out), or None: an unlabelled well
+    names   the patch's name, by index
+    parts   the folder's part ("train", "validation", "test"), by index
+    """
+
+    name: str
+    values: dict[int, np.ndarray] = field(default_factory=dict)
+    labels: dict[int, np.ndarray] | None = None
+    names: dict[int, str] = field(default_factory=dict)
+    parts: dict[int, str] = field(default_factory=dict)
+
+    def add(self, file: PatchFile, values: np.ndarray, part: str, label: np.ndarray | None = None) -> None:
+        self.values[file.index], self.names[file.index], self.parts[file.index] = values, file.name, part
+        if label is not None:
+            self.labels = {} if self.labels is None else self.labels
+            self.labels[file.index] = label
+
+
+def parse_name(name: str) -> tuple[int, int] | None:
+    """Well and patch index of `well_i_patch_j`, or None where the name is another."""
+    match = _NAME.fullmatch(name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def list_patches(folder: Path) -> tuple[list[PatchFile], list[Problem]]:
+    """The patch files of a folder by well and index; other names are warned about, hidden files passed over."""
+    files, others = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                numbers = parse_name(entry.name.removesuffix(".npy")) if entry.name.endswith(".npy") else None
+                if numbers:
+                    files.append(PatchFile(*numbers, entry.path))
+                elif not entry.name.startswith("."):
+                    others.append(entry.name)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return [], [Problem("error", f"cannot list the folder {folder.name}", str(folder), reason)]
+    problems = []
+    if others:
+        problems.append(
+            Problem(
+                "warning",
+                f"{count(others, 'file')} left out: not named as patches",
+                f"{folder}\n{list_names(sorted(others))}",
+                "patches are named well_<number>_patch_<number>.npy",
+            )
+        )
+    return sorted(files, key=lambda f: (f.well, f.index)), problems
+
+
+def read_patches(
+    files: Iterable[PatchFile], *, kinds: str = "fiu", convert: Callable[[np.ndarray], np.ndarray] | None = None
+) -> tuple[dict[PatchFile, np.ndarray], list[Problem]]:
+    """The arrays of `files` in any shape, through `convert`; what cannot be read is listed, not raised."""
+    arrays, problems = {}, []
+    for file in files:
+        try:
+            array = read_npy(file.path, kinds=kinds, max_bytes=MAX_BYTES)
+            arrays[file] = array if convert is None else convert(array)
+        except DataError as error:
+            problems.append(Problem.from_error(error, fault=2 if "object arrays" in error.what else 1))
+    return arrays, problems
+
+
+def read_images(files: Iterable[PatchFile]) -> tuple[dict[PatchFile, np.ndarray], list[Problem]]:
+    """Images of any shape as float32."""
+    return read_patches(files, convert=lambda a: a.astype(np.float32, copy=False))
+
+
+def shape_problem(
+    image: np.ndarray, image_path: str, label_shape: tuple[int, ...] | None, label_path: str
+) -> Problem | None:
+    """The error for an image, or a label, that is not PATCH_SHAPE; both shapes and both places are named."""
+    if image.shape == PATCH_SHAPE and label_shape in (None, PATCH_SHAPE):
+        return None
+    what = f"{Path(image_path).name} is {_shape(image.shape)}"
+    where = image_path
+    if label_shape is None:
+        what += f", expected {_shape(PATCH_SHAPE)}"
+    else:
+        what += f", its label {_shape(label_shape)}"
+        where += f"\n{label_path}"
+    fix = "cut or remove this patch; images and labels of CorroSeg have 36 rows and 36 columns"
+    return Problem("error", what, where, "", fix, fault=4)
+
+
+def by_well(wells: Mapping[int, PatchedWell]) -> list[PatchedWell]:
+    return [wells[number] for number in sorted(wells)]
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "a scalar"

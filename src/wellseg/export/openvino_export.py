@@ -1,0 +1,56 @@
+"""A model artefact for OpenVINO: its two files, the graph (.xml) and the weights (.bin)."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wellseg.artifact import Artifact
+from wellseg.errors import EnvironmentFault
+from wellseg.export.onnx_export import exported_metadata, onnx_bytes, window_size
+from wellseg.inference.engines.base import DescribedEngine
+from wellseg.inference.engines.metadata import input_channels
+from wellseg.inference.engines.onnx_engine import INPUT
+from wellseg.inference.engines.onnx_file import KEY
+
+FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
+"""Where a CPU has bfloat16, OpenVINO takes that unless told otherwise."""
+
+
+def write_openvino(model: Artifact, path: Path) -> dict[str, Any]:
+    """Write `path` (.xml) and the .bin beside it, weights in float32; returns the metadata, which also stand in the
+    graph's rt_info. N is free; H and W are those of a window: with free ones OpenVINO (2026.4) gets the sizes of
+    what is padded after a crop wrong. Raises ArtifactError, EnvironmentFault.
+    """
+    openvino = _openvino()
+    rows, columns = window_size(model)
+    metadata = exported_metadata(model, columns=columns, windows_only=True)
+    metadata["engine"] |= {"kind": "openvino"}
+    graph = openvino.Core().read_model(model=onnx_bytes(model))
+    graph.reshape(openvino.PartialShape([-1, input_channels(model.metadata), rows, columns]))
+    graph.set_rt_info(json.dumps(metadata, sort_keys=True, allow_nan=False), KEY)
+    openvino.save_model(graph, path, compress_to_fp16=False)
+    return metadata
+
+
+class OpenvinoEngine(DescribedEngine):
+    """The files of `write_openvino` as an Engine, for comparing them."""
+
+    def __init__(self, path: Path, metadata: Mapping[str, Any]) -> None:
+        super().__init__(metadata)
+        self._model = _openvino().Core().compile_model(path, "CPU", FULL_PRECISION | {"INFERENCE_NUM_THREADS": 1})
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        return np.array(self._model({INPUT: np.ascontiguousarray(image)})[0])
+
+
+def _openvino() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise EnvironmentFault(
+            "OpenVINO cannot be imported", why=str(error), fix="pip install 'wellseg[openvino,onnx]'"
+        ) from error
+    return openvino

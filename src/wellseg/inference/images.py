@@ -1,0 +1,167 @@
+"""A model of pictures as a function of arrays: no Lightning, no Hydra, and for an ONNX file no torch."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wellseg.data.io.images import resize_image, resize_probability, resize_target
+from wellseg.data.nulls import is_null
+from wellseg.errors import ArtifactError, ConfigError
+from wellseg.inference.engines.base import Engine
+from wellseg.inference.engines.metadata import input_channels, is_image
+from wellseg.inference.engines.open import open_engine
+from wellseg.inference.image_tiling import mirrored, pieces
+from wellseg.inference.masks import class_mask_of, mask_of
+
+Augmentation = Callable[[Callable[[np.ndarray], np.ndarray], np.ndarray], np.ndarray]
+
+
+class ImagePredictor:
+    """`predictor(image)` -> probabilities float32 of the picture's own size: (H, W) of class 1 where there are two classes,
+    otherwise (K, H, W) that sum to 1 over the classes.
+
+    image: (H, W, C) or (C, H, W), in the units of the data set (pictures: 0..255); (H, W) where C = 1; or N of them with N
+    in front, which then stands in front of the result too. The last axis is taken for the channels where it has as many,
+    and three axes of a model with one channel are (N, H, W), unless the last one is 1. Of floats, NaN, an infinity or a
+    sentinel (wellseg.data.nulls.NULL_VALUES) in any channel means no data: NaN in the result. Raises ValueError for other
+    shapes and for what is no real number.
+
+    Where the model was trained on pictures of one size, pictures are brought to it, and probabilities back. Networks with
+    a margin see a mirror image around the picture. How a picture is cut into pieces, and when: see
+    wellseg.inference.image_tiling.
+
+    `classes` are names by index; `threshold`, of two classes, is the one that validation chose; `metadata` is what the
+    model file says of itself.
+
+    tta   (forward, image (1, C, H, W)) -> probability, such as wellseg.inference.tta.TestTimeAugmentation without
+          turns; None: the plain pass
+    tile  pixels of a picture that go through the network at once; None: what wellseg.inference.image_tiling says
+    """
+
+    def __init__(self, engine: Engine, *, tta: Augmentation | None = None, tile: int | None = None) -> None:
+        if not is_image(engine.metadata):
+            raise ConfigError("this is a model of wells, not of pictures", fix="wellseg.load, which takes either")
+        if getattr(tta, "rolls", 1) > 1:
+            raise ConfigError(
+                f"tta.rolls={tta.rolls}: a picture has no seam to be turned across", fix="tta=flips, or tta.rolls=1"
+            )
+        if getattr(tta, "starts", False):
+            raise ConfigError("tta.starts=true: a picture begins at its edge", fix="tta=flips, or tta.starts=false")
+        self.engine = engine
+        self.metadata: dict[str, Any] = engine.metadata
+        self.threshold: float = engine.metadata["threshold"]
+        self.classes: list[str] = engine.metadata["classes"]
+        self.channels = input_channels(engine.metadata)
+        resize = engine.metadata["input"].get("resize")
+        self.resize = tuple(resize) if resize else None
+        self._tta, self._tile = tta, tile
+        self._cut(self.resize or (1, 1))  # says what is wrong with `tile`
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        *,
+        precision: str = "float32",
+        device: str = "cpu",
+        compile: bool = False,
+        tta: Augmentation | None = None,
+        tile: int | None = None,
+    ) -> "ImagePredictor":
+        """Read a model file, an artefact or ONNX. Raises ArtifactError, and ConfigError for what such a file cannot do;
+        precision, device and compile: see wellseg.inference.engines.open.open_engine.
+        """
+        return cls(open_engine(path, precision=precision, device=device, compile=compile), tta=tta, tile=tile)
+
+    @property
+    def binary(self) -> bool:
+        """Whether there are two classes, so that one probability says all."""
+        return len(self.classes) == 2
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        images, several = self._stack(image)
+        found = [self._picture(one) for one in images]
+        return np.stack(found) if several else found[0]
+
+    def mask(self, probability: np.ndarray, threshold: float | None = None) -> np.ndarray:
+        """uint8 classes (..., H, W) of what a call returned: of two, 1 from `threshold` on (None: the model's); otherwise
+        the most probable, the first of equals. NO_DATA where it is NaN. Probabilities are rounded to float16 before.
+        """
+        if self.binary:
+            return mask_of(probability, self.threshold if threshold is None else threshold)
+        return class_mask_of(probability)
+
+    def pieces(self, size: tuple[int, int]) -> int:
+        """The number of pieces that a picture of `size` (H, W) is predicted in."""
+        return len(self._cut(self.resize or size))
+
+    def _cut(self, size: tuple[int, int]) -> list:
+        return list(pieces(self.engine, size, self.metadata["input"]["window"], self._tile))
+
+    def _stack(self, image: np.ndarray) -> tuple[np.ndarray, bool]:
+        """(N, H, W, C) uint8 or float32, and whether N stood in front."""
+        values = np.asarray(image)
+        if values.dtype.kind not in "fiub":
+            raise ValueError(f"a picture holds real numbers, got {values.dtype}")
+        if values.dtype != np.uint8:
+            values = values.astype(np.float32, copy=False)
+        shape, c = values.shape, self.channels
+        if 0 not in shape:
+            if c == 1 and (values.ndim == 2 or (values.ndim == 3 and shape[-1] != 1)):
+                return values.reshape(-1, *shape[-2:], 1), values.ndim == 3
+            if values.ndim in (3, 4) and shape[-1] == c:
+                return values.reshape(-1, *shape[-3:]), values.ndim == 4
+            if values.ndim in (3, 4) and shape[-3] == c:
+                return np.moveaxis(values.reshape(-1, *shape[-3:]), 1, -1), values.ndim == 4
+        raise ValueError(f"a picture must be (H, W, {c}) or ({c}, H, W), or (N, ...) and not empty, got {shape}")
+
+    def _picture(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, C) uint8 or float32 -> (H, W) or (K, H, W)."""
+        size = image.shape[:2]
+        null = np.zeros(size, bool) if image.dtype == np.uint8 else is_null(image).any(axis=2)
+        resized = self.resize not in (None, size)
+        probability = self._resized(image, null) if resized else self._forward(image)
+        probability[:, null] = np.nan
+        return probability[0] if self.binary else probability
+
+    def _resized(self, image: np.ndarray, null: np.ndarray) -> np.ndarray:
+        """(K, H, W) of a picture that the network is given in another size, as it was in training."""
+        if not null.any():
+            return resize_probability(self._forward(resize_image(image, self.resize)), null.shape)
+        given = resize_image(np.where(null[..., None], np.float32(0), image), self.resize)
+        given[resize_target(null.astype(np.uint8), self.resize) > 0] = np.nan
+        found = self._forward(given)
+        # The mean over what is known of the pixels that each one is interpolated from.
+        known = ~np.isnan(found[:1])
+        share = resize_probability(known.astype(np.float32), null.shape)
+        total = resize_probability(np.where(known, found, np.float32(0)), null.shape)
+        with np.errstate(invalid="ignore"):
+            return np.where(share > 0, total / share, np.float32(np.nan))
+
+    def _forward(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, C) in the size that the network is given -> (K, H, W)."""
+        given = np.ascontiguousarray(np.moveaxis(image, -1, 0)[None], np.float32)
+        found = self._whole(given) if self._tta is None else self._tta(self._whole, given)
+        wanted = 1 if self.binary else len(self.classes)
+        if found.shape[1] != wanted:
+            raise ArtifactError(
+                f"the network gives {found.shape[1]} channels for {len(self.classes)} classes",
+                why=f"{wanted} were expected for {', '.join(self.classes)}"[:500],
+                fix="train or export it again",
+            )
+        return np.array(found[0], np.float32)
+
+    def _whole(self, image: np.ndarray) -> np.ndarray:
+        """(1, C, H, W) -> (1, K, H, W), piece by piece."""
+        height, width = image.shape[-2:]
+        whole = None
+        for rows, columns in self._cut((height, width)):
+            found = self.engine(mirrored(image, rows, columns))
+            if whole is None:
+                whole = np.empty((1, found.shape[1], height, width), np.float32)
+            top, left = (band.start - band.first - self.engine.margin for band in (rows, columns))
+            inner = found[:, :, top : top + rows.stop - rows.start, left : left + columns.stop - columns.start]
+            whole[:, :, rows.start : rows.stop, columns.start : columns.stop] = inner
+        return whole

@@ -1,0 +1,212 @@
+"""A model file as a function of arrays: no Lightning, no Hydra, and for an ONNX file no torch."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from wellseg.data.io.rows import ArrayRows, RowSource
+from wellseg.data.nulls import is_null
+from wellseg.errors import ConfigError
+from wellseg.inference.azimuth import Azimuth
+from wellseg.inference.engines.base import Engine, check_columns
+from wellseg.inference.engines.metadata import is_image
+from wellseg.inference.engines.open import open_engine
+from wellseg.inference.tiling import Band, bands
+
+BAND_PIXELS = 2048 * 36
+"""Pixels that go through the network at once unless told otherwise: some 50 MB of features for the student."""
+
+HALOS_PER_BAND = 8
+"""Rows of a band per row of its halo, at least, so that a network that sees far does not spend its time on halos."""
+
+Key = TypeVar("Key")
+
+
+class Predictor:
+    """`predictor(values)` -> probabilities of the same shape.
+
+    values: float (H, W) or (N, H, W), N images of one size, of any height, in the units of the data set; NaN, an infinity
+    or a sentinel (wellseg.data.nulls.NULL_VALUES) means no data, as does what a masked array masks. Returns float32, NaN where
+    there is no data. Raises ValueError for other shapes and for what is no real number, ConfigError for a number of
+    columns that the engine does not take.
+
+    `threshold` is the one that validation chose: a pixel is a defect when its probability is at least that.
+    `metadata` is what the model file says of itself.
+
+    tta    (forward, image) -> probability, such as wellseg.inference.tta.TestTimeAugmentation; None: the plain pass
+    band   rows that go through the network at once, None: as many as make BAND_PIXELS
+    width  "auto" or "native", see wellseg.inference.azimuth
+
+    As many bands or stacks of images are worked on at once as `engine.workers` says.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        tta: Callable[[Callable[[np.ndarray], np.ndarray], np.ndarray], np.ndarray] | None = None,
+        band: int | None = None,
+        width: str = "auto",
+    ) -> None:
+        if is_image(engine.metadata):
+            raise ConfigError("this is a model of pictures, not of wells", fix="wellseg.load, which takes either")
+        if engine.margin:
+            raise ConfigError(
+                "a network without padding does not predict wells",
+                why=f"its output lacks {engine.margin} rows and columns on each side, and a pipe has no sides",
+                fix="another model, such as model=unet_flex",
+            )
+        if getattr(tta, "starts", False) and engine.window is not None:
+            raise ConfigError(
+                "tta.starts=true",
+                why=f"this model takes windows of {engine.window} rows, which begin where they begin",
+                fix="tta=flips or tta=rolls",
+            )
+        if band is not None and band < 1:
+            raise ConfigError(f"band={band}", fix="a whole number of at least 1, or null")
+        self.engine = engine
+        self.metadata: dict[str, Any] = engine.metadata
+        self.threshold: float = engine.metadata["threshold"]
+        self._tta = tta.on_grid(engine.stride) if hasattr(tta, "on_grid") else tta
+        self._band, self._width = band, width
+        self._window = engine.window
+        # A file that takes one width only resamples whatever is not of that.
+        self._trained = engine.metadata["input"].get("widths", ()) if engine.columns is None else (engine.columns,)
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        *,
+        precision: str = "float32",
+        device: str = "cpu",
+        compile: bool = False,
+        tta: Callable | None = None,
+        band: int | None = None,
+        width: str = "auto",
+    ) -> "Predictor":
+        """Read a model file, an artefact or ONNX. Raises ArtifactError, and ConfigError for what such a file cannot do;
+        precision, device and compile: see wellseg.inference.engines.open.open_engine.
+        """
+        engine = open_engine(path, precision=precision, device=device, compile=compile)
+        return cls(engine, tta=tta, band=band, width=width)
+
+    @cached_property
+    def halo(self) -> tuple[int, int]:
+        """Rows (above, below) that the output of a row depends on, over all its places in the sampling grid."""
+        if self._window is not None:
+            return 0, 0
+        above, below = self.engine.reach()
+        if getattr(self._tta, "symmetric_reach", False):
+            above = below = max(above, below)
+        return above, below
+
+    @property
+    def grid(self) -> int:
+        """Rows by which a log may begin later without another answer away from its ends, within rounding: these and their
+        multiples.
+        """
+        return 1 if getattr(self._tta, "starts", False) else self.engine.stride
+
+    @property
+    def _extra_rows(self) -> int:
+        """Rows without data, at most, that test-time augmentation adds to an image."""
+        mirrored, shifted = (getattr(self._tta, name, False) for name in ("symmetric_reach", "starts"))
+        return (self.engine.stride - 1) * bool(mirrored) + self.engine.stride * bool(shifted)
+
+    def azimuth(self, columns: int) -> Azimuth:
+        """How a log of `columns` columns meets the widths that the network was trained on; as text, for a manifest."""
+        azimuth = Azimuth(columns, self._trained, width=self._width)
+        check_columns(self.engine, azimuth.network_columns)
+        return azimuth
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        if isinstance(values, np.ma.MaskedArray):
+            values = values.astype(np.float32).filled(np.nan)
+        values = np.asarray(values)
+        if values.dtype.kind not in "fiub":
+            raise ValueError(f"values must be real numbers, got {values.dtype}")
+        values = values.astype(np.float32, copy=False)
+        if values.ndim not in (2, 3) or 0 in values.shape:
+            raise ValueError(f"values must be (H, W) or (N, H, W) and not empty, got {values.shape}")
+        if values.ndim == 2:
+            return np.concatenate([rows for _, rows in self.stream(ArrayRows(values))])
+        tall = values.shape[1] + self._extra_rows
+        batch = max((self._band or BAND_PIXELS // values.shape[2]) // tall, 1)
+        if batch == 1 or self._window not in (None, values.shape[1]):
+            return np.stack([self(image) for image in values])
+        azimuth = self.azimuth(values.shape[2])
+        tasks = ((i, values[i : i + batch]) for i in range(0, len(values), batch))
+        return np.concatenate([p for _, p in self._in_order(tasks, lambda v: self._images(v, azimuth))])
+
+    def stream(self, rows: RowSource) -> Iterator[tuple[int, np.ndarray]]:
+        """(first row, probabilities (h, W)) of consecutive bands that cover `rows` once; memory does not grow with H.
+
+        Every row comes out as from one pass over the whole image, within rounding; a network that is defined on windows
+        only (padding=turns) gets window after window from row 0 on.
+        """
+        height, columns = rows.shape
+        azimuth = self.azimuth(columns)
+        wide = max(columns, azimuth.network_columns)
+        pieces = self._window_pieces(height, wide) if self._window else self._band_pieces(height, wide)
+        tasks = ((piece, rows.read(piece.first, piece.last)) for piece in pieces)
+        for piece, probability in self._in_order(tasks, lambda v: self._image(v, azimuth)):
+            yield piece.start, probability[piece.start - piece.first : piece.stop - piece.first]
+
+    def _band_pieces(self, height: int, columns: int) -> Iterator[Band]:
+        band = self._band or max(BAND_PIXELS // columns, 1)
+        above, below = (0, 0) if height <= band else self.halo
+        if self._band is None:
+            band = max(band, HALOS_PER_BAND * (above + below))
+        return bands(height, band, above, below, self.engine.stride)
+
+    def _window_pieces(self, height: int, columns: int) -> Iterator[Band]:
+        """Bands of whole windows, for networks that are defined on windows only."""
+        several = max((self._band or BAND_PIXELS // columns) // self._window, 1) * self._window
+        return bands(height, several, 0, 0, self._window)
+
+    def _in_order(
+        self, tasks: Iterator[tuple[Key, np.ndarray]], work: Callable[[np.ndarray], np.ndarray]
+    ) -> Iterator[tuple[Key, np.ndarray]]:
+        """(key, work(values)) of each task (key, values), in their order; few are read ahead of what is done."""
+        workers = self.engine.workers
+        if workers == 1:
+            yield from ((key, work(values)) for key, values in tasks)
+            return
+        with self.engine.pool() as pool:
+            pending: deque[tuple[Key, Future]] = deque()
+            for key, values in tasks:
+                pending.append((key, pool.submit(work, values)))
+                if len(pending) > workers:
+                    done, future = pending.popleft()
+                    yield done, future.result()
+            while pending:
+                done, future = pending.popleft()
+                yield done, future.result()
+
+    def _image(self, values: np.ndarray, azimuth: Azimuth) -> np.ndarray:
+        """One image as recorded (H, W) -> probabilities; in windows where the network knows no others."""
+        if self._window is None:
+            return self._images(values[None], azimuth)[0]
+        height, columns = values.shape
+        padded = np.concatenate([values, np.full((-height % self._window, columns), np.nan, np.float32)])
+        found = self._images(padded.reshape(-1, self._window, columns), azimuth)
+        return found.reshape(-1, columns)[:height]
+
+    def _images(self, values: np.ndarray, azimuth: Azimuth) -> np.ndarray:
+        """Images as recorded (N, H, W) -> probabilities, NaN where there is no data."""
+        null = is_null(values) if azimuth.resampled else None
+        image = azimuth.to_network(values if null is None else np.where(null, np.float32(np.nan), values))
+        height = image.shape[1]
+        if self._window is None and getattr(self._tta, "symmetric_reach", False):
+            # A mirrored image must meet the sampling grid as its band does, wherever that was cut.
+            image = np.pad(image, ((0, 0), (0, -height % self.engine.stride), (0, 0)), constant_values=np.nan)
+        image = image[:, None]
+        found = self.engine(image) if self._tta is None else self._tta(self.engine, image)
+        found = azimuth.from_network(found[:, 0, :height])
+        return found if null is None else np.where(null, np.float32(np.nan), found)

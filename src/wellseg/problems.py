@@ -1,0 +1,117 @@
+"""What is wrong with a data set: one list, filled in one pass, printed by `check` and refused by training."""
+
+from collections.abc import Iterable, Sequence, Sized
+from dataclasses import dataclass
+
+from wellseg.errors import DataError
+
+SEVERITIES = ("error", "warning", "note")
+SHOWN = 10
+"""Names, or errors, that are spelt out before the rest is only counted."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding, in the words of the error contract (wellseg.errors).
+
+    severity  "error": training refuses the data set; "warning": it goes on, with the stated consequence; "note": a
+              fact that the reader found out from the data
+    fault     row of the table of faults that this is a case of, or None
+    """
+
+    severity: str
+    what: str
+    where: str = ""
+    why: str = ""
+    fix: str = ""
+    fault: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.severity not in SEVERITIES:
+            raise ValueError(f"severity is one of {SEVERITIES}, got {self.severity!r}")
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {DataError(self.what, where=self.where, why=self.why, fix=self.fix)}"
+
+    @classmethod
+    def from_error(cls, error: DataError, *, fault: int | None = None) -> "Problem":
+        return cls("error", error.what, error.where, error.why, error.fix, fault)
+
+
+def errors_of(problems: Iterable[Problem]) -> list[Problem]:
+    return [p for p in problems if p.severity == "error"]
+
+
+def raise_errors(problems: Iterable[Problem]) -> None:
+    """Raises DataError where there is an error in `problems`: the error itself, or the first 10 and a count."""
+    errors = errors_of(problems)
+    if not errors:
+        return
+    if len(errors) == 1:
+        only = errors[0]
+        raise DataError(only.what, where=only.where, why=only.why, fix=only.fix)
+    texts = [str(DataError(e.what, where=e.where, why=e.why, fix=e.fix)) for e in errors[:SHOWN]]
+    if len(errors) > SHOWN:
+        texts.append(f"and {len(errors) - SHOWN:,} more")
+    raise DataError(
+        f"the data set has {len(errors):,} errors",
+        where="\n".join(texts),
+        fix="mend these, then look again with `python -m wellseg.check data=... data.root=...`",
+    )
+
+
+def count(things: Sized, noun: str) -> str:
+    """Number and noun.
+
+    >>> count([1, 2], "patch")
+    '2 patches'
+    """
+    ending = "" if len(things) == 1 else "es" if noun.endswith(("ch", "s", "x")) else "s"
+    return f"{len(things):,} {noun}{ending}"
+
+
+def list_names(names: Sequence[str], shown: int = SHOWN) -> str:
+    """The first `shown` names with the count of the others: "a, b, c and 1,204 more".
+
+    >>> list_names(["a", "b", "c"], shown=2)
+    'a, b and 1 more'
+    """
+    text = ", ".join(names[:shown])
+    return text if len(names) <= shown else f"{text} and {len(names) - shown:,} more"
+
+
+def number_ranges(numbers: Iterable[int], shown: int = SHOWN) -> str:
+    """Whole numbers in order with runs joined; runs after the first `shown` are only counted.
+
+    >>> number_ranges([7, 1, 2, 3])
+    '1-3, 7'
+    """
+    runs: list[list[int]] = []
+    for n in sorted(set(numbers)):
+        if runs and n == runs[-1][1] + 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    return list_names([str(a) if a == b else f"{a}-{b}" for a, b in runs], shown)
+
+
+def missing_labels_problem(names: list[str], where: str) -> Problem:
+    return Problem(
+        "error",
+        f"{count(names, 'image')} without a label",
+        f"{where}\n{list_names(names)}",
+        "every training image needs its mask",
+        "add the missing labels, or move these images away",
+        fault=6,
+    )
+
+
+def extra_labels_problem(names: list[str], where: str, strict: bool) -> Problem:
+    return Problem(
+        "error" if strict else "warning",
+        f"{count(names, 'label')} without an image, left out",
+        f"{where}\n{list_names(names)}",
+        "data.strict=true refuses them" if strict else "",
+        "remove these labels, or add their images",
+        fault=5,
+    )

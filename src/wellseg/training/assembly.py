@@ -1,0 +1,228 @@
+"""The objects of one run, put together from its configuration; training and evaluation share it."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
+
+from wellseg import build, config
+from wellseg.artifact import Artifact
+from wellseg.callbacks.plateau import StepPlateau
+from wellseg.data.module import SegmentationDataModule
+from wellseg.errors import ConfigError
+from wellseg.metrics.classes import ClassScores
+from wellseg.problems import list_names
+from wellseg.quant.quantizer import as_quantizer
+from wellseg.training.checkpoints import AtomicCheckpointIO
+from wellseg.training.task import SegmentationTask
+
+log = logging.getLogger(__name__)
+
+_EXPECTED_WARNINGS = (
+    ".*does not have many workers.*",  # windows are gathered from memory on the training device; workers would slow it
+    ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run goes on in its folder
+    ".*ReduceLROnPlateau conditioned on metric.*",  # wellseg.callbacks.plateau steps it
+    ".*number of training batches .* is smaller than the logging interval.*",
+    ".*You're resuming from a checkpoint that ended before the epoch ended.*",  # WindowLoader is resumable
+    ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # Lightning 2.6 with torch 2.13
+    ".*tensorboardX.*",
+    ".*recommended to use .self.log.*sync_dist=True.*",  # scores are gathered already, train/loss is the first process's
+)
+
+
+def _quiet() -> None:
+    """Leave out what is expected, so that what a user reads is about their run."""
+    for message in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@dataclass
+class Assembly:
+    """What a run consists of."""
+
+    datamodule: SegmentationDataModule
+    task: SegmentationTask
+    trainer: pl.Trainer
+    callbacks: dict[str, pl.Callback] = field(default_factory=dict)
+    pretrained_from: dict[str, str] | None = None  # name and weights_sha256 of the model that training started from
+    quant: Any = None  # settings by which the finished model is quantized, or None
+
+
+def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assembly:
+    """Everything that training needs; all it writes goes below `folder`."""
+    if cfg.trainer.get("limit_val_batches") == 0:
+        raise ConfigError(
+            "trainer.limit_val_batches=0 leaves nothing to validate on",
+            why="validation chooses the best weights and the threshold",
+            fix="trainer.limit_val_batches=1 is nearly as quick",
+        )
+    _quiet()
+    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
+        raise ConfigError(f"seed={cfg.seed}", fix="a whole number from 0 to 4,294,967,295")
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    distillation = build.part(cfg, "distill", choices)  # first: a teacher that is missing is known before data are read
+    if cfg.data.get("unlabelled") and distillation is None:
+        raise ConfigError(
+            "data.unlabelled=true without a teacher",
+            why="wells without labels teach nothing but what a teacher says of them",
+            fix=f"one of distill={', '.join(c for c in config.choices('distill') if c != 'none')}; or data.unlabelled=false",
+        )
+    datamodule = build.part(cfg, "data", choices, augment=build.part(cfg, "augment", choices))
+    datamodule.setup()
+    network = build.part(cfg, "model", choices)
+    _check_channels(cfg, datamodule)
+    quant = build.part(cfg, "quant", choices)
+    if quant is not None:  # now, not when the network has been trained
+        as_quantizer(quant).check(network)
+    optimizer = build.part(cfg, "optimizer", choices)
+    build.attempt(cfg, "optimizer", choices, lambda: optimizer(network.parameters()))
+    task = SegmentationTask(
+        network,
+        build.part(cfg, "loss", choices),
+        optimizer,
+        _metric(cfg, choices, datamodule),
+        normalization=datamodule.normalization,
+        scheduler=build.part(cfg, "scheduler", choices),
+        seed=cfg.seed,
+        channels_last=cfg.channels_last,
+    )
+    if cfg.compile:
+        task.network.compile()
+    callbacks: dict[str, pl.Callback] = {"plateau": StepPlateau()}
+    if distillation is not None:  # before all that may end the run at the end of a batch: it gives the task's loss back
+        callbacks["distillation"] = distillation
+    callbacks |= build.parts(cfg, "callbacks", choices)
+    for callback in callbacks.values():
+        if isinstance(callback, ModelCheckpoint):
+            callback.dirpath = str(folder / "checkpoints")
+    if "requeue" in callbacks:  # after those that change the weights at the end of a batch (ema)
+        callbacks["requeue"] = callbacks.pop("requeue")
+    logger = build.part(cfg, "logger", choices, save_dir=str(folder))
+    if logger is None:  # Lightning refuses a monitor that has nowhere to write
+        callbacks = {k: c for k, c in callbacks.items() if not isinstance(c, LearningRateMonitor)}
+    trainer = build_trainer(cfg, folder, choices, callbacks, logger)
+    return Assembly(datamodule, task, trainer, callbacks, quant=quant)
+
+
+def assemble_for_scoring(
+    cfg: DictConfig, folder: Path, choices: Mapping[str, str], model: Artifact, threshold: float
+) -> Assembly:
+    """What scoring a model file needs: its own normalisation, the configuration's data, metric and trainer."""
+    _quiet()
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    datamodule = build.part(cfg, "data", choices)
+    _check_model(model, datamodule)
+    datamodule.take_input(model.metadata["input"])
+    datamodule.keep_split(model.metadata.get("data_fingerprint", ""), model.metadata.get("parts", {}))
+    datamodule.setup()
+    _warn_of_names_seen(model, datamodule)
+    scores = _metric(cfg, choices, datamodule, threshold=threshold)
+    task = SegmentationTask(model.network, None, None, scores, normalization=model.normalization)
+    return Assembly(datamodule, task, build_trainer(cfg, folder, choices, {}, False))
+
+
+def _check_model(model: Artifact, data: SegmentationDataModule) -> None:
+    """Raise ConfigError where a model is for other images or other classes than those of `data`."""
+    metadata = model.metadata
+    for what, its, ours in (
+        ("classes", metadata["classes"], list(data.classes)),
+        ("channels in an image", metadata["input"].get("channels", 1), data.channels),
+    ):
+        if its != ours:
+            raise ConfigError(
+                f"the model is not for these data: other {what}",
+                why=f"the model has {its}, the data have {ours}",
+                fix="data= a set like the one that it was trained on",
+            )
+
+
+def _warn_of_names_seen(model: Artifact, data: SegmentationDataModule) -> None:
+    """A copy of the data that has changed since is other data by its fingerprint; the names tell that it is not quite."""
+    metadata = model.metadata
+    if not data.parts or metadata.get("data_fingerprint") in (None, data.fingerprint()):
+        return
+    theirs = metadata.get("parts") or {}
+    seen = [name for name, part in data.parts.items() if part != "train" and theirs.get(name) == "train"]
+    if seen:
+        log.warning(
+            "warning: these are not quite the data of the model's run, so that their split is this command's own, and %s: the "
+            "model was trained on data of these names",
+            f"{len(seen):,} of what is scored may be known to it ({list_names(seen, 3)})",
+        )
+
+
+def _check_channels(cfg: DictConfig, data: SegmentationDataModule) -> None:
+    """Raise ConfigError where the configured network takes or gives other channels than the data have and need."""
+    wanted = {
+        "in_channels": (data.channels, "channels in an image"),
+        "out_channels": (data.num_logits, "classes to tell"),
+    }
+    for key, (number, of) in wanted.items():
+        if cfg.model.get(key, number) != number:
+            classes = f": {', '.join(data.classes)}" if key == "out_channels" else ""
+            raise ConfigError(
+                f"model.{key}={cfg.model[key]} does not fit the data",
+                why=f"there are {number} {of}{classes}" + (" (two need one logit)" if number == 1 and classes else ""),
+                fix=f"model.{key}={number}",
+            )
+
+
+def _metric(cfg: DictConfig, choices: Mapping[str, str], data: SegmentationDataModule, **numbers: float) -> Any:
+    """The metric of the configuration for the classes of `data`. Raises ConfigError where it is one for another number."""
+    several = data.num_logits > 1
+    scores = build.part(cfg, "metrics", choices, **({} if several else numbers))
+    if isinstance(scores, ClassScores) != several:
+        fits = "classes" if several else "default"
+        raise ConfigError(
+            f"metrics={choices.get('metrics')} does not score {len(data.classes)} classes",
+            why=f"the data's classes are {', '.join(data.classes)}",
+            fix=f"metrics={fits}, which scores by {'F1 over the classes' if several else 'Dice'}",
+        )
+    if several:
+        scores.name_classes(data.classes)
+    return scores
+
+
+def build_trainer(
+    cfg: DictConfig, folder: Path, choices: Mapping[str, str], callbacks: dict[str, pl.Callback], logger: Any
+) -> pl.Trainer:
+    """The trainer of the configuration with wellseg's checkpoint files."""
+    return build.part(
+        cfg,
+        "trainer",
+        choices,
+        callbacks=list(callbacks.values()),
+        logger=logger or False,
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks.values()),
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks.values()),
+        default_root_dir=str(folder),
+        plugins=[AtomicCheckpointIO()],
+    )
+
+
+@contextmanager
+def fail_together(trainer: pl.Trainer) -> Iterator[None]:
+    """When the body fails, end the further processes that the trainer has started for the run (trainer=ddp).
+
+    Lightning watches them and kills this process when one of them ends with an error: the job's own message and the
+    jobs of a sweep after it would be lost.
+    """
+    try:
+        yield
+    except BaseException:
+        processes = getattr(trainer.strategy.launcher, "procs", [])
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+        processes.clear()  # the list that the watching thread goes by
+        raise

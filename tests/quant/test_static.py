@@ -174,12 +174,13 @@ def test_onnx_runtime_computes_what_is_simulated(tmp_path, arguments, sizes):
     for size in sizes:
         x = windows(*size, channels=channels, seed=5)
         with torch.no_grad():
-            expected = simulation.network(x).sigmoid().numpy()
+            expected, unrounded = (n(x).sigmoid().numpy() for n in (simulation.network, net))
         found = probabilities(made.path, x)
         assert found.shape == expected.shape
-        # Rounding in another order may move a code here and there, never the picture.
+        # Rounding in another order may move a code here and there, never the picture. How many depends on the processor's
+        # kernels (less than 5 % of the pixels with AVX-512, 17 % with AVX2): the scale is what 8 bits cost themselves.
         assert np.abs(found - expected).max() < 0.01
-        assert np.mean(np.abs(found - expected) > 1e-5) < 0.05
+        assert np.abs(found - expected).mean() < 0.1 * np.abs(unrounded - expected).mean()
 
 
 def test_the_courses_three_turns_are_computed_to_within_a_code(tmp_path):

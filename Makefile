@@ -10,7 +10,7 @@ MODEL ?= outputs/default/model.safetensors
 DEFAULT_MODEL := $(if $(filter file,$(origin MODEL)),$(MODEL))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep test test-all lint format bench bench-quality distill sets ships rooms cars cement predict quantize export firmware tensorboard notebooks clean
+.PHONY: help setup train sweep test test-all lint format bench bench-quality distill sets ships rooms cars cement predict quantize export firmware tensorboard notebooks docs clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -88,6 +88,9 @@ tensorboard: $(READY) ## dashboards of all runs below outputs/
 
 notebooks: $(READY) ## execute the notebooks in place
 	$(BIN)/python scripts/run_notebooks.py $(ARGS)
+
+docs: $(READY) ## the documentation as HTML in build/docs, warnings are errors
+	$(BIN)/python -m sphinx -W --keep-going -b html docs build/docs
 
 clean: ## remove .venv and caches, not outputs/
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist

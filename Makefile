@@ -10,7 +10,7 @@ MODEL ?= outputs/default/model.safetensors
 DEFAULT_MODEL := $(if $(filter file,$(origin MODEL)),$(MODEL))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep test test-all lint format bench bench-quality distill sets ships rooms cars cement predict quantize export firmware tensorboard notebooks docs clean
+.PHONY: help setup train sweep test test-slow test-all test-envs lint format bench bench-quality distill sets ships rooms cars cement predict quantize export firmware tensorboard notebooks docs clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -34,11 +34,19 @@ test: $(READY) ## the fast tests
 test-all: $(READY) ## all tests
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
-lint: $(READY) ## ruff
+test-slow: $(READY) ## the slow tests: processes, kills, sanitizers, whole runs
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow $(ARGS)
+
+test-envs: $(READY) ## the wheel in empty environments: locked without extras, newest and oldest versions in the bounds
+	$(BIN)/python scripts/environments.py locked newest oldest $(ARGS)
+
+lint: $(READY) ## ruff, mypy, and the count of what the type checker does not see
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/type_debt.py
 
-format: $(READY) ## let ruff mend what it can
+format: $(READY) ## let ruff fix and wrap
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

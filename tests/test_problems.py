@@ -7,7 +7,7 @@ from wellseg.problems import Problem, count, errors_of, list_names, number_range
 def test_one_error_is_raised_as_it_is() -> None:
     problems = [
         Problem("note", "n"),
-        Problem("error", "bad file", "a.npy", "cut short", "copy it"),
+        Problem("error", "bad file", where="a.npy", why="cut short", fix="copy it"),
         Problem("warning", "w"),
     ]
     with pytest.raises(DataError) as caught:

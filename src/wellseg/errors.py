@@ -10,17 +10,20 @@ A `WellsegError` is a user's mistake or a fault of the surroundings, never a bug
 without a traceback (`debug=true` shows it). Library code raises; only `wellseg.cli.main` prints and exits.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 OK, BUG, BAD_INPUT, PARTIAL, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
-class WellsegError(ValueError):
-    """Base of all errors that a user can mend. `exit_code` is the process's."""
+@dataclass(frozen=True)
+class Message:
+    """States one fault: what went wrong, where, why, and the fix. Only `what` is required."""
 
-    exit_code = BAD_INPUT
-
-    def __init__(self, what: str, *, where: str = "", why: str = "", fix: str = "") -> None:
-        super().__init__(what, where, why, fix)
-        self.what, self.where, self.why, self.fix = what, where, why, fix
+    what: str
+    where: str = ""
+    why: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
         lines = [self.what]
@@ -28,6 +31,54 @@ class WellsegError(ValueError):
             if text:
                 lines.append(label + text.replace("\n", "\n        "))
         return "\n".join(lines)
+
+
+class HasMessage:
+    """Reads the parts of its `message`: shared by errors and by findings (wellseg.problems)."""
+
+    message: Message
+
+    @property
+    def what(self) -> str:
+        """Returns the first line: what went wrong."""
+        return self.message.what
+
+    @property
+    def where(self) -> str:
+        """Returns the place: file, row, key."""
+        return self.message.where
+
+    @property
+    def why(self) -> str:
+        """Returns the cause."""
+        return self.message.why
+
+    @property
+    def fix(self) -> str:
+        """Returns the remedy."""
+        return self.message.fix
+
+
+class WellsegError(HasMessage, ValueError):
+    """Reports a fault that a user can fix. `exit_code` becomes the exit code of the process."""
+
+    exit_code = BAD_INPUT
+
+    def __init__(self, what: str | Message, *, where: str = "", why: str = "", fix: str = "") -> None:
+        self.message = what if isinstance(what, Message) else Message(what, where, why, fix)
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return str(self.message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors travel between processes (loader workers, jobs of a sweep); subclasses may take other arguments.
+        return _bare, (type(self),), self.__dict__
+
+
+def _bare(kind: type[WellsegError]) -> WellsegError:
+    """Returns an error of class `kind` without its state, which unpickling adds."""
+    return kind.__new__(kind)
 
 
 class DataError(WellsegError):

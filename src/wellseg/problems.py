@@ -3,39 +3,51 @@
 from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 
-from wellseg.errors import DataError
+from wellseg.errors import DataError, HasMessage, Message, WellsegError
 
 SEVERITIES = ("error", "warning", "note")
 SHOWN = 10
 """Names, or errors, that are spelt out before the rest is only counted."""
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One finding, in the words of the error contract (wellseg.errors).
+@dataclass(frozen=True, init=False)
+class Problem(HasMessage):
+    """States one finding in the terms of the error contract (wellseg.errors).
 
-    severity  "error": training refuses the data set; "warning": it goes on, with the stated consequence; "note": a
-              fact that the reader found out from the data
-    fault     row of the table of faults that this is a case of, or None
+    Attributes:
+        severity: "error": training refuses the data set; "warning": training continues, with the stated consequence;
+            "note": a fact that the reader derived from the data.
+        message: The finding.
+        fault: Row of the table of faults that this is a case of, or None.
     """
 
     severity: str
-    what: str
-    where: str = ""
-    why: str = ""
-    fix: str = ""
-    fault: int | None = None
+    message: Message
+    fault: int | None
 
-    def __post_init__(self) -> None:
-        if self.severity not in SEVERITIES:
-            raise ValueError(f"severity is one of {SEVERITIES}, got {self.severity!r}")
+    def __init__(
+        self,
+        severity: str,
+        what: str | Message,
+        *,
+        where: str = "",
+        why: str = "",
+        fix: str = "",
+        fault: int | None = None,
+    ) -> None:
+        if severity not in SEVERITIES:
+            raise ValueError(f"severity is one of {SEVERITIES}, got {severity!r}")
+        message = what if isinstance(what, Message) else Message(what, where, why, fix)
+        for name, value in (("severity", severity), ("message", message), ("fault", fault)):
+            object.__setattr__(self, name, value)
 
     def __str__(self) -> str:
-        return f"{self.severity}: {DataError(self.what, where=self.where, why=self.why, fix=self.fix)}"
+        return f"{self.severity}: {self.message}"
 
     @classmethod
-    def from_error(cls, error: DataError, *, fault: int | None = None) -> "Problem":
-        return cls("error", error.what, error.where, error.why, error.fix, fault)
+    def from_error(cls, error: WellsegError, *, fault: int | None = None) -> "Problem":
+        """Returns the finding of severity "error" that has the message of `error`."""
+        return cls("error", error.message, fault=fault)
 
 
 def errors_of(problems: Iterable[Problem]) -> list[Problem]:
@@ -48,9 +60,8 @@ def raise_errors(problems: Iterable[Problem]) -> None:
     if not errors:
         return
     if len(errors) == 1:
-        only = errors[0]
-        raise DataError(only.what, where=only.where, why=only.why, fix=only.fix)
-    texts = [str(DataError(e.what, where=e.where, why=e.why, fix=e.fix)) for e in errors[:SHOWN]]
+        raise DataError(errors[0].message)
+    texts = [str(e.message) for e in errors[:SHOWN]]
     if len(errors) > SHOWN:
         texts.append(f"and {len(errors) - SHOWN:,} more")
     raise DataError(
@@ -99,9 +110,9 @@ def missing_labels_problem(names: list[str], where: str) -> Problem:
     return Problem(
         "error",
         f"{count(names, 'image')} without a label",
-        f"{where}\n{list_names(names)}",
-        "every training image needs its mask",
-        "add the missing labels, or move these images away",
+        where=f"{where}\n{list_names(names)}",
+        why="every training image needs its mask",
+        fix="add the missing labels, or move these images away",
         fault=6,
     )
 
@@ -110,8 +121,8 @@ def extra_labels_problem(names: list[str], where: str, strict: bool) -> Problem:
     return Problem(
         "error" if strict else "warning",
         f"{count(names, 'label')} without an image, left out",
-        f"{where}\n{list_names(names)}",
-        "data.strict=true refuses them" if strict else "",
-        "remove these labels, or add their images",
+        where=f"{where}\n{list_names(names)}",
+        why="data.strict=true refuses them" if strict else "",
+        fix="remove these labels, or add their images",
         fault=5,
     )

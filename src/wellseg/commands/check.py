@@ -55,13 +55,12 @@ def _print(problems: "Sequence[Problem]", about: str, refusal: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from wellseg.errors import DataError, WellsegError
+    from wellseg.errors import DataError
 
     console = Console(soft_wrap=True, highlight=False)
     for severity in ("note", "warning", "error"):
         for problem in (p for p in problems if p.severity == severity):
-            text = WellsegError(problem.what, where=problem.where, why=problem.why, fix=problem.fix)
-            console.print(Text(f"{severity}: ", style=_COLORS[severity]), Text(str(text)), sep="")
+            console.print(Text(f"{severity}: ", style=_COLORS[severity]), Text(str(problem.message)), sep="")
     counts = {s: sum(p.severity == s for p in problems) for s in ("error", "warning", "note")}
     console.print(Text(f"{about}: " + ", ".join(f"{n} {s}{'s' if n != 1 else ''}" for s, n in counts.items())))
     if counts["error"]:

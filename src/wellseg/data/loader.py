@@ -1,7 +1,6 @@
 """Batches for Lightning: gathered, moved and augmented on the training device."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -76,8 +75,8 @@ class WindowLoader:
         pin = self.device.type == "cuda"
         workers = _Gather(self.store, windows)
         for batch in DataLoader(workers, batch_size=None, num_workers=self._num_workers, pin_memory=pin):
-            if isinstance(batch, _Refusal):
-                raise batch.kind(batch.what, where=batch.where, why=batch.why, fix=batch.fix)
+            if isinstance(batch, WellsegError):
+                raise batch
             yield batch
 
     def state_dict(self) -> dict[str, int]:
@@ -88,25 +87,17 @@ class WindowLoader:
         self.sampler.first = state["batches"] if state["batches"] < len(self) else 0
 
 
-class _Refusal(NamedTuple):
-    """A WellsegError of a worker. torch would put the worker's stack into the message of one that is raised there."""
-
-    kind: type[WellsegError]
-    what: str
-    where: str
-    why: str
-    fix: str
-
-
 class _Gather(Dataset):
+    """Gathers batches in a worker; a WellsegError is returned, since torch adds the worker's stack to one that is raised."""
+
     def __init__(self, store: Store, windows: list[_Windows]) -> None:
         self._store, self._windows = store, windows
 
     def __len__(self) -> int:
         return len(self._windows)
 
-    def __getitem__(self, i: int) -> Batch | _Refusal:
+    def __getitem__(self, i: int) -> Batch | WellsegError:
         try:
             return self._store.gather(*self._windows[i])
         except WellsegError as error:
-            return _Refusal(type(error), error.what, error.where, error.why, error.fix)
+            return error

@@ -46,7 +46,7 @@ def list_sizes(
         paths = sorted(folder.iterdir())
     except OSError as error:
         reason = error.strerror or str(error)
-        return {}, [Problem("error", f"cannot list the folder {folder.name}/", str(folder), reason)]
+        return {}, [Problem("error", f"cannot list the folder {folder.name}/", where=str(folder), why=reason)]
     path_of, others = {}, []
     for path in paths:
         name = path.name.removesuffix(ending)
@@ -58,5 +58,7 @@ def list_sizes(
     problems = [Problem.from_error(size) for size in found.values() if isinstance(size, DataError)]
     if others:
         what = f"{count(others, 'file')} of {folder.name}/ left out: not named as the others"
-        problems.append(Problem("warning", what, f"{folder}\n{list_names(others)}", f"files are named {named}"))
+        problems.append(
+            Problem("warning", what, where=f"{folder}\n{list_names(others)}", why=f"files are named {named}")
+        )
     return {name: None if isinstance(size, DataError) else size for name, size in found.items()}, problems

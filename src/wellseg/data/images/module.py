@@ -157,7 +157,9 @@ class ImageDataModule(SegmentationDataModule):
         problems = list(self.images.problems)
         names = Counter(s.name for s in self.samples)
         if twice := sorted(name for name, number in names.items() if number > 1):
-            problems.append(Problem("error", "two images have one name", list_names(twice), fix="keep one of them"))
+            problems.append(
+                Problem("error", "two images have one name", where=list_names(twice), fix="keep one of them")
+            )
         labelled = [s for s in self.samples if s.labelled]
         if not labelled and not any(p.severity == "error" for p in problems):
             problems.append(Problem("error", "no labelled image", where=str(self.root or ""), fix="add labels"))
@@ -166,7 +168,7 @@ class ImageDataModule(SegmentationDataModule):
             try:
                 self.parts = dict(zip([s.name for s in labelled], self._deal(labelled), strict=True))
             except ConfigError as error:  # one finding among the others: it must not hide them
-                problems.append(Problem("error", error.what, error.where, error.why, error.fix))
+                problems.append(Problem.from_error(error))
         if thorough:
             problems += self._unreadable()
         self.problems = problems

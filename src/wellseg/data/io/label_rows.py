@@ -57,16 +57,18 @@ def index_rows(path: Path, *, length: int, classes: int) -> tuple[dict[str, Labe
             else:
                 rows[name] = LabelRow(number, start, len(line), cells.size)
     except OSError as error:
-        return {}, [Problem("error", f"cannot read {path.name}", str(path), error.strerror or str(error))]
+        return {}, [Problem("error", f"cannot read {path.name}", where=str(path), why=error.strerror or str(error))]
     expected = f"a row is a name and {length:,} cells, classes below {classes} and then {PADDING}"
     for texts, what in (
         (faulty, f"{count(faulty, 'faulty row')} in {path.name}"),
         (twice, f"{count(twice, 'image')} with two rows in {path.name}"),
     ):
         if texts:
-            problems.append(Problem("error", what, f"{path}\n{list_names(texts)}", expected, "restore these rows"))
+            problems.append(
+                Problem("error", what, where=f"{path}\n{list_names(texts)}", why=expected, fix="restore these rows")
+            )
     if not rows and not faulty:
-        problems.append(Problem("error", f"{path.name} holds no labels", str(path), expected))
+        problems.append(Problem("error", f"{path.name} holds no labels", where=str(path), why=expected))
     return rows, problems
 
 
@@ -148,7 +150,9 @@ def _header_problems(path: Path, line: bytes, length: int) -> list[Problem]:
     if line.partition(b",")[2].replace(b'"', b"") == label_header(length).rstrip(b"\n").partition(b",")[2]:
         return []
     why = "pixels are taken in the order of the cells"
-    return [Problem("warning", f"the header of {path.name} does not number the pixels from 0 on", str(path), why)]
+    return [
+        Problem("warning", f"the header of {path.name} does not number the pixels from 0 on", where=str(path), why=why)
+    ]
 
 
 def _shown(line: bytes) -> str:

@@ -271,13 +271,15 @@ class _Reader:
             ),
         ):
             if texts:
-                problems.append(Problem("error", what, f"{where}\n{_lines(texts)}", why, fix, fault))
+                problems.append(
+                    Problem("error", what, where=f"{where}\n{_lines(texts)}", why=why, fix=fix, fault=fault)
+                )
         if offending:
             names = {row: name for name, row in self.table.row_of.items()}
             rows = [f"line {self.table.lines[r]} ({names[r]})" for r in sorted(offending_rows)]
             problems.append(offending_values_problem(offending, f"{where}\n{list_names(rows)}"))
         if not self.table.row_of and not problems:
-            problems.append(Problem("error", f"{self.path.name} holds no labels", where, expected))
+            problems.append(Problem("error", f"{self.path.name} holds no labels", where=where, why=expected))
         return problems
 
 

@@ -74,9 +74,9 @@ def _leak(what: str, pairs: Sequence[tuple[str, str]], severity: str = "error") 
     return Problem(
         severity,
         f"leak: {what}",
-        list_names([f"{a} | {_short(a, b)}" for a, b in pairs]),
-        "what is trained on would be scored as if it were new",
-        "data.split=wells keeps every well on one side",
+        where=list_names([f"{a} | {_short(a, b)}" for a, b in pairs]),
+        why="what is trained on would be scored as if it were new",
+        fix="data.split=wells keeps every well on one side",
         fault=12,
     )
 
@@ -142,9 +142,9 @@ def _duplicates(wells: Sequence[Well]) -> list[Problem]:
         Problem(
             "warning",
             f"{count(same, 'patch')} found under more than one name",
-            list_names(texts),
-            "copies in two wells leak when a split parts them; copies within a well count twice",
-            "remove the copies",
+            where=list_names(texts),
+            why="copies in two wells leak when a split parts them; copies within a well count twice",
+            fix="remove the copies",
             fault=12,
         )
     ]
@@ -153,7 +153,7 @@ def _duplicates(wells: Sequence[Well]) -> list[Problem]:
 def _no_data(well: Well) -> Problem | None:
     if well.valid.any():
         return None
-    return Problem("warning", f"{well.name} holds no data at all", f"{well.num_rows:,} rows", fault=9)
+    return Problem("warning", f"{well.name} holds no data at all", where=f"{well.num_rows:,} rows", fault=9)
 
 
 def _frozen(well: Well) -> Problem | None:
@@ -167,8 +167,8 @@ def _frozen(well: Well) -> Problem | None:
     return Problem(
         "warning",
         f"{well.name}: one row is repeated over and over in {count(runs, 'stretch')}",
-        "rows " + list_names([f"{a}-{b}" for a, b in runs]),
-        "the log stood still there; these rows are used as they are",
+        where="rows " + list_names([f"{a}-{b}" for a, b in runs]),
+        why="the log stood still there; these rows are used as they are",
         fault=9,
     )
 
@@ -188,9 +188,9 @@ def _codes(well: Well) -> Problem | None:
     return Problem(
         "warning",
         f"{well.name}: unknown no-data codes? {', '.join(v for v, _ in repeated[:SHOWN])}",
-        ", ".join(f"{v} in {n:,} pixels" for v, n in repeated[:SHOWN]),
-        "they would be fed to the network as measurements",
-        "replace them by NaN",
+        where=", ".join(f"{v} in {n:,} pixels" for v, n in repeated[:SHOWN]),
+        why="they would be fed to the network as measurements",
+        fix="replace them by NaN",
         fault=8,
     )
 
@@ -198,4 +198,4 @@ def _codes(well: Well) -> Problem | None:
 def _unlabelled(well: Well) -> Problem | None:
     if well.target is None or not well.valid.any() or (well.target != IGNORE).any():
         return None
-    return Problem("warning", f"{well.name} has no label on any valid pixel", f"{well.num_rows:,} rows")
+    return Problem("warning", f"{well.name} has no label on any valid pixel", where=f"{well.num_rows:,} rows")

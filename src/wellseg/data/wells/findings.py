@@ -27,10 +27,10 @@ def _layout(restored: Sequence[Restored]) -> list[Problem]:
         Problem(
             "note",
             f"{what}; single wells: {', '.join(single) or 'none'}",
-            "\n".join(lines),
-            "twins: correlation of 2m with 2m + 1 less that with the next pair, about 0.9 in pairs and 0 otherwise; "
+            where="\n".join(lines),
+            why="twins: correlation of 2m with 2m + 1 less that with the next pair, about 0.9 in pairs and 0 otherwise; "
             "continuity: above 0 where the rows below 2m start in 2m + 2; jump: about 0 where 2m + 1 goes on below",
-            "where this is wrong: data.azimuth_layout=single",
+            fix="where this is wrong: data.azimuth_layout=single",
             fault=11,
         )
     ]
@@ -42,9 +42,9 @@ def _ambiguous(r: Restored) -> Problem | None:
     return Problem(
         "warning",
         f"{r.name} may be paired or single; it was taken for {'paired' if r.paired else 'single'}",
-        str(r.evidence),
-        "the kinds of evidence contradict each other; few patches can do that",
-        "data.azimuth_layout=single or data.azimuth_layout=interleaved decides it",
+        where=str(r.evidence),
+        why="the kinds of evidence contradict each other; few patches can do that",
+        fix="data.azimuth_layout=single or data.azimuth_layout=interleaved decides it",
         fault=11,
     )
 
@@ -56,8 +56,8 @@ def _missing(r: Restored) -> Problem | None:
     return Problem(
         "warning",
         f"{count(r.missing, 'patch')} of {r.name} missing{twins}; the rows there hold no data",
-        f"{r.name}_patch_{number_ranges(r.missing)}",
-        "depth is right on both sides of the gap",
+        where=f"{r.name}_patch_{number_ranges(r.missing)}",
+        why="depth is right on both sides of the gap",
         fault=10,
     )
 
@@ -68,8 +68,8 @@ def _stuck(r: Restored) -> Problem | None:
     return Problem(
         "warning",
         f"{r.name} is stuck: {count(r.stuck, 'patch')} repeating an earlier one bit by bit, taken as no data",
-        f"{r.name}_patch_{number_ranges(r.stuck)}",
-        "the log was stuck there; the first occurrence is kept",
+        where=f"{r.name}_patch_{number_ranges(r.stuck)}",
+        why="the log was stuck there; the first occurrence is kept",
         fault=9,
     )
 
@@ -80,7 +80,7 @@ def _empty(r: Restored) -> Problem | None:
     return Problem(
         "warning",
         f"{count(r.empty, 'patch')} of {r.name} without any data: left out of training, no data in predictions",
-        f"{r.name}_patch_{number_ranges(r.empty)}",
+        where=f"{r.name}_patch_{number_ranges(r.empty)}",
         fault=9,
     )
 
@@ -93,6 +93,6 @@ def _nulls(r: Restored) -> Problem | None:
     return Problem(
         "note",
         f"{r.name}: {sum(r.nulls.values()):,} pixels without data in {count(r.nulls, 'patch')} ({codes})",
-        list_names(files),
+        where=list_names(files),
         fault=8,
     )

@@ -187,7 +187,7 @@ class WellDataModule(SegmentationDataModule):
             try:
                 parts = self._deal(labelled)
             except ConfigError as error:  # one finding among the others: it must not hide them
-                problems.append(Problem("error", error.what, error.where, error.why, error.fix))
+                problems.append(Problem.from_error(error))
                 parts = ["" for _ in labelled]
             self.parts |= zip([w.name for w in labelled], parts, strict=True)
             problems += find_leaks(self._trained_on(), self._wells_of("validation") + self._wells_of("test"))

@@ -75,15 +75,15 @@ def list_patches(folder: Path) -> tuple[list[PatchFile], list[Problem]]:
                     others.append(entry.name)
     except OSError as error:
         reason = error.strerror or str(error)
-        return [], [Problem("error", f"cannot list the folder {folder.name}", str(folder), reason)]
+        return [], [Problem("error", f"cannot list the folder {folder.name}", where=str(folder), why=reason)]
     problems = []
     if others:
         problems.append(
             Problem(
                 "warning",
                 f"{count(others, 'file')} left out: not named as patches",
-                f"{folder}\n{list_names(sorted(others))}",
-                "patches are named well_<number>_patch_<number>.npy",
+                where=f"{folder}\n{list_names(sorted(others))}",
+                why="patches are named well_<number>_patch_<number>.npy",
             )
         )
     return sorted(files, key=lambda f: (f.well, f.index)), problems
@@ -122,7 +122,7 @@ def shape_problem(
         what += f", its label {_shape(label_shape)}"
         where += f"\n{label_path}"
     fix = "cut or remove this patch; images and labels of CorroSeg have 36 rows and 36 columns"
-    return Problem("error", what, where, "", fix, fault=4)
+    return Problem("error", what, where=where, fix=fix, fault=4)
 
 
 def by_well(wells: Mapping[int, PatchedWell]) -> list[PatchedWell]:

@@ -140,10 +140,10 @@ class _Finds:
         problems = []
         if self.others:
             what = f"{len(self.others):,} left out: not {', '.join((*PICTURES, ARRAY))}"
-            problems.append(Problem("warning", what, list_names(self.others)))
+            problems.append(Problem("warning", what, where=list_names(self.others)))
         if self.passed_over:
             what = f"{len(self.passed_over):,} left out: predictions in this output folder"
-            problems.append(Problem("warning", what, list_names(self.passed_over)))
+            problems.append(Problem("warning", what, where=list_names(self.passed_over)))
         return problems
 
 

@@ -106,7 +106,7 @@ def find_items(
             raise DataError("there is nothing to predict", where=given, why=why, fix=_reads())
     if found.passed_over:
         what = f"{len(found.passed_over):,} left out: predictions in this output folder"
-        problems.append(Problem("warning", what, list_names(found.passed_over)))
+        problems.append(Problem("warning", what, where=list_names(found.passed_over)))
     return _check_names(_items(found.files)), problems
 
 
@@ -199,7 +199,9 @@ def _of_folder(folder: str, found: _Finds) -> list[Problem]:
             others.append(name)
     if not others:
         return []
-    return [Problem("warning", f"{len(others):,} left out: not .npy, .npz or Zarr", f"{folder}\n{list_names(others)}")]
+    return [
+        Problem("warning", f"{len(others):,} left out: not .npy, .npz or Zarr", where=f"{folder}\n{list_names(others)}")
+    ]
 
 
 def _items(files: Sequence[_Find]) -> list[Item]:

@@ -127,7 +127,7 @@ class Check:
         found: list[Problem] = []
 
         def add(what: str, where: object = "", why: str = "", fix: str = "") -> None:
-            found.append(Problem("error", what, f"{self.path}\n{where}".rstrip(), why, fix))
+            found.append(Problem("error", what, where=f"{self.path}\n{where}".rstrip(), why=why, fix=fix))
 
         if self.unread:
             add(f"{self.path.name} is no submission for {counted(len(self.expected), 'image')}", why=self.unread)

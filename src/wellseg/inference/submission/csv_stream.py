@@ -60,7 +60,7 @@ def read_file(place: Path, path: Path, read: Callable[[BinaryIO], None]) -> list
         return [Problem.from_error(error)]
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        return [Problem("error", f"cannot read {path.name}", str(path), reason, "write it again")]
+        return [Problem("error", f"cannot read {path.name}", where=str(path), why=reason, fix="write it again")]
     return []
 
 

@@ -121,7 +121,7 @@ class _Check:
         found: list[Problem] = []
 
         def add(what: str, where: object = "", why: str = "", fix: str = "", severity: str = "error") -> None:
-            found.append(Problem(severity, what, f"{self.path}\n{where}".rstrip(), why, fix))
+            found.append(Problem(severity, what, where=f"{self.path}\n{where}".rstrip(), why=why, fix=fix))
 
         row = f"a row is the patch's name and {NUM_PIXELS:,} cells"
         if self.unread:

@@ -72,12 +72,14 @@ def read_airbus(root: str | Path | None, *, min_bytes: int | None = 52_000, stri
             problems.append(extra_labels_problem(extra, str(root / LABELS), strict))
     else:
         problems.append(
-            Problem("warning", f"there is no {TRAIN}/: no image has a label", str(root), "", f"add {TRAIN}/")
+            Problem("warning", f"there is no {TRAIN}/: no image has a label", where=str(root), fix=f"add {TRAIN}/")
         )
     if (root / TEST).is_dir():
         samples += _test_samples(root, problems)
     else:
-        problems.append(Problem("note", f"there is no {TEST}/: no images to predict for the challenge", str(root)))
+        problems.append(
+            Problem("note", f"there is no {TEST}/: no images to predict for the challenge", where=str(root))
+        )
     return AirbusSet(root, samples, problems + _size_problems(samples, root), {n: t for n, t in ships.items() if t})
 
 
@@ -93,7 +95,9 @@ def _test_samples(root: Path, problems: list[Problem]) -> list[Sample]:
         if missing := sorted(read_rows(root / ASKED, faults).keys() - sizes.keys() - left_out):
             what = f"{count(missing, 'image')} of {ASKED} missing in {TEST}/"
             where = f"{root}\n{list_names(missing)}"
-            problems.append(Problem("warning", what, where, "a submission has a row for each", "add them"))
+            problems.append(
+                Problem("warning", what, where=where, why="a submission has a row for each", fix="add them")
+            )
         problems += faults.problems()
     return [Sample(name, size, group="test", labelled=False) for name, size in sizes.items()]
 
@@ -104,7 +108,7 @@ def _sizes(folder: Path, min_bytes: int | None, problems: list[Problem]) -> tupl
     names = [name for name in there if name.endswith(".jpg")]
     if others := sorted(set(there) - set(names)):
         what = f"{count(others, 'file')} of {folder.name}/ left out: not named .jpg"
-        problems.append(Problem("warning", what, f"{folder}\n{list_names(others)}"))
+        problems.append(Problem("warning", what, where=f"{folder}\n{list_names(others)}"))
     look = partial(_size, min_bytes=min_bytes or 0)
     found = dict(zip(names, look_at([folder / name for name in names], look), strict=True))
     left_out = {name: error.why for name, error in found.items() if isinstance(error, DataError)}
@@ -114,7 +118,7 @@ def _sizes(folder: Path, min_bytes: int | None, problems: list[Problem]) -> tupl
         why = "a header that cannot be read, no end-of-image marker"
         why += "" if min_bytes is None else f", or under {min_bytes:,} bytes for each {SIZE[0]} x {SIZE[1]} pixels"
         fix = "copy these files again" + ("" if min_bytes is None else "; data.min_bytes=null takes small ones")
-        problems.append(Problem("warning", what, where, why, fix))
+        problems.append(Problem("warning", what, where=where, why=why, fix=fix))
     return {name: size for name, size in found.items() if name not in left_out}, set(left_out)
 
 
@@ -135,7 +139,8 @@ def _size_problems(samples: Sequence[Sample], root: Path) -> list[Problem]:
     others = [f"{s.name}: {s.size[0]} x {s.size[1]}" for s in samples if s.size != usual]
     what = f"{count(others, 'image')} not of {usual[0]} x {usual[1]} as the others"
     why = "run lengths number the pixels of one size"
-    return [Problem("error", what, f"{root}\n{list_names(others)}", why, "take these images out, or copy them again")]
+    fix = "take these images out, or copy them again"
+    return [Problem("error", what, where=f"{root}\n{list_names(others)}", why=why, fix=fix)]
 
 
 class AirbusDataModule(ImageDataModule):

@@ -74,16 +74,16 @@ class Faults:
 
     def refuse(self, what: str, why: str, fix: str) -> None:
         """The file as a whole cannot be used."""
-        self._unusable.append(Problem("error", f"{self.path.name} {what}", str(self.path), why, fix))
+        self._unusable.append(Problem("error", f"{self.path.name} {what}", where=str(self.path), why=why, fix=fix))
 
     def problems(self) -> list[Problem]:
         return self._unusable + [
             Problem(
                 fault.severity,
                 f"{count(places, fault.noun)} of {self.path.name} {fault.what}",
-                f"{self.path}\n{list_names(places)}",
-                fault.why,
-                fault.fix,
+                where=f"{self.path}\n{list_names(places)}",
+                why=fault.why,
+                fix=fault.fix,
             )
             for fault, places in self._places.items()
         ]

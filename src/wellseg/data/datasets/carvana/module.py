@@ -73,13 +73,15 @@ def read_carvana(root: str | Path | None, *, strict: bool = False) -> CarvanaSet
     if (root / "train").is_dir():
         samples += _read_train(root, strict, problems)
     else:
-        problems.append(Problem("warning", "there is no train/: no picture has a mask", str(root), "", "add train/"))
+        problems.append(
+            Problem("warning", "there is no train/: no picture has a mask", where=str(root), fix="add train/")
+        )
     if (root / "test").is_dir():
         sizes, found = list_sizes(root / "test", ".jpg", _NAME, image_size, _NAMED.format(".jpg"))
         samples += [_sample(name, size, False) for name, size in sizes.items() if size]
         problems += found
     else:
-        problems.append(Problem("note", "there is no test/: no pictures to predict for the challenge", str(root)))
+        problems.append(Problem("note", "there is no test/: no pictures to predict for the challenge", where=str(root)))
     return CarvanaSet(root, samples, problems + _odd_sizes(samples, root))
 
 
@@ -96,7 +98,7 @@ def _read_train(root: Path, strict: bool, problems: list[Problem]) -> list[Sampl
     both = {name: (sizes[name], masks[name]) for name in sizes if sizes[name] and masks.get(name)}
     if others := [f"{name}.jpg {_by(a)}, its mask {_by(b)}" for name, (a, b) in both.items() if a != b]:
         what = f"{count(others, 'mask')} of another size than the picture"
-        problems.append(Problem("error", what, f"{root}\n{list_names(others)}", "", "copy both again", fault=4))
+        problems.append(Problem("error", what, where=f"{root}\n{list_names(others)}", fix="copy both again", fault=4))
     return [_sample(name, a, True) for name, (a, b) in both.items() if a == b]
 
 
@@ -113,7 +115,7 @@ def _odd_sizes(samples: Sequence[Sample], root: Path) -> list[Problem]:
     usual = max(sizes, key=lambda size: (sizes[size], size == SIZE))
     others = [f"{s.name} {_by(s.size)}" for s in samples if s.size != usual]
     what = f"{count(others, 'picture')} of another size than {_by(usual)}, which most have"
-    return [Problem("warning", what, f"{root}\n{list_names(others)}", "", "look whether they belong to the set")]
+    return [Problem("warning", what, where=f"{root}\n{list_names(others)}", fix="look whether they belong to the set")]
 
 
 def _by(size: Size) -> str:

@@ -51,7 +51,7 @@ def read_corroseg_course(
     copies: list[str] = []
     for part in LABELLED_PARTS:
         if not (root / part).is_dir():
-            problems.append(Problem("note", f"there is no {part}/", str(root)))
+            problems.append(Problem("note", f"there is no {part}/", where=str(root)))
             continue
         for file, image, label in _read_part(root / part, mapping, strict, problems):
             if file.name in taken:
@@ -78,7 +78,7 @@ def _read_part(
     """Images of one part with their labels, well by well; faults are added to `problems`."""
     if not (folder / "images").is_dir():
         problems.append(
-            Problem("error", f"there is no {folder.name}/images/", str(folder), "", "add it, or remove this part")
+            Problem("error", f"there is no {folder.name}/images/", where=str(folder), fix="add it, or remove this part")
         )
         return []
     files, found = list_patches(folder / "images")
@@ -89,7 +89,9 @@ def _read_part(
         if not optional_labels:
             what = f"there is no {folder.name}/labels/"
             problems.append(
-                Problem("error", what, str(folder), "every training image needs its mask", "add it", fault=6)
+                Problem(
+                    "error", what, where=str(folder), why="every training image needs its mask", fix="add it", fault=6
+                )
             )
         return [(f, images[f], None) for f in files if f in images and _fits(images[f], f, None, "", problems)]
     label_files, found = list_patches(labels_folder)
@@ -150,9 +152,9 @@ def _second_copy(
         Problem(
             "error",
             f"two different images are named {first[0].name}",
-            f"{first[0].path}\n{second[0].path}",
-            f"{first[2]} and {second[2]} would be put together into one well",
-            "remove or rename one of them",
+            where=f"{first[0].path}\n{second[0].path}",
+            why=f"{first[2]} and {second[2]} would be put together into one well",
+            fix="remove or rename one of them",
         )
     ]
 
@@ -161,9 +163,9 @@ def _copies_problem(names: list[str], severity: str) -> Problem:
     return Problem(
         severity,
         f"leak: {names[0]} is in train and in validation" + (f", as are {len(names) - 1:,} more" if names[1:] else ""),
-        list_names(names),
-        "what is trained on would be scored as if it were new",
-        "data.split=wells uses each patch once and keeps every well on one side",
+        where=list_names(names),
+        why="what is trained on would be scored as if it were new",
+        fix="data.split=wells uses each patch once and keeps every well on one side",
         fault=12,
     )
 

@@ -63,7 +63,9 @@ def read_corroseg(
         patched += train
         problems += found
     else:
-        problems.append(Problem("warning", "there is no x_train/: no well has labels", str(root), "", "add x_train/"))
+        problems.append(
+            Problem("warning", "there is no x_train/: no well has labels", where=str(root), fix="add x_train/")
+        )
     if (root / "x_test").is_dir():
         files, found = list_patches(root / "x_test")
         arrays, bad = read_images(files)
@@ -71,7 +73,7 @@ def read_corroseg(
         patched += wells
         problems += found + bad + wrong
     else:
-        problems.append(Problem("note", "there is no x_test/: no wells to predict for the challenge", str(root)))
+        problems.append(Problem("note", "there is no x_test/: no wells to predict for the challenge", where=str(root)))
     restored, found = restore_all(patched, azimuth_layout)
     return [w for r in restored for w in r.wells], problems + found
 
@@ -82,7 +84,8 @@ def check_layout(root: str | Path | None, choice: str, folders: Sequence[str]) -
     if found is None and root is not None:
         for other, its_folders in LAYOUTS.items():
             if choice != f"data={other}" and any((Path(root).expanduser() / f).is_dir() for f in its_folders):
-                problems = [replace(p, fix=f"data={other} reads this layout") for p in problems]
+                fix = f"data={other} reads this layout"
+                problems = [Problem(p.severity, replace(p.message, fix=fix), fault=p.fault) for p in problems]
     return found, problems
 
 
@@ -124,7 +127,13 @@ def _read_train(root: Path, label_map: Mapping | None, strict: bool) -> tuple[li
     else:
         table = LabelTable(np.zeros((0, PATCH_SHAPE[0] * PATCH_SHAPE[1]), dtype=np.uint8))
         problems.append(
-            Problem("error", "there is no y_train.csv", str(root), "x_train/ has images to be labelled", "add it")
+            Problem(
+                "error",
+                "there is no y_train.csv",
+                where=str(root),
+                why="x_train/ has images to be labelled",
+                fix="add it",
+            )
         )
     row_of, found = drop_first_release_rows(table.row_of, files)
     problems += found
@@ -184,9 +193,9 @@ def drop_first_release_rows(
     warning = Problem(
         "warning",
         "y_train.csv is of the challenge's first release; its bogus rows were put right",
-        "\n".join(said),
-        "that release labelled a well that does not exist and shifted well 1 by 450",
-        "download y_train.csv again to be rid of this",
+        where="\n".join(said),
+        why="that release labelled a well that does not exist and shifted well 1 by 450",
+        fix="download y_train.csv again to be rid of this",
         fault=5,
     )
     return kept, [warning]

@@ -87,13 +87,17 @@ def read_echocem(root: str | Path | None, *, strict: bool = False) -> EchoCemSet
     if (root / "x_train").is_dir():
         rows = _read_train(root, strict, samples, problems)
     else:
-        problems.append(Problem("warning", "there is no x_train/: no patch has labels", str(root), "", "add x_train/"))
+        problems.append(
+            Problem("warning", "there is no x_train/: no patch has labels", where=str(root), fix="add x_train/")
+        )
     if (root / "x_test").is_dir():
         sizes, found = list_sizes(root / "x_test", ".npy", _NAME, patch_size, _NAMED)
         samples += [_sample(name, size, False) for name, size in sizes.items() if size]
         problems += found
     else:
-        problems.append(Problem("note", "there is no x_test/: no patches to predict for the challenge", str(root)))
+        problems.append(
+            Problem("note", "there is no x_test/: no patches to predict for the challenge", where=str(root))
+        )
     return EchoCemSet(root, samples, problems, rows)
 
 
@@ -116,7 +120,9 @@ def _read_train(root: Path, strict: bool, samples: list[Sample], problems: list[
     ]
     if wrong:
         what = f"{count(wrong, 'patch')} with more or fewer labels than pixels"
-        problems.append(Problem("error", what, f"{table}\n{list_names(wrong)}", "", "restore these rows", fault=4))
+        problems.append(
+            Problem("error", what, where=f"{table}\n{list_names(wrong)}", fix="restore these rows", fault=4)
+        )
     samples += [_sample(name, a, True) for name, (a, row) in both.items() if row.pixels == a[0] * a[1]]
     return rows
 

@@ -49,11 +49,11 @@ def read_classes(path: Path) -> tuple[np.ndarray, list[Problem]]:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         fix = "copy it from the published set: it says what the numbers in the labels mean"
-        return unknown, [Problem("error", f"cannot read {path.name}", str(path), why, fix)]
+        return unknown, [Problem("error", f"cannot read {path.name}", where=str(path), why=why, fix=fix)]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         what = f"{path.name} is no list of names"
         return unknown, [
-            Problem("error", what, str(path), "", 'such as ["<UNK>_0_<UNK>_0_0", "beam_10_hallway_6_1", ...]')
+            Problem("error", what, where=str(path), fix='such as ["<UNK>_0_<UNK>_0_0", "beam_10_hallway_6_1", ...]')
         ]
     kinds = [name.partition("_")[0] for name in names]
     index = {name: number for number, name in enumerate(CLASSES)}
@@ -63,5 +63,7 @@ def read_classes(path: Path) -> tuple[np.ndarray, list[Problem]]:
         close = sorted({name for kind in foreign for name in nearest(kind, CLASSES, 1)})
         what = f"{path.name} has {count(foreign, 'unknown class name')}"
         fix = f"did you mean {' or '.join(close)}?" if close else "the list that the set was published with"
-        problems.append(Problem("error", what, f"{path}\n{listed}", f"the classes are {', '.join(CLASSES)}", fix))
+        problems.append(
+            Problem("error", what, where=f"{path}\n{listed}", why=f"the classes are {', '.join(CLASSES)}", fix=fix)
+        )
     return np.array([*(index.get(kind, 0) for kind in kinds), 0], np.uint8), problems

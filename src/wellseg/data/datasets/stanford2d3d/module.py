@@ -100,7 +100,9 @@ class Stanford2D3DDataModule(ImageDataModule):
             what = f"{count(shared, 'room')} in two parts: scores are too good"
             fix = "give both halves of area 5 to one part"
             problems.append(
-                Problem("warning", what, list_names(shared), "one room is seen in training and scoring", fix)
+                Problem(
+                    "warning", what, where=list_names(shared), why="one room is seen in training and scoring", fix=fix
+                )
             )
         return RoomSet(root, class_of, samples, problems)
 
@@ -109,7 +111,7 @@ class Stanford2D3DDataModule(ImageDataModule):
         folder = root / f"area_{area}" / "data"
         if not (folder / "rgb").is_dir():
             why, fix = f"data.{part}_areas names area {area}", "add it, or leave the area out"
-            problems.append(Problem("error", f"there is no area_{area}/data/rgb/", str(root), why, fix))
+            problems.append(Problem("error", f"there is no area_{area}/data/rgb/", where=str(root), why=why, fix=fix))
             return []
         images, labels = _names(folder / "rgb"), _names(folder / "semantic")
         if bare := sorted(images - labels):
@@ -146,7 +148,9 @@ def _common_size(label: Path, pair: Sequence[Size | DataError], problems: list[P
     if pair[0] == pair[1]:
         return pair[0]
     why = "the picture is {} x {}, its label {} x {}".format(*pair[0], *pair[1])
-    problems.append(Problem("error", f"{label.name} does not fit its picture", str(label), why, "copy both again"))
+    problems.append(
+        Problem("error", f"{label.name} does not fit its picture", where=str(label), why=why, fix="copy both again")
+    )
     return None
 
 

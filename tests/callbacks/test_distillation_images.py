@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from data.image_modules import PicturesDataModule
-from data.image_sets import Pictures, samples
+from image_modules import PicturesDataModule
+from image_sets import Pictures, samples
 from picturing import image_model
 from scipy.special import rel_entr, softmax
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from data.image_sets import Pictures, samples
+from image_sets import Pictures, samples
 
 from wellseg.data.augment.wells import Augment
 from wellseg.data.images.samples import ImageStore

@@ -3,8 +3,8 @@
 import os
 
 import pytest
-from data.image_modules import PicturesDataModule
-from data.image_sets import Pictures, samples
+from image_modules import PicturesDataModule
+from image_sets import Pictures, samples
 
 from wellseg.data.images.decoding import faults
 from wellseg.errors import EnvironmentFault

@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from data.image_modules import PicturesDataModule
-from data.image_sets import Pictures, samples
+from image_modules import PicturesDataModule
+from image_sets import Pictures, samples
 
 from wellseg.data.augment.wells import Augment
 from wellseg.data.images.samples import ImageStore, Sample

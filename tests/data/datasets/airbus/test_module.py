@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from data.airbus_set import GOOD, LABELS, found, small_set
+from airbus_set import GOOD, LABELS, found, small_set
 from PIL import Image
 from running import command, without_figures
 from sklearn.linear_model import LogisticRegression

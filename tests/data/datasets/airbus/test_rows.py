@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from data.airbus_set import GOOD, LABELS, found, small_set
+from airbus_set import GOOD, LABELS, found, small_set
 
 from wellseg.data.datasets.airbus.module import read_airbus
 

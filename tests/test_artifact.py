@@ -1,6 +1,8 @@
 import json
 import os
 import re
+import sys
+import types
 
 import pytest
 import safetensors.torch
@@ -57,6 +59,38 @@ def test_every_architecture_is_found_by_its_module_name():
     assert all(artifact.architecture_name(c) == n for n, c in table.items())
     with pytest.raises(ValueError, match="not the ARCHITECTURE"):
         artifact.architecture_name(torch.nn.Conv2d)
+
+
+@pytest.fixture
+def outside(monkeypatch):
+    """A module outside the package that names its network, as a user's own would."""
+    module = types.ModuleType("somewhere.ring_net")
+    module.ARCHITECTURE = type("RingNet", (torch.nn.Conv2d,), {"__module__": module.__name__})
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(artifact, "_REGISTERED", {})
+    return module
+
+
+def test_a_network_from_outside_is_saved_and_loaded_where_it_is_registered(outside, tmp_path, monkeypatch):
+    network = outside.ARCHITECTURE(1, 1, 1)
+    arguments = {"in_channels": 1, "out_channels": 1, "kernel_size": 1}
+    artifact.save(tmp_path / "model.safetensors", network, arguments, METADATA)
+    assert artifact.load(tmp_path / "model.safetensors").metadata["architecture"]["name"] == "ring_net"
+    artifact._REGISTERED.clear()  # as in another process
+    with pytest.raises(ArtifactError, match=r"unknown architecture 'ring_net'[\s\S]*wellseg.artifact.register"):
+        artifact.load(tmp_path / "model.safetensors")
+    assert artifact.register(outside.ARCHITECTURE) == "ring_net"
+    assert torch.equal(artifact.load(tmp_path / "model.safetensors").network.weight, network.weight)
+
+
+def test_a_network_that_its_module_does_not_name_or_whose_name_is_taken_is_refused(outside, monkeypatch):
+    other = type("Other", (torch.nn.Conv2d,), {"__module__": outside.__name__})
+    with pytest.raises(ValueError, match="Other is not the ARCHITECTURE of its module"):
+        artifact.register(other)
+    artifact.register(outside.ARCHITECTURE)
+    monkeypatch.setattr(outside, "ARCHITECTURE", other)
+    with pytest.raises(ValueError, match=r"the name ring_net of .* is taken"):
+        artifact.register(other)
 
 
 def first(state):

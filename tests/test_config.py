@@ -53,6 +53,25 @@ def test_all_mistakes_are_told_at_once(overrides, told):
     assert all(text in error.value.why for text in told)
 
 
+def test_a_choice_of_another_configuration_folder_is_composed(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "ring_net.yaml").write_text("_target_: ring_net.RingNet\nhidden: 8\n")
+    search = f"hydra.searchpath=[file://{tmp_path}]"
+    cfg = config.load("train", [search, "model=ring_net", "model.hidden=4", "loss=dice"])
+    assert dict(cfg.model) == {"_target_": "ring_net.RingNet", "hidden": 4}
+    with pytest.raises(ConfigError, match="there is no model=ring_nett") as error:
+        config.load("train", [search, "model=ring_nett"])
+    assert "ring_net" in error.value.fix
+    with pytest.raises(ConfigError, match=r"there is no key 'model\.hiden'"):
+        config.load("train", [search, "model=ring_net", "model.hiden=4"])
+
+
+@pytest.mark.parametrize("entry", ["file:///no/such/folder", "conf", "ftp://x"])
+def test_a_search_path_that_is_no_folder_is_refused(entry):
+    with pytest.raises(ConfigError, match=r"hydra\.searchpath names no folder"):
+        config.load("train", [f"hydra.searchpath=['{entry}']"])
+
+
 def test_the_command_line_wins_over_an_experiment():
     cfg = config.load("train", ["experiment=exp2001", "model.thickness=4", "optimizer.lr=0.5"])
     assert (cfg.model.thickness, cfg.model.padding, cfg.optimizer.lr, cfg.batch_size) == (4, "turns", 0.5, 128)

@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import json
 import pkgutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,9 +58,30 @@ class Artifact:
         return self.metadata["threshold"]
 
 
+_REGISTERED: dict[str, type[nn.Module]] = {}
+
+
+def register(network_class: type[nn.Module]) -> str:
+    """Adds a network from outside the package to the table of this process and returns its name, that of its module.
+
+    network_class: the ARCHITECTURE of its module. A model file that names it can then be loaded; a file alone never adds to
+    the table, so whoever reads such files imports and registers the class first. Raises ValueError for a class that its
+    module does not name, and for a name that another class has.
+    """
+    name = network_class.__module__.rpartition(".")[2]
+    if getattr(sys.modules.get(network_class.__module__), "ARCHITECTURE", None) is not network_class:
+        raise ValueError(
+            f"{network_class.__qualname__} is not the ARCHITECTURE of its module {network_class.__module__}"
+        )
+    if architectures().get(name, network_class) is not network_class:
+        raise ValueError(f"the name {name} of {network_class.__module__} is taken by another network")
+    _REGISTERED[name] = network_class
+    return name
+
+
 def architectures() -> dict[str, type[nn.Module]]:
-    """The closed table: every module of wellseg.models that names its class in ARCHITECTURE, by module name."""
-    table = {}
+    """Returns the closed table of networks by module name: ARCHITECTURE of the modules of wellseg.models, and `register`."""
+    table = dict(_REGISTERED)
     for info in pkgutil.iter_modules(wellseg.models.__path__):
         module = importlib.import_module(f"wellseg.models.{info.name}")
         if hasattr(module, "ARCHITECTURE"):
@@ -68,11 +90,14 @@ def architectures() -> dict[str, type[nn.Module]]:
 
 
 def architecture_name(network_class: type[nn.Module]) -> str:
-    """The name under which a network's class stands in the table. Raises ValueError for a foreign class."""
+    """Returns the name of a network's class in the table; a class from outside the package is registered first.
+
+    Raises ValueError as `register`.
+    """
     for name, candidate in architectures().items():
         if candidate is network_class:
             return name
-    raise ValueError(f"{network_class.__qualname__} is not the ARCHITECTURE of a module in wellseg.models")
+    return register(network_class)
 
 
 def save(
@@ -240,7 +265,7 @@ def _build(architecture: Mapping[str, Any], where: str) -> nn.Module:
             f"unknown architecture {name!r}",
             where=where,
             why=f"known: {', '.join(sorted(table))}",
-            fix="upgrade wellseg",
+            fix="upgrade wellseg; a network of your own is registered first: wellseg.artifact.register(ITS_CLASS)",
         )
     if not isinstance(arguments, dict):
         raise ArtifactError(f"the arguments of {name} are not a mapping", where=where)

@@ -61,9 +61,9 @@ def defaults_of(command: str) -> dict[str, str]:
     return dict(re.findall(r"^  - (\w+): (\S+)", text, flags=re.M))
 
 
-def choices(group: str) -> list[str]:
-    """Names that `group=` takes."""
-    return sorted(p.stem for p in (folder() / group).glob("*.yaml"))
+def choices(group: str, more: Sequence[Path] = ()) -> list[str]:
+    """Returns the names that `group=` takes, those of configuration folders outside the package (`more`) included."""
+    return sorted({p.stem for root in (folder(), *more) for p in (root / group).glob("*.yaml")})
 
 
 def nearest(word: str, candidates: Sequence[str], n: int = 3) -> list[str]:
@@ -107,8 +107,9 @@ def load(name: str, overrides: Sequence[str] = (), *, with_hydra: bool = False) 
         ) from error
     mine = list(defaults_of(name))
     choosing = [o for o in parsed if o.key_or_group.split("@")[0] in mine and not o.is_delete()]
-    _check_all(choosing, _check_choice)
-    chosen = [o.input_line for o in choosing]
+    more = _search_folders(parsed)
+    _check_all(choosing, lambda override: _check_choice(override, more))
+    chosen = [o.input_line for o in parsed if o in choosing or o.key_or_group == "hydra.searchpath"]
     previous = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -151,16 +152,32 @@ def _check_all(overrides: Sequence[Any], check: Callable[[Any], None]) -> None:
         raise mistakes[0]
 
 
-def _check_choice(override: Any) -> None:
+def _search_folders(overrides: Sequence[Any]) -> list[Path]:
+    """Returns the folders of `hydra.searchpath=[file://FOLDER, ...]`. Raises ConfigError for one that does not exist."""
+    given = [o.value() for o in overrides if o.key_or_group == "hydra.searchpath" and not o.is_delete()]
+    found = []
+    for entry in given[-1] or [] if given else []:
+        scheme, _, path = str(getattr(entry, "text", entry)).partition("://")
+        if scheme != "file" or not Path(path).is_dir():
+            raise ConfigError(
+                f"hydra.searchpath names no folder: {getattr(entry, 'text', entry)}",
+                why="a configuration outside the package is read from a folder that holds model/, loss/ ...",
+                fix="hydra.searchpath=[file://FOLDER]",
+            )
+        found.append(Path(path))
+    return found
+
+
+def _check_choice(override: Any, more: Sequence[Path] = ()) -> None:
     group, value = override.key_or_group.split("@")[0], override.value()
     for choice in value if isinstance(value, list) else [value]:
         name = "null" if choice is None else str(choice)
-        if name not in choices(group):
+        if name not in choices(group, more):
             raise ConfigError(
                 f"there is no {group}={name}",
                 where=f"conf/{group}/",
-                why=f"it offers {', '.join(choices(group))}",
-                fix=_suggest("" if choice is None else name, choices(group)),
+                why=f"it offers {', '.join(choices(group, more))}",
+                fix=_suggest("" if choice is None else name, choices(group, more)),
             )
 
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 
 from wellseg import build, config
-from wellseg.artifact import Artifact
+from wellseg.artifact import Artifact, architecture_name
 from wellseg.callbacks.plateau import StepPlateau
 from wellseg.data.module import SegmentationDataModule
 from wellseg.errors import ConfigError
@@ -79,6 +79,8 @@ def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assem
     datamodule = build.part(cfg, "data", choices, augment=build.part(cfg, "augment", choices))
     datamodule.setup()
     network = build.part(cfg, "model", choices)
+    # Now, not when the model file is written: a network from outside the package may lack what gives it a name.
+    build.attempt(cfg, "model", choices, lambda: architecture_name(type(network)))
     _check_channels(cfg, datamodule)
     quant = build.part(cfg, "quant", choices)
     if quant is not None:  # now, not when the network has been trained

@@ -9,7 +9,7 @@ from quality_scores import Patches, pooled_dice, predict
 from real_wells_scores import score_windows
 
 from wellseg import build, config
-from wellseg.inference.masks import mask_of
+from wellseg.inference.masks import decide
 from wellseg.inference.wells import Predictor
 
 OPTIONS = {
@@ -53,5 +53,5 @@ def cleaned(
     cfg = config.load("predict", [f"{group}={choice}" for group, choice in chosen.items()])
     mean, clean = (build.part(cfg, group, chosen) for group in chosen)
     found = predict(Predictor.from_file(path, precision=precision, tta=mean), test.wells, restored=True)
-    masks = {name: mask_of(np.ascontiguousarray(p), threshold) for name, p in found.items()}
+    masks = {name: decide(np.ascontiguousarray(p), threshold) for name, p in found.items()}
     return {name: mask if clean is None else clean(mask) for name, mask in masks.items()}

@@ -16,6 +16,7 @@ from wellseg.data.datasets.corroseg.files import fake_wells, write_corroseg, wri
 from wellseg.data.datasets.corroseg.module import read_corroseg
 from wellseg.data.io.npy import read_npy
 from wellseg.inference.cleanup import drop_small
+from wellseg.inference.masks import to_storage
 from wellseg.inference.submission.patches import check_submission
 from wellseg.types import NO_DATA
 
@@ -38,10 +39,10 @@ def challenge(tmp_path_factory):
 
 
 def expected_of(model, values):
-    """Mask and probability by another way: the whole image in memory, the definition of the mask written out."""
-    probability = wellseg.load(model)(values).astype(np.float16)
-    threshold = np.float16(wellseg.load(model).threshold)
-    return np.where(np.isnan(probability), NO_DATA, probability >= threshold), probability
+    """Mask and stored probability another way: the whole image in memory, the definition of the mask written out."""
+    probability, threshold = wellseg.load(model)(values), wellseg.load(model).threshold
+    mask = np.where(np.isnan(probability), NO_DATA, probability >= np.float32(threshold))
+    return mask, to_storage(probability, threshold)
 
 
 def test_a_well_gives_mask_probability_and_an_account_of_it(tmp_path, model):
@@ -60,7 +61,7 @@ def test_a_well_gives_mask_probability_and_an_account_of_it(tmp_path, model):
     assert manifest["artifact"]["architecture"]["name"] == "unet_flex"
     assert manifest["artifact"]["parent_run"] == "somewhere"
     assert manifest["versions"]["torch"] == str(torch.__version__)
-    assert manifest["settings"]["threshold"] == float(np.float16(wellseg.load(model).threshold))
+    assert manifest["settings"]["threshold"] == wellseg.load(model).threshold
     (item,) = manifest["items"]
     assert item["status"] == "done"
     assert (item["kind"], item["shape"], item["rows"]) == ("well", [100, 36], 100)
@@ -137,7 +138,7 @@ def test_patches_of_a_challenge_folder_are_predicted_as_wells_and_cut_again(tmp_
     seen = 0
     for well in wells:
         folder = "x_test" if well.split == "test" else "x_train"
-        whole = predictor(well.values).astype(np.float16)
+        whole = to_storage(predictor(well.values), predictor.threshold)
         views = well.patch_names.shape[1]
         for (block, side), name in np.ndenumerate(well.patch_names):
             patch = whole[36 * block : 36 * block + 36, side::views]
@@ -160,8 +161,9 @@ def test_width_native_resamples_nothing(tmp_path, model):
     items = [manifest_of(tmp_path / name)["items"][0] for name in ("auto", "native")]
     assert [i["azimuth"] for i in items] == ["48 columns resampled to 36 and back", "48 columns, as they are"]
     found = np.load(tmp_path / "native/probability/log.npy")
-    expected = wellseg.inference.wells.Predictor.from_file(model, width="native")(values_of(60, columns=48))
-    np.testing.assert_array_equal(found, expected.astype(np.float16))
+    predictor = wellseg.inference.wells.Predictor.from_file(model, width="native")
+    expected = to_storage(predictor(values_of(60, columns=48)), predictor.threshold)
+    np.testing.assert_array_equal(found, expected)
     assert "settings.width" in predict(model, tmp_path / "log.npy", tmp_path / "auto", "width=native", code=2).stderr
 
 

@@ -16,6 +16,7 @@ from running import command
 from wellseg.data.nulls import NULL_VALUES
 from wellseg.inference.jobs import job as predictions
 from wellseg.inference.jobs import outputs
+from wellseg.inference.masks import to_storage
 from wellseg.inference.submission import patches as submission
 from wellseg.inference.wells import Predictor
 from wellseg.types import NO_DATA
@@ -123,7 +124,8 @@ def test_a_missing_patch_is_a_gap_and_the_others_keep_their_depth(tmp_path, mode
     well = np.full((360, 36), np.nan, np.float32)
     for k in (2, 3, 5):
         well[36 * k : 36 * k + 36] = values[36 * k : 36 * k + 36]
-    expected = Predictor.from_file(model)(well[72:216]).astype(np.float16)
+    predictor = Predictor.from_file(model)
+    expected = to_storage(predictor(well[72:216]), predictor.threshold)
     for k in (2, 3, 5):
         found = np.load(tmp_path / f"out/probability/well_1_patch_{k}.npy")
         np.testing.assert_array_equal(found, expected[36 * (k - 2) :][:36])

@@ -16,7 +16,8 @@ def test_masks_and_saved_probabilities_never_contradict_each_other(tmp_path, sav
     threshold = crowded.threshold
     values = np.random.default_rng(1).normal(0, 0.02, size=(200, 36)).astype(np.float32)
     exact, rounded = crowded(values), crowded(values).astype(np.float16)
-    assert ((exact >= threshold) != (rounded >= np.float16(threshold))).sum() > 100  # what it is about
+    wanted = exact >= np.float32(threshold)
+    assert (wanted != (rounded >= np.float16(threshold))).sum() > 100  # what it is about
 
     (tmp_path / "in").mkdir()
     np.save(tmp_path / "in/log.npy", values)
@@ -37,3 +38,4 @@ def test_masks_and_saved_probabilities_never_contradict_each_other(tmp_path, sav
                 np.testing.assert_array_equal((mask == 1), probability.astype(precision) >= recorded)
             np.testing.assert_array_equal(mask == 1, probability >= threshold)
             np.testing.assert_array_equal(mask == NO_DATA, np.isnan(probability))
+        np.testing.assert_array_equal(np.load(tmp_path / restore / "mask" / "log.npy"), wanted)

@@ -5,6 +5,7 @@ import re
 import shutil
 import struct
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +14,9 @@ from embedded import METADATA, PACKINGS, SOURCES, STRICT, TINY, compiled, model_
 
 from wellseg import artifact
 from wellseg.errors import ConfigError
-from wellseg.export import firmware
 from wellseg.export.firmware import export_firmware, image_of
 from wellseg.inference.engines.pipeline import Pipeline
-from wellseg.inference.masks import mask_of
+from wellseg.inference.masks import decide
 from wellseg.inference.wells import Predictor
 from wellseg.models.unet_cylinder import UNetCylinder
 from wellseg.models.unet_flex import UNetFlex
@@ -65,7 +65,7 @@ def assert_agrees(found, model, values):
     expected = reference(model, values)
     np.testing.assert_allclose(probability, expected, atol=1e-5)
     clear = ~(np.abs(expected - model.threshold) < 1e-4)
-    np.testing.assert_array_equal(mask[clear], mask_of(expected, model.threshold)[clear])
+    np.testing.assert_array_equal(mask[clear], decide(expected, model.threshold)[clear])
 
 
 # -- results
@@ -133,13 +133,24 @@ def test_masks_of_real_windows(run, real_wells):
             assert_agrees(run(image, window), model, window)
 
 
-@pytest.mark.parametrize("threshold", [0.0, 1e-6, 0.1, 0.4, 0.5, 0.84, 0.999, 1.0])
-def test_the_threshold_parts_as_masks_of_predict_do(threshold):
-    limit = np.float32(firmware._threshold(threshold))
-    near = [np.float32(np.float16(threshold)) + np.arange(-300, 300) * step for step in (1e-7, 1e-5)]
-    around = [limit, np.nextafter(limit, np.float32(-1)), np.nextafter(limit, np.float32(2))]
-    probability = np.clip(np.concatenate([*near, around]), 0, 1).astype(np.float32)
-    np.testing.assert_array_equal(probability >= limit, mask_of(probability, threshold) == 1)
+@pytest.mark.parametrize("stepped", [None, 0, 1])
+def test_masks_follow_the_mask_rule_to_the_last_bit(run, stepped):
+    model, values = model_of(thickness=2), values_of(60)
+    probability, _ = run(image_of(model), values)
+    known = np.sort(probability[~np.isnan(probability)])
+    for at in known[[0, len(known) // 3, len(known) // 2, -1]]:
+        threshold = float(at if stepped is None else np.nextafter(at, np.float32(stepped)))
+        close = replace(model, metadata=model.metadata | {"threshold": threshold})
+        again, mask = run(image_of(close), values)
+        np.testing.assert_array_equal(again, probability)
+        np.testing.assert_array_equal(mask, decide(probability, threshold))
+        assert decide(at[None], threshold) == (stepped != 1)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1e-6, 0.1, 1 / 3, 0.84, 0.999, 1.0])
+def test_an_image_holds_the_float32_of_the_threshold(threshold):
+    image = image_of(model_of(metadata=METADATA | {"threshold": threshold}, **TINY))
+    assert struct.unpack_from("<f", image, 44)[0] == np.float32(threshold)
 
 
 def test_sums_that_overflow_in_python_stay_finite(run):
@@ -217,7 +228,7 @@ def test_an_exported_folder_is_all_that_a_program_needs(tmp_path):
     assert hashlib.sha256(image.read_bytes()).hexdigest() in header
     assert header.count("*/") == 1
     values = values_of(60)
-    expected = mask_of(Predictor.from_file(model_file)(values), 0.4)
+    expected = decide(Predictor.from_file(model_file)(values), 0.4)
     (folder / "main.c").write_text(
         '#include <stdio.h>\n#include "wellseg.h"\n#include "wellseg_model.h"\n'
         "static float values[60 * 36], buffer[200000];\nstatic uint8_t mask[60 * 36];\n"

@@ -140,10 +140,10 @@ def test_holes_of_a_picture_that_is_resized_keep_their_place(tmp_path):
 def test_masks_follow_from_probabilities(models):
     two, four = wellseg.load(models["two"]), wellseg.load(models["four"])
     probability = two(picture())
-    np.testing.assert_array_equal(two.mask(probability), probability.astype(np.float16) >= np.float16(0.5))
+    np.testing.assert_array_equal(two.mask(probability), probability >= np.float32(0.5))
     np.testing.assert_array_equal(two.mask(probability, 0.0), np.ones((40, 52), np.uint8))
     stack = four(np.stack([picture()] * 2))
-    np.testing.assert_array_equal(four.mask(stack)[1], stack[1].astype(np.float16).argmax(0))
+    np.testing.assert_array_equal(four.mask(stack)[1], stack[1].argmax(0))
     assert four.mask(stack[0]).dtype == np.uint8
     hard = np.array([[[0.2]], [[0.4]], [[0.4]], [[np.nan]]], np.float32)
     assert four.mask(hard).item() == NO_DATA

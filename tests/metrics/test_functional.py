@@ -120,16 +120,16 @@ def test_an_unknown_policy_is_refused():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_a_probability_equal_to_the_threshold_is_positive(dtype):
     probability = torch.tensor([0.25, 0.5, 0.75], dtype=dtype)
-    assert wm.predict(probability, 0.5).tolist() == [False, True, True]
+    assert wm.decide(probability, 0.5).tolist() == [False, True, True]
 
 
 def test_the_comparison_is_made_in_float32():
     """0.7 as a float32 is below 0.7 as a double: the two must still count as equal."""
     p = torch.tensor([0.7])
     assert p.double().item() < 0.7
-    assert wm.predict(p, 0.7).item()
-    assert wm.predict(p.double(), 0.7).item()
-    assert not wm.predict(torch.nextafter(p, torch.zeros(1)), 0.7).item()
+    assert wm.decide(p, 0.7).item()
+    assert wm.decide(p.double(), 0.7).item()
+    assert not wm.decide(torch.nextafter(p, torch.zeros(1)), 0.7).item()
 
 
 def test_histogram_counts_equal_the_comparison_at_every_threshold():

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from wellseg.data.store import Store
+from wellseg.metrics.confusion import decide_classes
+from wellseg.metrics.functional import decide
 from wellseg.models.head import center_crop, to_probability
 from wellseg.plots import results as figures
 from wellseg.types import IGNORE, Batch
@@ -89,14 +91,14 @@ def _spread(numbers: np.ndarray, count: int) -> np.ndarray:
     return numbers[np.unique(np.linspace(0, len(numbers) - 1, min(count, len(numbers))).round().astype(int))]
 
 
-def predict(task: pl.LightningModule, batch: Batch) -> np.ndarray:
+def predict(task: pl.LightningModule, batch: Batch) -> Tensor:
     """Probabilities (B, K, h, w) of one batch, for the middle of the images where the network answers for no more."""
     training = task.training
     task.eval()
     with torch.no_grad():
         logits = task(batch.image.float().to(task.device), batch.valid.to(task.device))
     task.train(training)
-    return to_probability(logits).cpu().numpy()
+    return to_probability(logits).cpu()
 
 
 def draw(
@@ -108,8 +110,9 @@ def draw(
     image, target, valid = (t.cpu().numpy() for t in shown)
     image = image.transpose(0, 2, 3, 1) if image.shape[1] == 3 else image[:, 0]
     if probability.shape[1] == 1:
-        return figures.panels(image, probability[:, 0], target, valid, threshold, titles)
-    return figures.class_panels(image, probability.argmax(axis=1), target, valid, classes, titles)
+        predicted = decide(probability[:, 0], threshold).numpy()
+        return figures.panels(image, probability[:, 0].numpy(), predicted, target, valid, titles)
+    return figures.class_panels(image, decide_classes(probability).numpy(), target, valid, classes, titles)
 
 
 def save_good_and_bad(

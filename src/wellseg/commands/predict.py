@@ -112,11 +112,9 @@ def _images(
 
 
 def _threshold(settings: "Mapping[str, Any]", metadata: "Mapping[str, Any]") -> float:
-    """As probabilities are saved: a mask is what comparing these gives, in any precision."""
-    import numpy as np
-
+    """Returns the threshold that was set, or the model's own."""
     given = settings["threshold"]
-    return float(np.float16(metadata["threshold"] if given is None else given))
+    return float(metadata["threshold"] if given is None else given)
 
 
 def _parts(composed: "Composed", *groups: str) -> "list[Callable | None]":

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -39,7 +38,8 @@ def export_firmware(artifact_path: str | Path, folder: str | Path, columns: int 
     """Write model.wseg, wellseg_model.h and the sources of the runtime into `folder`; returns the path of model.wseg.
 
     columns: width of the images; None takes the one that the model was trained on. The weights are stored as the artefact
-    holds them: packed ones packed, others as float32. Masks are those of `predict`: probabilities are compared as float16.
+    holds them: packed ones packed, others as float32. Masks follow wellseg.inference.masks: the runtime compares
+    float32 probabilities with the float32 threshold of the image.
 
     Raises ArtifactError for a file that is none, ConfigError for what the runtime cannot compute (it knows UNetFlex with one
     channel and one class, padding=cylinder, down=decimate, up=bilinear, activation leaky_relu, relu or none, and no
@@ -83,7 +83,7 @@ def image_of(model: Artifact, columns: int | None = None, *, where: str = "") ->
     n = model.normalization
     header = _HEADER.pack(
         columns, len(network.downs), len(table), len(NULL_VALUES),
-        n.center, n.scale, n.clip, _threshold(model.threshold),
+        n.center, n.scale, n.clip, model.threshold,
         *NULL_VALUES, *[0.0] * (_MOST_NULLS - len(NULL_VALUES)),
         bytes(map(len, stages)), bytes(s for down in network.downs for s in down.stride),
     )  # fmt: skip
@@ -182,16 +182,6 @@ def _weights(convolution: nn.Conv2d, packed: PackedTensor | None) -> tuple[bytes
 
 def _floats(tensor: torch.Tensor) -> bytes:
     return tensor.detach().numpy().astype("<f4").tobytes()
-
-
-def _threshold(threshold: float) -> float:
-    """The smallest float32 that, rounded to float16, is at least `threshold` so rounded: see deploy.outputs.mask_of."""
-    wanted = np.float16(threshold)
-    if wanted <= 0:
-        return 0.0
-    # Halves round at the middle, to the even one.
-    middle = np.float32((float(np.nextafter(wanted, np.float16(0))) + float(wanted)) / 2)
-    return float(middle if np.float16(middle) >= wanted else np.nextafter(middle, np.float32(1)))
 
 
 def _c_header(image: bytes, model: Artifact, source: str) -> str:

@@ -10,6 +10,7 @@ from wellseg.export.parity import BAND, SPOILT, Difference, taken
 from wellseg.inference.engines.extent import valid_size
 from wellseg.inference.image_tiling import mirrored
 from wellseg.inference.images import ImagePredictor
+from wellseg.inference.masks import decide, decide_classes
 from wellseg.inference.tiling import Band
 
 
@@ -102,11 +103,11 @@ def difference(
     if predictor.binary:
         ours, theirs = ours[:, None], theirs[:, None]
         distance = np.abs(ours[:, 0] - predictor.threshold)
-        masks = [p[:, 0] >= predictor.threshold for p in (ours, theirs)]
+        masks = [decide(p[:, 0], predictor.threshold) for p in (ours, theirs)]
     else:
         first, second = np.sort(ours, axis=1)[:, :-3:-1].swapaxes(0, 1)
         distance = first - second
-        masks = [p.argmax(axis=1) for p in (ours, theirs)]
+        masks = [decide_classes(p) for p in (ours, theirs)]
     nulls = [np.isnan(p).any(axis=1) for p in (ours, theirs)]
     known = ~nulls[0] & ~nulls[1]
     apart = np.abs(ours - theirs).max(axis=1)[known]

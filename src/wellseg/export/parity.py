@@ -9,6 +9,7 @@ import numpy as np
 from wellseg.data.datasets.synthetic.module import generate_well, well_generator
 from wellseg.data.nulls import NULL_VALUES, is_null
 from wellseg.errors import ArtifactError
+from wellseg.inference.masks import decide
 from wellseg.inference.wells import Predictor
 
 TOLERANCE = 1e-5
@@ -118,7 +119,7 @@ def _difference(ours: np.ndarray, theirs: np.ndarray, threshold: float, shape: t
     known = ~np.isnan(ours) & ~np.isnan(theirs)
     apart = np.abs(ours - theirs)[known]
     near = np.abs(ours[known] - threshold) <= BAND
-    masks = (ours[known] >= threshold) != (theirs[known] >= threshold)
+    masks = decide(ours[known], threshold) != decide(theirs[known], threshold)
     lost = int(np.count_nonzero(np.isnan(ours) != np.isnan(theirs)))
     return Difference(shape, float(apart.max(initial=0)), int(np.count_nonzero(masks & ~near)), lost)
 

@@ -13,7 +13,7 @@ from wellseg.inference.engines.base import Engine
 from wellseg.inference.engines.metadata import input_channels, is_image
 from wellseg.inference.engines.open import open_engine
 from wellseg.inference.image_tiling import mirrored, pieces
-from wellseg.inference.masks import class_mask_of, mask_of
+from wellseg.inference.masks import decide, decide_classes
 
 Augmentation = Callable[[Callable[[np.ndarray], np.ndarray], np.ndarray], np.ndarray]
 
@@ -87,11 +87,11 @@ class ImagePredictor:
 
     def mask(self, probability: np.ndarray, threshold: float | None = None) -> np.ndarray:
         """uint8 classes (..., H, W) of what a call returned: of two, 1 from `threshold` on (None: the model's); otherwise
-        the most probable, the first of equals. NO_DATA where it is NaN. Probabilities are rounded to float16 before.
+        the most probable, the first of equals. NO_DATA where it is NaN. See wellseg.inference.masks.
         """
         if self.binary:
-            return mask_of(probability, self.threshold if threshold is None else threshold)
-        return class_mask_of(probability)
+            return decide(probability, self.threshold if threshold is None else threshold)
+        return decide_classes(probability)
 
     def pieces(self, size: tuple[int, int]) -> int:
         """The number of pieces that a picture of `size` (H, W) is predicted in."""

@@ -3,7 +3,8 @@
 Axes as in wellseg.types; N images. A matrix (K, K) of int64 counts has the labels as rows and the predictions as columns,
 so every number that a sum over pixels can change is exact, whatever the batch size or the order.
 
-The one decision rule of the project for several classes: the class with the highest probability, of equals the first.
+The mask rule of the project for several classes is `decide_classes`: the class with the highest float32 probability, of
+equal ones the first. wellseg.inference.masks applies the same rule to arrays.
 
 Classes that are not there. A score of a class is defined where the class has a labelled pixel; it is then 0 rather than
 0/0 where the class is never predicted. Without a labelled pixel it is NaN and takes part in no mean: what is wrongly
@@ -19,6 +20,11 @@ from torch import Tensor
 from wellseg.types import IGNORE
 
 
+def decide_classes(probability: Tensor) -> Tensor:
+    """Returns the predicted class index (B, H, W), int64, of probabilities (B, K, H, W) of any float type."""
+    return probability.float().argmax(dim=1)
+
+
 def confusion_matrices(probability: Tensor, target: Tensor) -> Tensor:
     """(B, K, K) int64 counts over the scored pixels of each image.
 
@@ -29,7 +35,7 @@ def confusion_matrices(probability: Tensor, target: Tensor) -> Tensor:
     # Unscored pixels go to a further label that is dropped: cheaper than selecting the others.
     label = target.long().masked_fill(target == IGNORE, classes)
     image = torch.arange(images, device=target.device)[:, None, None]
-    cell = (image * (classes + 1) + label) * classes + probability.float().argmax(dim=1)
+    cell = (image * (classes + 1) + label) * classes + decide_classes(probability)
     counts = torch.bincount(cell.flatten(), minlength=images * (classes + 1) * classes)
     return counts.reshape(images, classes + 1, classes)[:, :classes]
 

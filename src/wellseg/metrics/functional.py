@@ -3,8 +3,8 @@
 Axes as in wellseg.types; N images, T thresholds. Counts are int64 in the order TP, FP, FN, TN along the last axis, so
 every number that a sum over pixels can change is exact, whatever the batch size or the order.
 
-The one comparison rule of the project is `predict`: a pixel is a defect where its probability >= the threshold, both
-as float32.
+The mask rule of the project is `decide`: a pixel is a defect where its probability >= the threshold, both as float32.
+wellseg.inference.masks applies the same rule to arrays.
 
 Empty masks. Where a label or a prediction has no positive pixel, a ratio can be 0/0 and somebody has to decide:
 
@@ -27,8 +27,8 @@ from wellseg.types import IGNORE
 EMPTY_POLICIES = ("one", "course")
 
 
-def predict(probability: Tensor, threshold: float) -> Tensor:
-    """Bool, True where the pixel is predicted to be a defect. `probability` float, any shape and precision."""
+def decide(probability: Tensor, threshold: float) -> Tensor:
+    """Returns a bool tensor, True where a pixel is predicted as a defect; `probability` is float, of any shape and precision."""
     # float32 on both sides: 0.7 in double precision is above the float32 nearest to it.
     return probability.float() >= torch.tensor(threshold, dtype=torch.float32, device=probability.device)
 
@@ -39,7 +39,7 @@ def confusion_counts(probability: Tensor, target: Tensor, threshold: float) -> T
     probability (B, H, W) float; target (B, H, W) integer, 0, 1 or IGNORE. Raises as `check_pixels`.
     """
     check_pixels(probability, target)
-    predicted = predict(probability, threshold)
+    predicted = decide(probability, threshold)
     label, intact = target == 1, target == 0
     cells = (predicted & label, predicted & intact, ~predicted & label, ~predicted & intact)
     return torch.stack([cell.flatten(1).sum(dim=1) for cell in cells], dim=1)

@@ -27,7 +27,7 @@ NAMES = tuple(f"{name}_{reduction}" for reduction in ("per_image", "pooled") for
 class SegmentationScores(ImageCounts):
     """Binary segmentation scores per image, pooled and per well, at one threshold and at every threshold of a grid.
 
-    threshold  a pixel is a defect where its probability >= threshold (`wellseg.metrics.functional.predict`)
+    threshold  a pixel is a defect where its probability >= threshold (`wellseg.metrics.functional.decide`)
     empty      "one" or "course", the policy for empty masks (see `wellseg.metrics.functional`)
     grid       thresholds to tell apart: a number n for k / (n + 1), k = 1..n, or the thresholds themselves (0..1);
                `threshold` is added where it is missing

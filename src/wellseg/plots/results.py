@@ -37,21 +37,26 @@ def error_image(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
 def panels(
     image: np.ndarray,
     probability: np.ndarray,
+    predicted: np.ndarray,
     target: np.ndarray,
     valid: np.ndarray,
-    threshold: float,
     titles: Sequence[str],
 ) -> Figure:
-    """Image | probability | errors, one row per window; arrays (N, H, W), image in the units of the data, or (N, H, W, 3)
-    red, green and blue of 0..255.
+    """Draws image | probability | errors, one row per window.
+
+    Args:
+        image: (N, H, W) in the units of the data, or (N, H, W, 3): red, green and blue, 0 to 255.
+        probability: (N, H, W), 0 to 1.
+        predicted: (N, H, W) bool, True where the mask rule predicts a defect.
+        target: (N, H, W): 1 is a defect, IGNORE is not scored.
+        valid: (N, H, W) bool, False without data.
+        titles: One text per window.
     """
     figure, axes = _rows_of_three(image, valid, titles, ("image", "probability", "green hit, red missed, blue false"))
     for row in range(len(image)):
         hidden = np.where(valid[row], probability[row], np.nan)
         axes[row, 1].imshow(hidden, cmap="magma", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        axes[row, 2].imshow(
-            error_image(probability[row] >= threshold, target[row]), aspect="auto", interpolation="nearest"
-        )
+        axes[row, 2].imshow(error_image(predicted[row], target[row]), aspect="auto", interpolation="nearest")
     return figure
 
 

@@ -10,7 +10,8 @@ import torch
 from wellseg.data.module import SegmentationDataModule
 from wellseg.data.sampler import epoch_batches
 from wellseg.metrics.classes import ClassScores
-from wellseg.metrics.functional import predict
+from wellseg.metrics.confusion import decide_classes
+from wellseg.metrics.functional import decide
 from wellseg.metrics.segmentation import SegmentationScores
 from wellseg.models.head import center_crop
 from wellseg.quant.calibration import as_recorded
@@ -84,7 +85,7 @@ def compare(before: Model, after: Model, windows: Iterable[Batch], scores: Score
         index, well = batch.index.cpu(), batch.well.cpu()
         metrics["before"].update(first, target, index, well)
         metrics["after"].update(second, target, index, well)
-        mask = first.argmax(dim=1) if several else predict(first, scores.threshold)
+        mask = decide_classes(first) if several else decide(first, scores.threshold)
         agreement.update(second, mask.to(torch.uint8).masked_fill(~valid, IGNORE), index, well)
         distance = (second.double() - first.double()).abs()
         distance = (distance.amax(dim=1) if several else distance)[valid]

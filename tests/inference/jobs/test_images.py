@@ -17,6 +17,7 @@ from wellseg.data.io.images import palette, read_image
 from wellseg.export import onnx_export
 from wellseg.inference.images import ImagePredictor
 from wellseg.inference.jobs import manifest
+from wellseg.inference.masks import to_storage
 from wellseg.inference.submission import formats as image_submission
 from wellseg.types import NO_DATA
 
@@ -55,7 +56,7 @@ def test_an_area_gives_masks_probabilities_overlays_and_an_account(tmp_path, mod
         image = read_image(area / item["name"])
         name = item["name"].rpartition(".")[0]
         probability = np.load(tmp_path / f"out/probability/{name}.npy")
-        np.testing.assert_array_equal(probability, predictor(image).astype(np.float16))
+        np.testing.assert_array_equal(probability, to_storage(predictor(image), None))
         with Image.open(tmp_path / f"out/mask/{name}.png") as opened:
             assert opened.mode == "P"
             mask = np.array(opened)
@@ -84,9 +85,9 @@ def test_two_classes_have_a_threshold_and_a_white_mask(tmp_path, models, area):
     probability = np.load(tmp_path / "out/probability/a.npy")
     assert probability.shape == (40, 52)
     with Image.open(tmp_path / "out/mask/a.png") as opened:
-        np.testing.assert_array_equal(np.array(opened), probability >= np.float16(0.4))
+        np.testing.assert_array_equal(np.array(opened), probability >= 0.4)
         assert opened.getpalette()[3:6] == [250, 250, 250]
-    assert manifest_of(tmp_path / "out")["settings"]["threshold"] == float(np.float16(0.4))
+    assert manifest_of(tmp_path / "out")["settings"]["threshold"] == 0.4
     done = predict(models["ships"], area / "a.png", tmp_path / "own")
     assert "1 image in" in done.stdout
     assert manifest_of(tmp_path / "own")["items"][0]["threshold"] == 0.5

@@ -9,8 +9,7 @@ import pytest
 from wellseg.errors import ConfigError, EnvironmentFault
 from wellseg.inference.jobs import outputs
 from wellseg.inference.jobs.outputs import array_writer
-from wellseg.inference.masks import mask_of
-from wellseg.types import NO_DATA
+from wellseg.inference.masks import decide
 
 SUFFIXES = [".npy", ".npz", ".zarr"]
 
@@ -49,28 +48,12 @@ def content(path):
     return [(str(p.relative_to(path)), p.read_bytes()) for p in files]
 
 
-def test_a_mask_tells_defects_from_intact_and_from_no_data():
-    mask = mask_of(np.array([[0.5, 0.4997, np.nan, 1.0]], np.float32), 0.5)
-    assert mask.dtype == np.uint8
-    assert mask.tolist() == [[1, 0, NO_DATA, 1]]
-
-
-@pytest.mark.parametrize("threshold", [0.5, 0.50001, 0.49999, 0.1, 0.999, 1.0])
-def test_a_mask_is_what_comparing_the_saved_probabilities_gives(threshold):
-    near = threshold + np.linspace(-1e-3, 1e-3, 1001, dtype=np.float32)[:, None]
-    saved = near.astype(np.float16)
-    mask = mask_of(near, threshold)
-    np.testing.assert_array_equal(mask, saved >= threshold)
-    np.testing.assert_array_equal(mask, mask_of(saved, threshold))
-    assert (mask != (near >= threshold)).any()  # rounding matters
-
-
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("dtype", ["float16", "uint8"])
 def test_rows_in_any_blocks_give_the_array_and_the_same_bytes(tmp_path, monkeypatch, suffix, dtype):
     need(suffix)
     monkeypatch.setattr(outputs, "BLOCK", 1000)  # several blocks, and a last one that is not full
-    values = probabilities() if dtype == "float16" else mask_of(probabilities(), 0.5)
+    values = probabilities() if dtype == "float16" else decide(probabilities(), 0.5)
     a, b = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
     write(a, values, dtype)
     write(b, values, dtype, heights=(len(values),))

@@ -16,6 +16,7 @@ from wellseg.files import write_bytes
 from wellseg.inference.images import ImagePredictor
 from wellseg.inference.jobs.image_inputs import ImageItem
 from wellseg.inference.jobs.manifest import DONE, FAILED, output_record
+from wellseg.inference.masks import to_storage
 from wellseg.plots.image_overlay import draw_overlay, mask_colors
 from wellseg.problems import count
 from wellseg.types import NO_DATA
@@ -32,7 +33,7 @@ class ImageOptions:
 
     folder     the output folder
     save       of wellseg.inference.jobs.wells.SAVE; "mask" is there if "submission" is
-    threshold  of two classes: class 1 is where its probability, rounded to float16, is at least that; else None
+    threshold  of two classes: class 1 is where its probability is at least that (wellseg.inference.masks); else None
     """
 
     folder: Path
@@ -58,7 +59,7 @@ def predict_image(
     """
     started = time.perf_counter()
     image = item.read(predictor.channels)
-    probability = predictor(image).astype(np.float16)
+    probability = predictor(image)
     mask = predictor.mask(probability, options.threshold)
     paths = options.outputs(item)
     for name, path in paths.items():
@@ -67,7 +68,7 @@ def predict_image(
             write_png(path, mask, mask_colors(len(predictor.classes)))
         elif name == "probability":
             content = io.BytesIO()
-            np.save(content, probability, allow_pickle=False)
+            np.save(content, to_storage(probability, options.threshold), allow_pickle=False)
             # Not waited for: a file that a power failure leaves empty has another size than the manifest says.
             write_bytes(path, content.getvalue(), sync=False)
         else:

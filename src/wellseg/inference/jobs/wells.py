@@ -21,7 +21,7 @@ from wellseg.files import write_bytes
 from wellseg.inference.jobs.inputs import Item
 from wellseg.inference.jobs.manifest import DONE, FAILED, output_record
 from wellseg.inference.jobs.outputs import array_writer
-from wellseg.inference.masks import mask_of
+from wellseg.inference.masks import decide, to_storage
 from wellseg.inference.wells import Predictor
 from wellseg.problems import Problem, raise_errors
 from wellseg.types import NO_DATA
@@ -36,7 +36,7 @@ class Options:
 
     folder          the output folder
     save            of SAVE; "mask" is there if "submission" is
-    threshold       a pixel is a defect where its probability, rounded to float16, is at least that
+    threshold       a pixel is a defect where its probability is at least that (wellseg.inference.masks)
     restore         patches of one well are put together before they are predicted
     azimuth_layout  "auto", "single" or "interleaved": whether the patches of a well come in pairs
     postprocess     mask (H, W) -> mask (H, W), or None
@@ -51,7 +51,7 @@ class Options:
 
     def mask(self, probability: np.ndarray) -> np.ndarray:
         """The mask of a whole image."""
-        mask = mask_of(probability, self.threshold)
+        mask = decide(probability, self.threshold)
         return mask if self.postprocess is None else self.postprocess(mask)
 
 
@@ -196,10 +196,9 @@ def _predict_well(
                 found.paths.append(options.folder / name / item.outputs[0])
                 writers[name] = stack.enter_context(array_writer(found.paths[-1], rows.shape, dtype, name))
         for start, probability in predictor.stream(rows):
-            rounded = probability.astype(np.float16)
-            mask = mask_of(rounded, options.threshold)
+            mask = decide(probability, options.threshold)
             if "probability" in writers:
-                writers["probability"].write(rounded)
+                writers["probability"].write(to_storage(probability, options.threshold))
             if whole is not None:
                 whole[start : start + len(mask)] = mask
             else:
@@ -232,11 +231,11 @@ def _predict_stack(
         values = source.read(start, min(start + several, number))
         add_nulls(found.null_counts, values)
         beyond += clipped(values, normalization)
-        probability = predictor(values).astype(np.float16)
+        probability = predictor(values)
         for k, image in enumerate(probability, start):
             masks[k] = options.mask(image)
         if probabilities is not None:
-            probabilities[start : start + len(values)] = probability
+            probabilities[start : start + len(values)] = to_storage(probability, options.threshold)
         advance(len(values) * height)
     found.count(masks)
     found.findings += units_findings(beyond, found.pixels - sum(found.null_counts.values()), normalization)
@@ -257,12 +256,12 @@ def _predict_patches(item: Item, predictor: Predictor, options: Options, advance
     if options.restore:
         well, first, findings = _restored(images, options.azimuth_layout)
         values, nulls = well.values[first * PATCH_SHAPE[0] :], dict(well.null_counts)
-        probability = np.concatenate([p.astype(np.float16) for _, p in predictor.stream(ArrayRows(values))])
+        probability = np.concatenate([p for _, p in predictor.stream(ArrayRows(values))])
         mask = options.mask(probability)
         pieces = _cut(probability, mask, images, first, well.azimuth_layout)
     else:
         values, first, findings = np.stack(list(images.values())), 0, []
-        nulls, probability = count_nulls(values), predictor(values).astype(np.float16)
+        nulls, probability = count_nulls(values), predictor(values)
         mask = np.stack([options.mask(p) for p in probability])
         pieces = zip(images, mask, probability, strict=True)
     width = values.shape[-1]
@@ -276,7 +275,7 @@ def _predict_patches(item: Item, predictor: Predictor, options: Options, advance
     names = dict(zip(item.patches, item.outputs, strict=True))
     for file, patch_mask, patch in pieces:
         found.count(patch_mask)
-        for name, array in (("mask", patch_mask), ("probability", patch)):
+        for name, array in (("mask", patch_mask), ("probability", to_storage(patch, options.threshold))):
             if name in options.save:
                 found.paths.append(options.folder / name / names[file])
                 # Not waited for: a file that a power failure leaves empty has another size than the manifest says.

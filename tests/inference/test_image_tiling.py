@@ -88,12 +88,12 @@ METADATA = {"normalization": {}, "input": {}}
     ],
 )
 def test_what_may_be_cut(network, metadata, local):
-    found = extent_of(SimpleNamespace(**network), METADATA | metadata)
+    found = extent_of(SimpleNamespace(**{"margin": 0, "any_height": True} | network), METADATA | metadata)
     assert found.local is local
     assert found.sizes == ((8, 4) if network.get("margin") else (1, 1))
 
 
 def test_sizes_that_are_not_equally_far_apart_are_refused():
-    powers = SimpleNamespace(margin=2, valid_size=lambda n: 1 << max(n - 1, 1).bit_length())
+    powers = SimpleNamespace(margin=2, any_height=True, valid_size=lambda n: 1 << max(n - 1, 1).bit_length())
     with pytest.raises(ConfigError, match="sizes cannot be described"):
         extent_of(powers, METADATA)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from wellseg.errors import ConfigError
-from wellseg.inference.tta import TestTimeAugmentation, View
+from wellseg.inference.tta import TestTimeAugmentation, View, view_average
 from wellseg.models.cylinder import pad_cylinder
 
 EVERYTHING = TestTimeAugmentation(rolls=4, flip_azimuth=True, flip_depth=True)
@@ -147,3 +147,19 @@ def test_only_views_upside_down_turn_the_reach_around():
 def test_turns_are_counted_in_whole_numbers(rolls):
     with pytest.raises(ConfigError, match=r"tta\.rolls"):
         TestTimeAugmentation(rolls=rolls)
+
+
+def test_a_function_and_none_get_the_defaults_of_the_protocol():
+    def doubled(forward, image):
+        return 2 * forward(image)
+
+    for given, factor in ((None, 1), (doubled, 2)):
+        found = view_average(given).on_grid(8)
+        assert (found.rolls, found.starts, found.symmetric_reach) == (1, False, False)
+        assert (found(lambda x: x, IMAGE) == factor * IMAGE).all()
+    assert view_average(EVERYTHING) is EVERYTHING
+
+
+def test_nothing_is_declared_under_another_name():
+    public = {n for n, v in vars(TestTimeAugmentation).items() if not n.startswith("_") and not callable(v)}
+    assert public <= {"rolls", "starts", "symmetric_reach"}

@@ -328,7 +328,7 @@ def interval(low, high, level, blocks, *, grow, skip_crop, up):
 )
 def test_receptive_field_is_that_of_the_drawing(name, up, blocks):
     network = small(name, blocks=blocks, **({"up": up} if name == "unet" else {}))
-    stride, margin = 2**blocks, getattr(network, "margin", 0)
+    stride, margin = 2**blocks, network.margin
     if margin:
         _, sides = walk(network.valid_size(1), blocks)
         grow, crops = (0, 2), [(encoded - up_side) // 2 for encoded, up_side in sides]

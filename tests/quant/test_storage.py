@@ -240,7 +240,7 @@ PEERS = ("basic_unet", "flexible_unet")  # MONAI's and its weights: too large fo
 def test_every_architecture(name):
     torch.manual_seed(0)
     network = architectures()[name](**TINY_ARGUMENTS.get(name, {}))
-    side = network.valid_size(16) if hasattr(network, "valid_size") else 16
+    side = network.valid_size(16)
     inputs = windows(rows=side, columns=side)
     made = quantize(network, replace(FULL, bits=8, finetune_lr=1e-5), inputs)
     x = inputs[0]

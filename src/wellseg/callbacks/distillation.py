@@ -18,6 +18,7 @@ from wellseg.data.normalize import Normalize
 from wellseg.data.sampler import WindowSampler
 from wellseg.errors import ArtifactError, ConfigError
 from wellseg.losses.distillation import of_kind
+from wellseg.models.base import traits_of
 from wellseg.models.cylinder import pad_turns
 from wellseg.models.head import center_crop
 from wellseg.types import Batch
@@ -277,9 +278,10 @@ def _seen(network: nn.Module, valid: Tensor, answer: Tensor) -> Tensor:
     convolutions, its middle; of a layer that works under padding=turns, three turns and a margin.
     """
     h, w = answer.shape[-2:]
-    margin = getattr(network, "margin", 0)
+    traits = traits_of(network)
+    margin = traits.margin
     if margin and valid.shape[-2:] == (h + 2 * margin, w + 2 * margin):
         return center_crop(valid, (h, w))
-    if getattr(network, "padding", "") != "turns" or answer.shape[-2:] == valid.shape[-2:]:
+    if traits.padding != "turns" or answer.shape[-2:] == valid.shape[-2:]:
         return valid
     return pad_turns(valid[:, None].float())[:, 0] > 0.5

@@ -79,7 +79,7 @@ def sample_row(datamodule: "SegmentationDataModule", store: "Store", number: int
     augment, generator = datamodule.augment, step_generator(seed, 0, number)
     changed = []
     for _ in range(REPEATS if augment is not None else 0):
-        shift = augment.draw_start(1, store.window, generator) if getattr(augment, "start", 0.0) else None
+        shift = augment.draw_start(1, store.window, generator) if augment.start else None
         batch = store.gather(np.array([number]), shift)
         tensors = augment(batch.image.float(), batch.valid, batch.target, generator=generator, scale=datamodule.scale)
         changed.append(_view(batch._replace(image=tensors[0], valid=tensors[1], target=tensors[2])))

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from wellseg.data.augment.base import augmentation_of
 from wellseg.data.sampler import WindowSampler, step_generator
 from wellseg.data.store import Store
 from wellseg.errors import WellsegError
@@ -37,7 +38,7 @@ class WindowLoader:
         num_workers: int = 0,
     ) -> None:
         self.store, self.sampler, self.device = store, sampler, device
-        self.augment, self.scale = augment, scale
+        self.augment, self.scale = augmentation_of(augment), scale
         self.batch_sampler = sampler  # Lightning looks here for what calls itself a sampler
         self._seed, self._rank, self._num_workers = seed, rank, num_workers
         self._handed_out = 0
@@ -63,7 +64,7 @@ class WindowLoader:
 
     def _shift(self, step: int, numbers: np.ndarray) -> np.ndarray | None:
         """Rows by which `augment` wants the windows of a step to be cut elsewhere; None leaves them where they are."""
-        if not getattr(self.augment, "start", 0.0):
+        if self.augment is None or not self.augment.start:
             return None
         generator = step_generator(self._seed, self.sampler.epoch, step, self._rank, 1)
         return self.augment.draw_start(len(numbers), self.store.window, generator)

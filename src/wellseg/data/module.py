@@ -9,6 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from wellseg.data.augment.base import BatchAugmentation, augmentation_of
 from wellseg.data.loader import WindowLoader
 from wellseg.data.normalize import Normalization
 from wellseg.data.sampler import WindowSampler
@@ -41,13 +42,14 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
     num_workers: int
     seed: int
     split: str
-    augment: Callable | None
+    augment: BatchAugmentation | None
 
     def __init__(self, *, root: str | None, fake: bool, batch_size: int, augment: Callable | None) -> None:
         super().__init__()
         if batch_size < 1:
             raise ConfigError(f"data.batch_size={batch_size}", fix="a whole number of at least 1")
-        of_pipes = getattr(augment, "closed", None)
+        self.augment = augmentation_of(augment)
+        of_pipes = None if self.augment is None else self.augment.closed
         if of_pipes is not None and of_pipes != self.closed:
             mine, other = ("pipes", "pictures") if self.closed else ("pictures", "pipes")
             raise ConfigError(
@@ -55,7 +57,6 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
                 why="a pipe's first column is the neighbour of its last one, a picture's is not",
                 fix="augment=roll_flip" if self.closed else "augment=image_flip",
             )
-        self.augment = augment
         self.root, self.fake, self.batch_size = None if root is None else Path(root).expanduser(), fake, batch_size
         self.problems: list[Problem] = []
         self.parts: dict[str, str] = {}

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from wellseg.data.module import SegmentationDataModule
+from wellseg.models.base import traits_of
 from wellseg.training.assembly import Assembly
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def score(parts: Assembly, *, test: bool = True, threshold: float | None = None)
     if test and trainer.limit_test_batches != 0 and data.store("test") is not None:
         trainer.test(task, datamodule=data, verbose=False)
         done.append("test")
-    if trainer.is_global_zero and (margin := getattr(task.network, "margin", 0)):
+    if trainer.is_global_zero and (margin := traits_of(task.network).margin):
         log.info("scored: %s", "; ".join(_middle(size, margin) for size in _sizes(data, done)))
     metrics = {part: task.scores[part] for part in done}
     results = {

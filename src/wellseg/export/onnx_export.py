@@ -19,6 +19,7 @@ from wellseg.inference.engines.onnx_engine import INPUT, OUTPUT
 from wellseg.inference.engines.onnx_file import FORMAT, KEY, KIND
 from wellseg.inference.engines.pipeline import Pipeline
 from wellseg.models import head
+from wellseg.models.base import traits_of
 from wellseg.models.cylinder import Pad
 from wellseg.models.summary import depth_reach
 
@@ -40,7 +41,7 @@ def onnx_bytes(model: Artifact) -> bytes:
     pipeline = Pipeline(model.network, model.normalization).eval()
     size, extent, channels = (
         window_size(model),
-        extent_of(model.network, model.metadata),
+        extent_of(traits_of(model.network), model.metadata),
         input_channels(model.metadata),
     )
     graph, fixed = _traced(pipeline, (channels, *_sample(extent)), free=True), False
@@ -56,7 +57,7 @@ def window_size(model: Artifact) -> tuple[int, int]:
     """Rows and columns of the images that the network was trained on; of several widths, the first. With a margin, the
     nearest that it takes, from there on.
     """
-    given, extent = model.metadata["input"], extent_of(model.network, model.metadata)
+    given, extent = model.metadata["input"], extent_of(traits_of(model.network), model.metadata)
     rows, columns = given.get("resize") or (given["window"], (given.get("widths") or [36])[0])
     return valid_size(rows, extent.sizes), valid_size(columns, extent.sizes)
 
@@ -67,15 +68,15 @@ def exported_metadata(model: Artifact, *, columns: int | None, windows_only: boo
     columns: the only width that the exported network takes, None for any that the padding allows. windows_only: it takes
     windows of training only, though the network may take any depth. Pictures: only where there is just one width.
     """
-    network, window, more = model.network, None, {}
+    network, traits, window, more = model.network, traits_of(model.network), None, {}
     above = below = 0
     if is_image(model.metadata):
-        extent = extent_of(network, model.metadata)
+        extent = extent_of(traits, model.metadata)
         more = {"margin": extent.margin, "sizes": list(extent.sizes), "local": extent.local}
         window = None if columns is None else window_size(model)[0]
         if extent.local and not extent.margin:
             above, below = depth_reach(network)
-    elif windows_only or not getattr(network, "any_height", True):
+    elif windows_only or not traits.any_height:
         window = model.metadata["input"]["window"]
     else:
         above, below = depth_reach(network)
@@ -84,7 +85,7 @@ def exported_metadata(model: Artifact, *, columns: int | None, windows_only: boo
         "precision": "float32",
         "above": above,
         "below": below,
-        "stride": getattr(network, "total_stride", (1, 1))[0],
+        "stride": traits.depth_stride,
         "window": window,
         "columns": columns,
         "least_columns": columns or least_columns(network),
@@ -140,7 +141,7 @@ def _traced(pipeline: Pipeline, size: tuple[int, int, int], *, free: bool) -> "o
     """
     onnx, optimizer = _tools()
     axes = {0: "N"} | ({2: "H", 3: "W"} if free else {})
-    smaller = free and getattr(pipeline.network, "margin", 0)
+    smaller = free and traits_of(pipeline.network).margin
     found = axes | {2: "h", 3: "w"} if smaller else axes
     buffer = io.BytesIO()
     image = torch.zeros(2, *size)

@@ -14,6 +14,7 @@ from wellseg.inference.engines.metadata import input_channels, is_image
 from wellseg.inference.engines.open import open_engine
 from wellseg.inference.image_tiling import mirrored, pieces
 from wellseg.inference.masks import decide, decide_classes
+from wellseg.inference.tta import view_average
 
 Augmentation = Callable[[Callable[[np.ndarray], np.ndarray], np.ndarray], np.ndarray]
 
@@ -43,11 +44,13 @@ class ImagePredictor:
     def __init__(self, engine: Engine, *, tta: Augmentation | None = None, tile: int | None = None) -> None:
         if not is_image(engine.metadata):
             raise ConfigError("this is a model of wells, not of pictures", fix="wellseg.load, which takes either")
-        if getattr(tta, "rolls", 1) > 1:
+        self._tta = view_average(tta)
+        if self._tta.rolls > 1:
             raise ConfigError(
-                f"tta.rolls={tta.rolls}: a picture has no seam to be turned across", fix="tta=flips, or tta.rolls=1"
+                f"tta.rolls={self._tta.rolls}: a picture has no seam to be turned across",
+                fix="tta=flips, or tta.rolls=1",
             )
-        if getattr(tta, "starts", False):
+        if self._tta.starts:
             raise ConfigError("tta.starts=true: a picture begins at its edge", fix="tta=flips, or tta.starts=false")
         self.engine = engine
         self.metadata: dict[str, Any] = engine.metadata
@@ -56,7 +59,7 @@ class ImagePredictor:
         self.channels = input_channels(engine.metadata)
         resize = engine.metadata["input"].get("resize")
         self.resize = tuple(resize) if resize else None
-        self._tta, self._tile = tta, tile
+        self._tile = tile
         self._cut(self.resize or (1, 1))  # says what is wrong with `tile`
 
     @classmethod
@@ -143,7 +146,7 @@ class ImagePredictor:
     def _forward(self, image: np.ndarray) -> np.ndarray:
         """(H, W, C) in the size that the network is given -> (K, H, W)."""
         given = np.ascontiguousarray(np.moveaxis(image, -1, 0)[None], np.float32)
-        found = self._whole(given) if self._tta is None else self._tta(self._whole, given)
+        found = self._tta(self._whole, given)
         wanted = 1 if self.binary else len(self.classes)
         if found.shape[1] != wanted:
             raise ArtifactError(

@@ -7,6 +7,8 @@ import numpy as np
 
 from wellseg.errors import ConfigError
 
+Forward = Callable[[np.ndarray], np.ndarray]
+
 
 class View(NamedTuple):
     """One way to look at the pipe: turned by `shift` columns towards larger azimuth, given `above` and `below` rows of no
@@ -37,7 +39,48 @@ class View(NamedTuple):
         return tuple(axis for axis, flip in ((-1, self.flip_azimuth), (-2, self.flip_depth)) if flip)
 
 
-class TestTimeAugmentation:
+class ViewAverage:
+    """Declares what predictors ask of test-time augmentation; this one makes the plain pass.
+
+    A plain function (forward, image) -> probability serves as well: `view_average` answers for it with these defaults.
+    """
+
+    rolls: int = 1
+    """Turns of the pipe over which is averaged; above 1 for closed images only."""
+
+    starts: bool = False
+    """Whether the result no longer depends on the row of the sampling grid at which an image begins."""
+
+    symmetric_reach: bool = False
+    """Whether a row depends on as many rows above as below: those of the network's larger reach."""
+
+    def on_grid(self, stride: int) -> "ViewAverage":
+        """Returns the same for a network that decimates by `stride` in depth."""
+        return self
+
+    def __call__(self, forward: Forward, image: np.ndarray) -> np.ndarray:
+        """Returns the probability (B, K, H, W) of `image` (B, C, H, W) by means of `forward`, which has the same axes."""
+        return forward(image)
+
+
+class _Function(ViewAverage):
+    """Wraps a plain function."""
+
+    def __init__(self, function: Callable[[Forward, np.ndarray], np.ndarray]) -> None:
+        self._function = function
+
+    def __call__(self, forward: Forward, image: np.ndarray) -> np.ndarray:
+        return self._function(forward, image)
+
+
+def view_average(tta: Callable[[Forward, np.ndarray], np.ndarray] | None) -> ViewAverage:
+    """Returns `tta` with the declarations of a ViewAverage; None makes the plain pass."""
+    if tta is None:
+        return ViewAverage()
+    return tta if isinstance(tta, ViewAverage) else _Function(tta)
+
+
+class TestTimeAugmentation(ViewAverage):
     """The mean over `rolls` equal turns of the pipe, each as it is and mirrored in every way that is switched on.
 
     rolls         number of turns, 1 for none; 4 turns 36 columns by 0, 9, 18 and 27. Where W is not a multiple of it the

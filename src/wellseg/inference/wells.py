@@ -17,6 +17,7 @@ from wellseg.inference.engines.base import Engine, check_columns
 from wellseg.inference.engines.metadata import is_image
 from wellseg.inference.engines.open import open_engine
 from wellseg.inference.tiling import Band, bands
+from wellseg.inference.tta import view_average
 
 BAND_PIXELS = 2048 * 36
 """Pixels that go through the network at once unless told otherwise: some 50 MB of features for the student."""
@@ -61,7 +62,8 @@ class Predictor:
                 why=f"its output lacks {engine.margin} rows and columns on each side, and a pipe has no sides",
                 fix="another model, such as model=unet_flex",
             )
-        if getattr(tta, "starts", False) and engine.window is not None:
+        self._tta = view_average(tta).on_grid(engine.stride)
+        if self._tta.starts and engine.window is not None:
             raise ConfigError(
                 "tta.starts=true",
                 why=f"this model takes windows of {engine.window} rows, which begin where they begin",
@@ -72,7 +74,6 @@ class Predictor:
         self.engine = engine
         self.metadata: dict[str, Any] = engine.metadata
         self.threshold: float = engine.metadata["threshold"]
-        self._tta = tta.on_grid(engine.stride) if hasattr(tta, "on_grid") else tta
         self._band, self._width = band, width
         self._window = engine.window
         # A file that takes one width only resamples whatever is not of that.
@@ -102,7 +103,7 @@ class Predictor:
         if self._window is not None:
             return 0, 0
         above, below = self.engine.reach()
-        if getattr(self._tta, "symmetric_reach", False):
+        if self._tta.symmetric_reach:
             above = below = max(above, below)
         return above, below
 
@@ -111,13 +112,12 @@ class Predictor:
         """Rows by which a log may begin later without another answer away from its ends, within rounding: these and their
         multiples.
         """
-        return 1 if getattr(self._tta, "starts", False) else self.engine.stride
+        return 1 if self._tta.starts else self.engine.stride
 
     @property
     def _extra_rows(self) -> int:
         """Rows without data, at most, that test-time augmentation adds to an image."""
-        mirrored, shifted = (getattr(self._tta, name, False) for name in ("symmetric_reach", "starts"))
-        return (self.engine.stride - 1) * bool(mirrored) + self.engine.stride * bool(shifted)
+        return (self.engine.stride - 1) * self._tta.symmetric_reach + self.engine.stride * self._tta.starts
 
     def azimuth(self, columns: int) -> Azimuth:
         """How a log of `columns` columns meets the widths that the network was trained on; as text, for a manifest."""
@@ -203,10 +203,10 @@ class Predictor:
         null = is_null(values) if azimuth.resampled else None
         image = azimuth.to_network(values if null is None else np.where(null, np.float32(np.nan), values))
         height = image.shape[1]
-        if self._window is None and getattr(self._tta, "symmetric_reach", False):
+        if self._window is None and self._tta.symmetric_reach:
             # A mirrored image must meet the sampling grid as its band does, wherever that was cut.
             image = np.pad(image, ((0, 0), (0, -height % self.engine.stride), (0, 0)), constant_values=np.nan)
         image = image[:, None]
-        found = self.engine(image) if self._tta is None else self._tta(self.engine, image)
+        found = self._tta(self.engine, image)
         found = azimuth.from_network(found[:, 0, :height])
         return found if null is None else np.where(null, np.float32(np.nan), found)

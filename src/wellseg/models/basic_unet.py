@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from wellseg.errors import ConfigError
+from wellseg.models.base import SegmentationNetwork
 from wellseg.models.layers import whole_numbers
 from wellseg.models.peers import in_size, monai_class
 
 SCALES = 4
 
 
-class BasicUNet(nn.Module):
+class BasicUNet(SegmentationNetwork):
     """(B, in_channels, H, W) float -> logits (B, out_channels, H, W), any H, W >= 1.
 
     The network of Falk et al. 2019 (Nature Methods 16, 67-70) as MONAI has it, with MONAI's defaults: two convolutions

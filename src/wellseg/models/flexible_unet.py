@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wellseg.errors import ArtifactError
+from wellseg.models.base import SegmentationNetwork
 from wellseg.models.cylinder import decimate
 from wellseg.models.peers import in_size, monai_class
 
 BACKBONE = "resnet18"
 
 
-class FlexibleUNet(nn.Module):
+class FlexibleUNet(SegmentationNetwork):
     """(B, in_channels, H, W) float -> logits (B, out_channels, H, W), any H, W >= 1.
 
     MONAI's FlexibleUNet with MONAI's defaults: batch normalisation, ReLU, nearest up-sampling, decoder channels 256,

@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from wellseg.models import cylinder
+from wellseg.models.base import SegmentationNetwork
 from wellseg.models.layers import ConvBlock, whole_number
 
 
-class Micro(nn.Module):
+class Micro(SegmentationNetwork):
     """(B, in_channels, H, W) float -> logits (B, out_channels, H, W), any H, W >= 1.
 
     Two convolutions to `width` channels, max-pooling 2 x 2, two to 2 * width, a transposed convolution back to width,

@@ -5,6 +5,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from wellseg.models import cylinder
+from wellseg.models.base import SegmentationNetwork
 from wellseg.models.layers import activation_layer, normalization_layer, whole_number
 
 
@@ -39,7 +40,7 @@ class SeparableBlock(nn.Module):
         return x + y if self.residual else y
 
 
-class Stacked(nn.Module):
+class Stacked(SegmentationNetwork):
     """(B, in_channels, H, W) float -> logits (B, out_channels, H, W), any H, W >= 1.
 
     hidden         channels between the layers

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from wellseg.errors import ConfigError
+from wellseg.models.base import traits_of
 from wellseg.models.layers import PixelGroupNorm
 
 _ACTIVATIONS = (nn.LeakyReLU, nn.ReLU, nn.ReLU6, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Sigmoid, nn.Tanh)
@@ -46,11 +47,12 @@ def receptive_field(net: nn.Module, height: int = 128, width: int = 128, *, phas
     on) and gives the largest of each number. No number exceeds the input's size: larger fields need a larger input.
     A network whose output is smaller (`net.margin`) gets the next larger input of which all of that can be seen.
     """
-    probe, margin = _structural(net), getattr(net, "margin", 0)
-    rows, columns = getattr(net, "total_stride", (_PHASES, _PHASES)) if phases else (1, 1)
+    traits = traits_of(net)
+    probe, margin = _structural(net), traits.margin
+    rows, columns = (traits.total_stride or (_PHASES, _PHASES)) if phases else (1, 1)
     if margin:
         height, width = (
-            net.valid_size(max(size, 2 * (margin + stride)))
+            traits.valid_size(max(size, 2 * (margin + stride)))
             for size, stride in zip((height, width), (rows, columns), strict=True)
         )
     image = torch.rand(1, input_channels(net), height, width, dtype=torch.float64, generator=_generator())
@@ -79,7 +81,7 @@ def whole_receptive_field(net: nn.Module) -> ReceptiveField:
 
     That of a network whose rows depend on all others (`any_height` False) has no end: what 128 x 128 shows is returned.
     """
-    if not getattr(net, "any_height", True):
+    if not traits_of(net).any_height:
         return receptive_field(net, phases=True)
     depth = _of_whole_depth(net)
     width = 128
@@ -100,9 +102,9 @@ def depth_reach(net: nn.Module) -> tuple[int, int]:
 
 def _of_whole_depth(net: nn.Module) -> ReceptiveField:
     """What one column shows: rows do not ask how wide the pipe is. Raises ConfigError as `depth_reach`."""
-    if hasattr(net, "margin"):  # all that it depends on is in the smallest input
+    if traits_of(net).margin:  # all that it depends on is in the smallest input
         return receptive_field(net, phases=True)
-    margin = max(_PHASES, getattr(net, "total_stride", (1, 1))[0])
+    margin = max(_PHASES, traits_of(net).depth_stride)
     height = max(128, 4 * margin)
     while height <= _LARGEST:
         field = receptive_field(net, height, 1, phases=True)

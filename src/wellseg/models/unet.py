@@ -2,10 +2,11 @@
 
 from torch import Tensor, nn
 
+from wellseg.models.base import SegmentationNetwork
 from wellseg.models.layers import Down, PlaneStage, PlaneUp, he_start, share, u_shape, whole_number
 
 
-class UNet(nn.Module):
+class UNet(SegmentationNetwork):
     """(B, in_channels, H, W) float -> logits (B, out_channels, H, W), any H, W >= 1.
 
     The network of Ronneberger et al. 2015 (MICCAI, LNCS 9351, 234-241) with zeros around every convolution instead of

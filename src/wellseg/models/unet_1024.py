@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from wellseg.errors import ConfigError
+from wellseg.models.base import SegmentationNetwork
 from wellseg.models.layers import Down, PlaneStage, PlaneUp, he_start, u_shape, whole_number, whole_numbers
 
 
-class UNet1024(nn.Module):
+class UNet1024(SegmentationNetwork):
     """(B, in_channels, H, W) float -> logits (B, out_channels, H, W), any H, W >= 1.
 
     A U-Net with as many decimations as there are `channels`, six: 1024 pixels become 16 at the coarsest scale, so that

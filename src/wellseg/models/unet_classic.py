@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from wellseg.models import cylinder
+from wellseg.models.base import SegmentationNetwork
 from wellseg.models.layers import ConvBlock, Down, Up, u_shape, whole_number
 
 
-class UNetClassic(nn.Module):
+class UNetClassic(SegmentationNetwork):
     """(B, in_channels, H, W) float -> logits (B, out_channels, H, W), any H, W >= 1.
 
     Scale i is (i + 1) * `step` channels wide, one 3 x 3 convolution each on the way down and up; decoders read

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from wellseg.errors import ConfigError
 from wellseg.models import cylinder
+from wellseg.models.base import SegmentationNetwork
 from wellseg.models.layers import ConvBlock, Down, Up, conv_stage, logits_stage, u_shape, whole_number, whole_numbers
 
 AZIMUTHS = ("dilated", "polyphase")
 
 
-class UNetCylinder(nn.Module):
+class UNetCylinder(SegmentationNetwork):
     """(B, in_channels, H, W) float -> logits (B, out_channels, H, W), any H, W >= 1.
 
     Rolling the input by k columns rolls the logits by k columns, for every k. Decimation is what breaks this: a network

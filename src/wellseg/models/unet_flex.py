@@ -6,10 +6,11 @@ from torch import Tensor, nn
 
 from wellseg.errors import ConfigError
 from wellseg.models import cylinder
+from wellseg.models.base import SegmentationNetwork
 from wellseg.models.layers import Down, Up, conv_stage, logits_stage, u_shape, whole_number, whole_numbers
 
 
-class UNetFlex(nn.Module):
+class UNetFlex(SegmentationNetwork):
     """(B, in_channels, H, W) float -> logits (B, out_channels, H, W), any H, W >= 1.
 
     Scale i is `thickness` * 2^i channels wide. Running order: per scale an encoder stage, then `down`; the bottleneck

@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from wellseg.errors import ConfigError
+from wellseg.models.base import SegmentationNetwork
 from wellseg.models.layers import PlaneStage, PlaneUp, he_start, whole_number
 
 
-class UNetOriginal(nn.Module):
+class UNetOriginal(SegmentationNetwork):
     """(B, in_channels, H, W) float -> logits (B, out_channels, H - 2 margin, W - 2 margin) of the pixels in the middle.
 
     Ronneberger et al. 2015 (MICCAI, LNCS 9351, 234-241): per stage two 3 x 3 convolutions without padding, each with its

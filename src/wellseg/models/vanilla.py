@@ -6,10 +6,11 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from wellseg.models import cylinder
+from wellseg.models.base import SegmentationNetwork
 from wellseg.models.layers import ConvBlock, whole_numbers
 
 
-class Vanilla(nn.Module):
+class Vanilla(SegmentationNetwork):
     """(B, in_channels, H, W) float -> logits (B, out_channels, H, W), any H, W >= 1.
 
     hidden         channels of the hidden layers; one more convolution, without activation, gives the logits

@@ -17,6 +17,7 @@ from kornia.filters import gaussian_blur2d
 from kornia.geometry.transform import warp_affine
 from torch import Tensor
 
+from wellseg.data.augment.base import BatchAugmentation
 from wellseg.data.augment.draws import (
     between,
     between_log,
@@ -71,7 +72,7 @@ class ImageDraw(NamedTuple):
     seed: int
 
 
-class ImageAugment:
+class ImageAugment(BatchAugmentation):
     """Random changes of a batch of pictures, each with its own probability and range; probability 0 turns it off.
 
     flip_horizontal, flip_vertical  probabilities

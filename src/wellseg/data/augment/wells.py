@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellseg.data.augment.base import BatchAugmentation
 from wellseg.data.augment.draws import (
     between,
     between_log,
@@ -56,7 +57,7 @@ class Draw(NamedTuple):
     seed: int
 
 
-class Augment:
+class Augment(BatchAugmentation):
     """Random changes of a batch of windows, each with its own probability and range; probability 0 turns it off.
 
     start                             probability that a window is cut elsewhere, up to half its height further up or down;

@@ -230,7 +230,7 @@ class WellDataModule(SegmentationDataModule):
         if self.storage == "disk":
             self._folder = Path(tempfile.mkdtemp(prefix="wellseg_"))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        if self.split == "shuffle" and getattr(self.augment, "start", 0.0):
+        if self.split == "shuffle" and self.augment is not None and self.augment.start:
             raise ConfigError(
                 "augment.start with data.split=shuffle",
                 why="a training window that is cut elsewhere would show rows of its neighbours, which validate and test",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from wellseg.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from wellseg.models.base import SegmentationNetwork
 
 _TRIED = 4  # sizes beyond the least one that are looked at
 
@@ -19,13 +19,14 @@ class Extent(NamedTuple):
     local: bool
 
 
-def extent_of(network: "nn.Module", metadata: Mapping[str, Any]) -> Extent:
-    """The extent of a network with the artefact's `metadata`. Raises ConfigError for sizes that are no even ladder.
+def extent_of(network: "SegmentationNetwork", metadata: Mapping[str, Any]) -> Extent:
+    """The extent of what a network declares with the artefact's `metadata`. Raises ConfigError for sizes that are no even
+    ladder.
 
     Not local are networks whose rows depend on the image's height (`any_height` False), images that are normalised by
     their own mean, and those that are brought to one size, which are never cut.
     """
-    margin, sizes = getattr(network, "margin", 0), (1, 1)
+    margin, sizes = network.margin, (1, 1)
     if margin:
         least = network.valid_size(1)
         step = network.valid_size(least + 1) - least
@@ -38,7 +39,7 @@ def extent_of(network: "nn.Module", metadata: Mapping[str, Any]) -> Extent:
             )
         sizes = (least, step)
     whole = metadata["normalization"].get("per_image") or (metadata["input"].get("resize") and not margin)
-    return Extent(margin, sizes, bool(getattr(network, "any_height", True) and not whole))
+    return Extent(margin, sizes, bool(network.any_height and not whole))
 
 
 def valid_size(size: int, sizes: tuple[int, int]) -> int:

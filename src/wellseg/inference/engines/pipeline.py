@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from wellseg.data.normalize import Normalization, Normalize
 from wellseg.data.nulls import NULL_VALUES
+from wellseg.models.base import traits_of
 from wellseg.models.head import center_crop, to_probability
 
 
@@ -36,6 +37,6 @@ class Pipeline(nn.Module):
         known = torch.where(valid.unsqueeze(1), image, torch.zeros((), dtype=image.dtype, device=image.device))
         x = self.normalize(known, valid).to(self.dtype).contiguous(memory_format=torch.channels_last)
         probability = to_probability(self.network(x))
-        if getattr(self.network, "margin", 0):
+        if traits_of(self.network).margin:
             valid = center_crop(valid, probability.shape[-2:])
         return torch.where(valid.unsqueeze(1), probability, torch.full_like(probability, float("nan")))

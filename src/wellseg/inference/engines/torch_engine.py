@@ -14,6 +14,7 @@ from wellseg.inference.engines.base import MOST_WORKERS
 from wellseg.inference.engines.extent import extent_of
 from wellseg.inference.engines.metadata import is_image
 from wellseg.inference.engines.pipeline import Pipeline
+from wellseg.models.base import traits_of
 from wellseg.models.summary import depth_reach
 
 
@@ -33,12 +34,12 @@ class TorchEngine:
         self.metadata = metadata
         alone = is_image(metadata) or self.device.type != "cpu"
         self.workers = 1 if alone else min(torch.get_num_threads(), MOST_WORKERS)
-        network = pipeline.network
+        network = traits_of(pipeline.network)
         self.margin, self.sizes, self.local = extent_of(network, metadata)
         # Networks whose up-sampling depends on the height of the input are only defined on windows as in training.
-        free = is_image(metadata) or getattr(network, "any_height", True)
+        free = is_image(metadata) or network.any_height
         self.window = None if free else metadata["input"]["window"]
-        self.stride = getattr(network, "total_stride", (1, 1))[0]
+        self.stride = network.depth_stride
 
     @classmethod
     def from_file(

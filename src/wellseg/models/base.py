@@ -1,0 +1,61 @@
+"""What a network declares besides `forward`, for tiling, serving, export and distillation; all of it has a default."""
+
+from types import FunctionType
+from typing import Any
+
+from torch import nn
+
+
+class SegmentationNetwork(nn.Module):
+    """Declares the geometry of a network; the architectures of wellseg.models derive from it and override what differs.
+
+    A network of another library, or one that only defines `forward`, need not derive from it: `traits_of` then answers
+    with these defaults. Each declaration may be a class attribute, a property or be set in `__init__`.
+
+    Raises TypeError when a subclass defines another public attribute or property: a misspelt one would otherwise leave the
+    default in force and change tiling without a word. Methods are free, and so is what starts with an underscore.
+    """
+
+    any_height: bool = True
+    """Whether a row's logits depend on the rows of its receptive field only, and not on the height of the image."""
+
+    total_stride: tuple[int, int] | None = None
+    """(rows, columns) of the input per sample of the coarsest scale; None where that is not known."""
+
+    margin: int = 0
+    """Rows and columns by which the output is smaller than the input on each side (valid convolutions)."""
+
+    padding: str = ""
+    """How edges are padded, see wellseg.models.cylinder.PADDINGS; "turns" widens the inner layers to three turns."""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        public = {name for name in {**vars(cls), **vars(cls).get("__annotations__", {})} if not name.startswith("_")}
+        methods = {n for n, v in vars(cls).items() if isinstance(v, FunctionType | classmethod | staticmethod)}
+        if unknown := sorted(n for n in public - methods if not hasattr(SegmentationNetwork, n)):
+            raise TypeError(
+                f"{cls.__name__} declares {', '.join(unknown)}; a network declares {', '.join(DECLARATIONS)}"
+            )
+
+    @property
+    def depth_stride(self) -> int:
+        """Returns the rows of `total_stride`, 1 where it is not known."""
+        return self.total_stride[0] if self.total_stride else 1
+
+    def valid_size(self, n: int) -> int:
+        """Returns the smallest side of at least `n` pixels that the network accepts."""
+        return max(n, 1)
+
+
+DECLARATIONS = ("any_height", "total_stride", "margin", "padding", "valid_size")
+
+_DEFAULTS = SegmentationNetwork()
+
+
+def traits_of(network: nn.Module) -> SegmentationNetwork:
+    """Returns what `network` declares: itself if it is a SegmentationNetwork, otherwise the defaults.
+
+    >>> traits_of(nn.Conv2d(1, 1, 3)).margin
+    0
+    """
+    return network if isinstance(network, SegmentationNetwork) else _DEFAULTS

@@ -32,7 +32,6 @@ from wellseg import build, config
 from wellseg.data.io import rle
 from wellseg.data.module import SegmentationDataModule
 from wellseg.data.normalize import Normalize
-from wellseg.models.head import center_crop
 from wellseg.training.assembly import assemble
 from wellseg.types import Batch
 
@@ -192,8 +191,7 @@ def training_step(cfg: DictConfig, root: Path, choices: dict[str, str]) -> Sampl
 
     def step() -> None:
         optimizer.zero_grad()
-        logits = task(batch.image, batch.valid)
-        task.loss(logits, center_crop(batch.target, logits.shape[-2:])).backward()
+        task.objective(task, batch)["loss"].backward()
         optimizer.step()
 
     step()

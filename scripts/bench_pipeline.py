@@ -16,6 +16,7 @@ from wellseg.data.normalize import fit_normalization
 from wellseg.data.sampler import WindowSampler
 from wellseg.data.wells.well import Well
 from wellseg.data.wells.windows import WindowStore
+from wellseg.training.objectives import Supervised
 from wellseg.training.task import SegmentationTask
 from wellseg.types import Batch
 
@@ -50,13 +51,13 @@ def make_step(padding: str, wells: list[Well], batch: Batch) -> Callable[[], Non
     cfg = config.load("train", ["experiment=exp2001", f"model.padding={padding}"])
     network = build.part(cfg, "model", choices)
     task = SegmentationTask(
-        network, build.part(cfg, "loss", choices), None, build.part(cfg, "metrics", choices),
+        network, Supervised(build.part(cfg, "loss", choices)), None, build.part(cfg, "metrics", choices),
         normalization=fit_normalization([w.values for w in wells], cfg.data.normalize, cfg.data.clip),
     )  # fmt: skip
     optimizer = build.part(cfg, "optimizer", choices)(network.parameters())
 
     def step() -> None:
-        loss = task.loss(task(batch.image, batch.valid), batch.target)
+        loss = task.objective(task, batch)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

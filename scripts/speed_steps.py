@@ -21,6 +21,7 @@ from wellseg.data.normalize import fit_normalization
 from wellseg.data.sampler import WindowSampler
 from wellseg.data.wells.well import Well
 from wellseg.data.wells.windows import WindowStore
+from wellseg.training.objectives import Supervised
 from wellseg.training.task import SegmentationTask
 from wellseg.types import Batch
 
@@ -118,7 +119,7 @@ class Stepper:
         cfg = config.load("train", list(v.overrides))
         network = build.part(cfg, "model", {})
         self.task = SegmentationTask(
-            network, build.part(cfg, "loss", {}), None, build.part(cfg, "metrics", {}),
+            network, Supervised(build.part(cfg, "loss", {})), None, build.part(cfg, "metrics", {}),
             normalization=self._batches.normalization, channels_last=v.channels_last,
         ).to(device)  # fmt: skip
         if v.compiled:
@@ -132,8 +133,7 @@ class Stepper:
         if self._variant.compiled:
             torch.compiler.cudagraph_mark_step_begin()  # what the last step left in a CUDA graph's memory is done with
         with torch.autocast(device, torch.bfloat16) if self._variant.bf16 else nullcontext():
-            logits = self.task(batch.image, batch.valid)
-            loss = self.task.loss(logits, batch.target)
+            loss = self.task.objective(self.task, batch)["loss"]
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

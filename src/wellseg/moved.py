@@ -7,6 +7,7 @@ from typing import Any
 
 MODULES = {
     # 0.2.0
+    "wellseg.callbacks.distillation": "wellseg.training.distillation",
     "wellseg.data.airbus": "wellseg.data.datasets.airbus.module",
     "wellseg.data.augment": "wellseg.data.augment.wells",
     "wellseg.data.carvana": "wellseg.data.datasets.carvana.module",

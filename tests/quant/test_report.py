@@ -24,7 +24,7 @@ def compared(best=(0.5, 0.8)):
 
 @pytest.fixture
 def finished():
-    """A report as `compress` makes one, of two layers, the second of which was widened."""
+    """A report as `quantize_file` makes one, of two layers, the second of which was widened."""
     speed = {"before": 2.0, "after": 1.0, "ratio": 2.0}
     steps = [{"drop": 0.2, "holds": False, "widened": "b.weight"}, {"drop": 0.01, "holds": True, "widened": None}]
     return {

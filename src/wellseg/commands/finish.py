@@ -2,26 +2,30 @@
 
 import logging
 import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from wellseg import artifact, build
+from wellseg import artifact
 from wellseg.callbacks.panels import save_good_and_bad
 from wellseg.config import Composed
-from wellseg.evaluation.scores import PARTS, Details, score
+from wellseg.evaluation.scores import PARTS, PerImageScores, score
 from wellseg.evaluation.tables import print_quantization, print_results
 from wellseg.files import write_bytes, write_json
 from wellseg.models.summary import describe
 from wellseg.plots import results as figures
-from wellseg.quant.compression import Surroundings, compress
+from wellseg.quant.compression import quantize_file
 from wellseg.training import checkpoints
 from wellseg.training.assembly import Assembly
+from wellseg.training.distillation import Distillation
 
 log = logging.getLogger(__name__)
 
@@ -62,43 +66,106 @@ def record(composed: Composed, folder: Path) -> None:
         write_bytes(folder / f"{name}.yaml", OmegaConf.to_yaml(node).encode())
 
 
-def finish(cfg: DictConfig, parts: Assembly, folder: Path) -> float:
-    """Load the best weights, choose the threshold on validation, test once, and write everything; returns val Dice."""
-    trainer, task = parts.trainer, parts.task
-    best = parts.callbacks["best"].best_model_path if "best" in parts.callbacks else ""
-    if best and not trainer.fast_dev_run:
-        task.load_state_dict(checkpoints.read(Path(best))["state_dict"], strict=True)
-    elif not trainer.fast_dev_run:
+@dataclass
+class Finish:
+    """Holds what the steps at the end of a run work on, and what they find.
+
+    Attributes:
+        run: The finished run.
+        folder: Its folder.
+        results: Scores as metrics.json holds them; filled by the step "scores".
+        details: What the scores are made of; filled by the step "scores".
+    """
+
+    run: Assembly
+    folder: Path
+    results: dict[str, Any] = field(default_factory=dict)
+    details: PerImageScores | None = None
+
+    @property
+    def model(self) -> Path:
+        """Returns the path of the model file."""
+        return self.folder / "model.safetensors"
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Returns the names of the scores that tables show."""
+        return self.run.task.scores["val"].SHOWN
+
+    def score(self) -> None:
+        """Scores validation and test."""
+        self.results, self.details = score(self.run, test=self.run.test)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step at the end of a run; on the first process of the run alone unless `everywhere`."""
+
+    name: str
+    do: Callable[[Finish], object]
+    everywhere: bool = False
+
+
+STEPS: tuple[Step, ...] = (
+    Step("best weights", lambda f: load_best_weights(f.run), everywhere=True),
+    Step("scores", Finish.score, everywhere=True),
+    Step("model file", lambda f: save_model(f.run, f.results, f.model)),
+    Step("metrics.json", lambda f: write_json(f.folder / "metrics.json", f.results)),
+    Step("curves", lambda f: draw_curves(f.run.callbacks, f.folder / "figures" / "curves.png")),
+    Step("figures", lambda f: draw_figures(f.run, f.results, f.details, f.folder / "figures")),
+    Step("hyper-parameters", lambda f: log_hyperparameters(f.run.trainer, f.run.hyperparameters, f.results, f.shown)),
+    Step("table", lambda f: print_scores(f.results, f.shown, f.model)),
+    Step("quantization", lambda f: quantize(f.run, f.model)),
+)
+"""What is done at the end of a run, in this order: what is expensive or may fail comes after what must not be lost."""
+
+
+def finish(run: Assembly, folder: Path) -> dict[str, Any]:
+    """Takes all STEPS at the end of a run and returns the scores as metrics.json holds them."""
+    state = Finish(run, folder)
+    for step in STEPS:
+        if step.everywhere or run.trainer.is_global_zero:
+            step.do(state)
+    return state.results
+
+
+def load_best_weights(run: Assembly) -> None:
+    """Loads the best checkpoint of the run into its task; without one the last weights stay."""
+    best = run.callbacks["best"].best_model_path if "best" in run.callbacks else ""
+    if best and not run.trainer.fast_dev_run:
+        run.task.load_state_dict(checkpoints.read(Path(best))["state_dict"], strict=True)
+    elif not run.trainer.fast_dev_run:
         log.warning("no epoch was validated: the last weights are taken for the best")
     # Scored are the weights that were just loaded, not the average that this callback would put in their place.
-    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, WeightAveraging)]
-    results, details = score(parts, test=cfg.test)
-    if trainer.is_global_zero:
-        history = parts.callbacks["history"].rows if "history" in parts.callbacks else []
-        metadata = _metadata(parts, results, folder)
-        arguments = build.arguments(cfg, "model")
-        artifact.save(folder / "model.safetensors", task.network, arguments, metadata)
-        write_json(folder / "metrics.json", results)
-        if history:
-            figures.save(figures.curves(history), folder / "figures" / "curves.png")
-        draw_figures(parts, results, details, folder / "figures")
-        _log_hyperparameters(cfg, parts, results)
-        print_results(
-            results,
-            task.scores["val"].SHOWN,
-            {"model": folder / "model.safetensors", "scores": folder / "metrics.json"},
-        )
-        if parts.quant is not None:
-            scores = parts.task.scores["val"]
-            around = Surroundings(parts.datamodule, trainer, scores, seed=cfg.seed, test=cfg.test)
-            place = folder / "quantized" / parts.quant.name
-            print_quantization(compress(folder / "model.safetensors", parts.quant, around, place), place)
-    return results["val"][task.scores["val"].selection]
+    run.trainer.callbacks = [c for c in run.trainer.callbacks if not isinstance(c, WeightAveraging)]
 
 
-def _metadata(parts: Assembly, results: dict[str, Any], folder: Path) -> dict[str, Any]:
-    data = parts.datamodule
-    distillation = parts.callbacks.get("distillation")
+def save_model(run: Assembly, results: Mapping[str, Any], path: Path) -> None:
+    """Writes the model file of a run with the scores in `results`."""
+    artifact.save(path, run.task.network, run.arguments, _metadata(run, results, path.parent))
+
+
+def draw_curves(callbacks: Mapping[str, Callback], path: Path) -> None:
+    """Draws the scores of all epochs where a history was kept."""
+    history = callbacks["history"].rows if "history" in callbacks else []
+    if history:
+        figures.save(figures.curves(history), path)
+
+
+def print_scores(results: Mapping[str, Any], shown: Sequence[str], model: Path) -> None:
+    """Prints the final table of the scores `shown`, and the files beside the model."""
+    print_results(results, shown, {"model": model, "scores": model.with_name("metrics.json")})
+
+
+def quantize(run: Assembly, model: Path) -> None:
+    """Quantizes the model file where the run asks for it, and prints what that costs."""
+    if run.quant is not None:
+        folder = model.parent / "quantized" / run.quant.name
+        print_quantization(quantize_file(model, run.quant, run.scoring_context(), folder), folder)
+
+
+def _metadata(run: Assembly, results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    data, objective = run.datamodule, run.task.objective
     return {
         "normalization": data.normalization.as_dict(),
         "threshold": 0.5 if results["policy"]["threshold"] is None else results["policy"]["threshold"],
@@ -115,12 +182,12 @@ def _metadata(parts: Assembly, results: dict[str, Any], folder: Path) -> dict[st
             "python": platform.python_version(),
         },
         "parent_run": folder.name,
-        **({"distilled_from": distillation.origins} if distillation else {}),
-        **({"pretrained_from": parts.pretrained_from} if parts.pretrained_from else {}),
+        **({"distilled_from": objective.origins} if isinstance(objective, Distillation) else {}),
+        **({"pretrained_from": run.pretrained_from} if run.pretrained_from else {}),
     }
 
 
-def draw_figures(parts: Assembly, results: dict[str, Any], details: Details, folder: Path) -> None:
+def draw_figures(parts: Assembly, results: dict[str, Any], details: PerImageScores, folder: Path) -> None:
     """Bars per well, precision against recall, confusion, good and bad windows, for every part that was scored."""
     data, threshold = parts.datamodule, results["policy"]["threshold"]
     for part, wells in results["per_well"].items():
@@ -135,18 +202,13 @@ def draw_figures(parts: Assembly, results: dict[str, Any], details: Details, fol
         save_good_and_bad(parts.task, data.store(PARTS[part]), data.classes, details.images[part], place)
 
 
-def _log_hyperparameters(cfg: DictConfig, parts: Assembly, results: dict[str, Any]) -> None:
-    """Configuration and final scores side by side, so that TensorBoard's HParams tab compares the runs of a sweep."""
-    loggers = [x for x in parts.trainer.loggers if isinstance(x, TensorBoardLogger)]
-    if not loggers or parts.trainer.fast_dev_run:
+def log_hyperparameters(
+    trainer: Trainer, settings: Mapping[str, Any], results: Mapping[str, Any], shown: Sequence[str]
+) -> None:
+    """Logs settings and final scores side by side, so that TensorBoard's HParams tab compares the runs of a sweep."""
+    loggers = [x for x in trainer.loggers if isinstance(x, TensorBoardLogger)]
+    if not loggers or trainer.fast_dev_run:
         return
-    groups = ("model", "loss", "optimizer", "scheduler", "augment", "data")
-    flat = {"seed": cfg.seed, "batch_size": cfg.batch_size}
-    for group in groups:
-        for key, value in (OmegaConf.to_container(cfg[group], resolve=True) or {}).items() if cfg.get(group) else ():
-            if key != "_partial_":
-                flat[f"{group}.{key.strip('_')}"] = value if isinstance(value, int | float | bool) else str(value)
-    shown = parts.task.scores["val"].SHOWN
     final = {f"final/{p}/{n}": results[p][n] for p in ("val", "test") if results[p] for n in shown}
-    loggers[0].log_hyperparams(flat, {k: v for k, v in final.items() if v is not None})
+    loggers[0].log_hyperparams(dict(settings), {k: v for k, v in final.items() if v is not None})
     loggers[0].finalize("success")

@@ -23,7 +23,7 @@ def run(composed: "Composed", folder: "Path") -> float:
     from wellseg.errors import ConfigError
     from wellseg.evaluation.tables import print_quantization
     from wellseg.files import as_path, folder_lock
-    from wellseg.quant.compression import Surroundings, claim, compress, full_precision
+    from wellseg.quant.compression import check_output_folder, full_precision, quantize_file
     from wellseg.training.assembly import assemble_for_scoring
 
     cfg, choices = composed.cfg, dict(composed.choices)
@@ -39,7 +39,7 @@ def run(composed: "Composed", folder: "Path") -> float:
     model = full_precision(path)
     cfg, choices = _with_data(cfg, choices, path, composed.overrides)
     with folder_lock(folder):
-        claim(folder, path)
+        check_output_folder(folder, path)
 
         def remember() -> None:
             record(composed.replaced(cfg, choices), folder / ".hydra")
@@ -47,10 +47,10 @@ def run(composed: "Composed", folder: "Path") -> float:
         if not (folder / ".hydra").is_dir():  # else it is of the model that is there, and goes with it
             remember()
         parts = assemble_for_scoring(cfg, folder, choices, model, model.threshold)
-        around = Surroundings(parts.datamodule, parts.trainer, parts.task.scores["val"], seed=cfg.seed, test=cfg.test)
-        report = compress(path, settings, around, folder, remember)
+        context = parts.scoring_context()
+        report = quantize_file(path, settings, context, folder, remember)
     print_quantization(report, folder)
-    return report["scores"]["val"]["after"][around.scores.selection]
+    return report["scores"]["val"]["after"][context.scores.selection]
 
 
 def _with_data(

@@ -69,7 +69,8 @@ def run(composed: "Composed", folder: "Path") -> float | None:
                 raise KeyboardInterrupt from error
             if parts.trainer.global_step == 0:
                 log.warning("nothing was trained: the model file will hold the initial weights")
-            return finish(cfg, parts, folder)
+            results = finish(parts, folder)
+            return results["val"][parts.task.scores["val"].selection]
 
 
 def _check_origin(path: "Path", parts: "Assembly") -> "Artifact":

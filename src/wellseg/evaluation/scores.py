@@ -18,14 +18,16 @@ PARTS = {"val": "validation", "test": "test"}  # name in logs and metrics.json -
 
 
 @dataclass(frozen=True)
-class Details:
-    """What stands behind the scores, by part ("val", "test"): SegmentationScores.curve() and per_image()."""
+class PerImageScores:
+    """Holds what the scores are made of, by part ("val", "test"): SegmentationScores.curve() and per_image()."""
 
     curves: dict[str, dict[str, Tensor]]
     images: dict[str, dict[str, Tensor]]
 
 
-def score(parts: Assembly, *, test: bool = True, threshold: float | None = None) -> tuple[dict[str, Any], Details]:
+def score(
+    parts: Assembly, *, test: bool = True, threshold: float | None = None
+) -> tuple[dict[str, Any], PerImageScores]:
     """Scores of validation and test as metrics.json holds them, and what is behind them; on every process.
 
     threshold: one of the metric's grid; None takes the one with the best score (the metric's `selection`) on validation.
@@ -65,7 +67,9 @@ def score(parts: Assembly, *, test: bool = True, threshold: float | None = None)
             "window": data.window,
         },
     }
-    return results, Details({p: m.curve() for p, m in metrics.items()}, {p: m.per_image() for p, m in metrics.items()})
+    return results, PerImageScores(
+        {p: m.curve() for p, m in metrics.items()}, {p: m.per_image() for p, m in metrics.items()}
+    )
 
 
 def _sizes(data: SegmentationDataModule, parts: Sequence[str]) -> list[tuple[int, int]]:

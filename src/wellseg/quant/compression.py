@@ -37,8 +37,8 @@ REPORT, FIGURE = "report.json", "quantization.png"
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What a quantization is calibrated and scored with.
+class ScoringContext:
+    """Holds what a quantization is calibrated and scored with.
 
     data: split as the model's own run, where these are its data. trainer: gives the device and the limits of what is
     scored; nothing is run by it. scores: a metric at the model's threshold.
@@ -65,26 +65,26 @@ def full_precision(path: Path) -> Artifact:
     return model
 
 
-def compress(
-    path: Path, settings: Any, around: Surroundings, folder: Path, when_ready: Callable[[], None] = lambda: None
+def quantize_file(
+    path: Path, settings: Any, context: ScoringContext, folder: Path, when_ready: Callable[[], None] = lambda: None
 ) -> dict[str, Any]:
     """Quantize the model file `path` as `settings` (of the group quant) say; returns what report.json in `folder` holds.
 
     Leaves in `folder` the model, report.json and a figure; where the gate refuses, report.json alone, and GateRefusal is
     raised. They replace what an earlier quantization left there, which any other failure leaves untouched; `when_ready`
     is called just before. Everything but speed is, on one machine, a function of the model file, the settings, the data
-    and the seed (see Quantizer.quantize). Raises also what `claim` and Quantizer.check raise.
+    and the seed (see Quantizer.quantize). Raises also what `check_output_folder` and Quantizer.check raise.
     """
     quantizer = as_quantizer(settings)
     model = full_precision(path)
     quantizer.check(model.network)
-    part = _parts(around)
-    claim(folder, path)
+    part = _parts(context)
+    check_output_folder(folder, path)
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    device = around.trainer.strategy.root_device
-    _warn_of_other_data(model, around.data)
-    calibration, wells = gather(around.data, model.normalization, quantizer.calibration_windows, device, around.seed)
+    device = context.trainer.strategy.root_device
+    _warn_of_other_data(model, context.data)
+    calibration, wells = gather(context.data, model.normalization, quantizer.calibration_windows, device, context.seed)
     log.info(
         "quant=%s: calibrating on %d windows of %d training wells, on %s",
         quantizer.name, sum(map(len, calibration.normalized)), len(wells), device,
@@ -95,7 +95,7 @@ def compress(
         "quant": report.settings_of(settings),
         "source": report.file_record(path) | {"parent_run": model.metadata.get("parent_run")},
         "parameters": sum(p.numel() for p in model.network.parameters()),
-        "calibration": {"windows": sum(map(len, calibration.normalized)), "wells": wells, "seed": around.seed},
+        "calibration": {"windows": sum(map(len, calibration.normalized)), "wells": wells, "seed": context.seed},
         "versions": report.versions(),
     }
     before = _predictor(path, device)
@@ -103,12 +103,12 @@ def compress(
         ready = Path(work) / "ready"
         ready.mkdir()
         try:
-            passed = _pass_gate(quantizer, model, calibration, before, part["val"], around, Path(work))
+            passed = _pass_gate(quantizer, model, calibration, before, part["val"], context, Path(work))
         except GateRefusal as refusal:
             reason = {"what": refusal.what, "why": refusal.why, "fix": refusal.fix}
             write_json(
                 ready / REPORT,
-                found | {"gate": report.gate_of(settings, refusal.steps, around.scores.selection), "refusal": reason},
+                found | {"gate": report.gate_of(settings, refusal.steps, context.scores.selection), "refusal": reason},
             )
             when_ready()
             _put_in_place(ready, folder)
@@ -116,27 +116,29 @@ def compress(
         served = _device(passed.produced.path, device)
         after = _predictor(passed.produced.path, device)
         test = (
-            compare(before, after, _windows(around.data, "test", part["test"]), around.scores) if part["test"] else None
+            compare(before, after, _windows(context.data, "test", part["test"]), context.scores)
+            if part["test"]
+            else None
         )
-        values = as_recorded(around.data.store("validation").gather(part["val"][0]))
+        values = as_recorded(context.data.store("validation").gather(part["val"][0]))
         found |= {
             "status": report.DONE,
             "result": report.file_record(passed.produced.path),
             "threshold": report.threshold_of(model.threshold, passed.validation),
             "policy": {
-                "empty": around.scores.empty,
-                "selection": around.scores.selection,
-                "split": around.data.split,
-                "split_of_the_model": same_data(model, around.data),
-                "leaky": around.data.leaky,
-                "window": around.data.window,
+                "empty": context.scores.empty,
+                "selection": context.scores.selection,
+                "split": context.data.split,
+                "split_of_the_model": same_data(model, context.data),
+                "leaky": context.data.leaky,
+                "window": context.data.window,
             },
             "scores": {"val": report.scores_of(passed.validation), "test": report.scores_of(test)},
-            "gate": report.gate_of(settings, passed.steps, around.scores.selection),
+            "gate": report.gate_of(settings, passed.steps, context.scores.selection),
             "speed": measure(before if served == device else _predictor(path, served), after, values, served),
             "layers": passed.produced.layers,
         }
-        _tell_of_threshold(found["threshold"], around.scores.selection)
+        _tell_of_threshold(found["threshold"], context.scores.selection)
         os.replace(passed.produced.path, ready / passed.produced.path.name)
         figures.save(picture(found), ready / FIGURE)
         write_json(ready / REPORT, found)
@@ -160,7 +162,7 @@ def _pass_gate(
     calibration: Calibration,
     before: Model,
     validation: list[Any],
-    around: Surroundings,
+    context: ScoringContext,
     work: Path,
 ) -> Passed:
     numbers = count()
@@ -172,17 +174,17 @@ def _pass_gate(
 
     def score(produced: Produced) -> Comparison:
         after = _predictor(produced.path, calibration.device)
-        return compare(before, after, _windows(around.data, "validation", validation), around.scores)
+        return compare(before, after, _windows(context.data, "validation", validation), context.scores)
 
     return pass_gate(quantizer, make, score)
 
 
-def _parts(around: Surroundings) -> dict[str, list[Any]]:
+def _parts(context: ScoringContext) -> dict[str, list[Any]]:
     """Window numbers of validation and test in batches, within the trainer's limits."""
-    trainer, data = around.trainer, around.data
+    trainer, data = context.trainer, context.data
     found = {
         "val": batches(data, "validation", trainer.limit_val_batches),
-        "test": batches(data, "test", trainer.limit_test_batches) if around.test else [],
+        "test": batches(data, "test", trainer.limit_test_batches) if context.test else [],
     }
     if not found["val"]:
         raise ConfigError(
@@ -211,7 +213,7 @@ def _device(path: Path, device: torch.device) -> torch.device:
     return torch.device("cpu") if path.suffix == ".onnx" else device
 
 
-def claim(folder: Path, path: Path) -> None:
+def check_output_folder(folder: Path, path: Path) -> None:
     """Raise ConfigError unless `folder` may take a quantization of the model file `path`; nothing is changed.
 
     It may hold what an earlier quantization left, but neither `path` nor a model or a report of anything else.

@@ -2,15 +2,17 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig
+import torch
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
+from torch import nn
 
 from wellseg import build, config
 from wellseg.artifact import Artifact, architecture_name
@@ -19,8 +21,11 @@ from wellseg.data.module import SegmentationDataModule
 from wellseg.errors import ConfigError
 from wellseg.metrics.classes import ClassScores
 from wellseg.problems import list_names
+from wellseg.quant.compression import ScoringContext
 from wellseg.quant.quantizer import as_quantizer
 from wellseg.training.checkpoints import AtomicCheckpointIO
+from wellseg.training.objectives import Objective, Supervised
+from wellseg.training.order import in_order
 from wellseg.training.task import SegmentationTask
 
 log = logging.getLogger(__name__)
@@ -47,35 +52,43 @@ def _quiet() -> None:
 
 @dataclass
 class Assembly:
-    """What a run consists of."""
+    """Holds what a run consists of; what comes after assembly takes it, or parts of it, and reads no configuration.
+
+    Attributes:
+        datamodule: The data, set up.
+        task: Network, objective and metric.
+        trainer: The trainer, which has the callbacks.
+        callbacks: The callbacks by their names in the configuration, in the order in which they are called.
+        seed: Seed of the run.
+        test: Whether the test split is scored.
+        arguments: Arguments of the network, as the model file stores them.
+        hyperparameters: Settings and batch size, flat, as TensorBoard compares runs by them.
+        pretrained_from: {name, weights_sha256} of the model that training started from, or None.
+        quant: Settings by which the finished model is quantized, or None.
+    """
 
     datamodule: SegmentationDataModule
     task: SegmentationTask
     trainer: pl.Trainer
     callbacks: dict[str, pl.Callback] = field(default_factory=dict)
-    pretrained_from: dict[str, str] | None = None  # name and weights_sha256 of the model that training started from
-    quant: Any = None  # settings by which the finished model is quantized, or None
+    seed: int = 0
+    test: bool = True
+    arguments: dict[str, Any] = field(default_factory=dict)
+    hyperparameters: dict[str, bool | int | float | str] = field(default_factory=dict)
+    pretrained_from: dict[str, str] | None = None
+    quant: Any = None
+
+    def scoring_context(self) -> ScoringContext:
+        """Returns what a quantization is calibrated and scored with."""
+        return ScoringContext(self.datamodule, self.trainer, self.task.scores["val"], seed=self.seed, test=self.test)
 
 
 def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assembly:
-    """Everything that training needs; all it writes goes below `folder`."""
-    if cfg.trainer.get("limit_val_batches") == 0:
-        raise ConfigError(
-            "trainer.limit_val_batches=0 leaves nothing to validate on",
-            why="validation chooses the best weights and the threshold",
-            fix="trainer.limit_val_batches=1 is nearly as quick",
-        )
+    """Returns everything that training needs; all files of the run go below `folder`."""
+    _check_settings(cfg)
     _quiet()
-    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
-        raise ConfigError(f"seed={cfg.seed}", fix="a whole number from 0 to 4,294,967,295")
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    distillation = build.part(cfg, "distill", choices)  # first: a teacher that is missing is known before data are read
-    if cfg.data.get("unlabelled") and distillation is None:
-        raise ConfigError(
-            "data.unlabelled=true without a teacher",
-            why="wells without labels teach nothing but what a teacher says of them",
-            fix=f"one of distill={', '.join(c for c in config.choices('distill') if c != 'none')}; or data.unlabelled=false",
-        )
+    objective = _objective(cfg, choices)  # first: a missing teacher is reported before data are read
     datamodule = build.part(cfg, "data", choices, augment=build.part(cfg, "augment", choices))
     datamodule.setup()
     network = build.part(cfg, "model", choices)
@@ -85,12 +98,10 @@ def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assem
     quant = build.part(cfg, "quant", choices)
     if quant is not None:  # now, not when the network has been trained
         as_quantizer(quant).check(network)
-    optimizer = build.part(cfg, "optimizer", choices)
-    build.attempt(cfg, "optimizer", choices, lambda: optimizer(network.parameters()))
     task = SegmentationTask(
         network,
-        build.part(cfg, "loss", choices),
-        optimizer,
+        objective,
+        _optimizer(cfg, choices, network),
         _metric(cfg, choices, datamodule),
         normalization=datamodule.normalization,
         scheduler=build.part(cfg, "scheduler", choices),
@@ -99,26 +110,24 @@ def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assem
     )
     if cfg.compile:
         task.network.compile()
-    callbacks: dict[str, pl.Callback] = {"plateau": StepPlateau()}
-    if distillation is not None:  # before all that may end the run at the end of a batch: it gives the task's loss back
-        callbacks["distillation"] = distillation
-    callbacks |= build.parts(cfg, "callbacks", choices)
-    for callback in callbacks.values():
-        if isinstance(callback, ModelCheckpoint):
-            callback.dirpath = str(folder / "checkpoints")
-    if "requeue" in callbacks:  # after those that change the weights at the end of a batch (ema)
-        callbacks["requeue"] = callbacks.pop("requeue")
-    logger = build.part(cfg, "logger", choices, save_dir=str(folder))
-    if logger is None:  # Lightning refuses a monitor that has nowhere to write
-        callbacks = {k: c for k, c in callbacks.items() if not isinstance(c, LearningRateMonitor)}
-    trainer = build_trainer(cfg, folder, choices, callbacks, logger)
-    return Assembly(datamodule, task, trainer, callbacks, quant=quant)
+    callbacks, logger = _callbacks(cfg, folder, choices)
+    return Assembly(
+        datamodule,
+        task,
+        build_trainer(cfg, folder, choices, callbacks, logger),
+        callbacks,
+        seed=cfg.seed,
+        test=cfg.test,
+        arguments=build.arguments(cfg, "model"),
+        hyperparameters=_hyperparameters(cfg),
+        quant=quant,
+    )
 
 
 def assemble_for_scoring(
     cfg: DictConfig, folder: Path, choices: Mapping[str, str], model: Artifact, threshold: float
 ) -> Assembly:
-    """What scoring a model file needs: its own normalisation, the configuration's data, metric and trainer."""
+    """Returns what scoring a model file needs: its own normalisation, the configuration's data, metric and trainer."""
     _quiet()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = build.part(cfg, "data", choices)
@@ -129,7 +138,64 @@ def assemble_for_scoring(
     _warn_of_names_seen(model, datamodule)
     scores = _metric(cfg, choices, datamodule, threshold=threshold)
     task = SegmentationTask(model.network, None, None, scores, normalization=model.normalization)
-    return Assembly(datamodule, task, build_trainer(cfg, folder, choices, {}, False))
+    trainer = build_trainer(cfg, folder, choices, {}, False)
+    return Assembly(datamodule, task, trainer, seed=cfg.seed, test=cfg.get("test", True))
+
+
+def _check_settings(cfg: DictConfig) -> None:
+    """Raises ConfigError for settings that no run can have, before anything is built."""
+    if cfg.trainer.get("limit_val_batches") == 0:
+        raise ConfigError(
+            "trainer.limit_val_batches=0 leaves nothing to validate on",
+            why="validation chooses the best weights and the threshold",
+            fix="trainer.limit_val_batches=1 is nearly as quick",
+        )
+    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
+        raise ConfigError(f"seed={cfg.seed}", fix="a whole number from 0 to 4,294,967,295")
+
+
+def _objective(cfg: DictConfig, choices: Mapping[str, str]) -> Objective:
+    """Returns what training minimises: the loss against the labels, mixed with the teachers' where the run has some."""
+    loss = build.part(cfg, "loss", choices)
+    distillation = build.part(cfg, "distill", choices, loss=loss)
+    if distillation is not None:
+        return distillation
+    if cfg.data.get("unlabelled"):
+        raise ConfigError(
+            "data.unlabelled=true without a teacher",
+            why="wells without labels teach nothing but what a teacher says of them",
+            fix=f"one of distill={', '.join(c for c in config.choices('distill') if c != 'none')}; or data.unlabelled=false",
+        )
+    return Supervised(loss)
+
+
+def _optimizer(cfg: DictConfig, choices: Mapping[str, str], network: nn.Module) -> Callable[..., torch.optim.Optimizer]:
+    """Returns the optimizer's constructor, after one trial: its settings are reported now, not when training starts."""
+    optimizer = build.part(cfg, "optimizer", choices)
+    build.attempt(cfg, "optimizer", choices, lambda: optimizer(network.parameters()))
+    return optimizer
+
+
+def _callbacks(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> tuple[dict[str, pl.Callback], Any]:
+    """Returns the callbacks by name, in the order of wellseg.training.order, and the logger, or None."""
+    callbacks = in_order({"plateau": StepPlateau(), **build.parts(cfg, "callbacks", choices)})
+    for callback in callbacks.values():
+        if isinstance(callback, ModelCheckpoint):
+            callback.dirpath = str(folder / "checkpoints")
+    logger = build.part(cfg, "logger", choices, save_dir=str(folder))
+    if logger is None:  # Lightning refuses a monitor that has nowhere to write
+        callbacks = {k: c for k, c in callbacks.items() if not isinstance(c, LearningRateMonitor)}
+    return callbacks, logger
+
+
+def _hyperparameters(cfg: DictConfig) -> dict[str, bool | int | float | str]:
+    """Returns the settings of the groups that runs are compared by, as group.key -> plain value."""
+    flat = {"seed": cfg.seed, "batch_size": cfg.batch_size}
+    for group in ("model", "loss", "optimizer", "scheduler", "augment", "data"):
+        for key, value in (OmegaConf.to_container(cfg[group], resolve=True) or {}).items() if cfg.get(group) else ():
+            if key != "_partial_":
+                flat[f"{group}.{key.strip('_')}"] = value if isinstance(value, int | float | bool) else str(value)
+    return flat
 
 
 def _check_model(model: Artifact, data: SegmentationDataModule) -> None:

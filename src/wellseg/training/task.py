@@ -19,13 +19,14 @@ from wellseg.data.sampler import step_generator
 from wellseg.metrics.classes import ClassScores
 from wellseg.metrics.segmentation import SegmentationScores
 from wellseg.models.head import center_crop, to_probability
+from wellseg.training.objectives import Objective
 from wellseg.types import Batch
 
 
 class SegmentationTask(pl.LightningModule):
     """Train `network` (logits out) on `Batch`es. Where it answers for the middle of an image only, so does the label.
 
-    loss           (logits (B, K, H, W), target (B, H, W)) -> scalar
+    objective      what a training step minimises, and the loss that validation and test report
     optimizer      parameters -> Optimizer; both None for a task that only scores
     scheduler      (optimizer, total_steps) -> Lightning's scheduler record, or None for a constant rate
     scores         the metric; one copy scores validation, another the test
@@ -36,7 +37,7 @@ class SegmentationTask(pl.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        loss: Callable[[Tensor, Tensor], Tensor] | None,
+        objective: Objective | None,
         optimizer: Callable[..., torch.optim.Optimizer] | None,
         scores: SegmentationScores | ClassScores,
         *,
@@ -48,7 +49,7 @@ class SegmentationTask(pl.LightningModule):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last) if channels_last else network
         self.normalize = Normalize(normalization)
-        self.loss = loss
+        self.objective = objective
         self.scores = nn.ModuleDict({"val": scores, "test": deepcopy(scores)})
         self._optimizer, self._scheduler = optimizer, scheduler
         self._seed, self._channels_last = seed, channels_last
@@ -60,15 +61,19 @@ class SegmentationTask(pl.LightningModule):
             x = x.contiguous(memory_format=torch.channels_last)
         return self.network(x)
 
+    def on_fit_start(self) -> None:
+        self.objective.start(self.trainer, self.network)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         step = step_generator(self._seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(step.initial_seed())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits = self(batch.image, batch.valid)
-        loss = self.loss(logits, center_crop(batch.target, logits.shape[-2:]))
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch.index))
-        return loss
+        losses, size = self.objective(self, batch), len(batch.index)
+        for name in (n for n in losses if n != "loss"):
+            self.log(f"train/{name}", losses[name], on_step=False, on_epoch=True, batch_size=size)
+        self.log("train/loss", losses["loss"], prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
+        return losses["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._score("val", batch)
@@ -78,15 +83,14 @@ class SegmentationTask(pl.LightningModule):
 
     def _score(self, part: str, batch: Batch) -> None:
         logits = self(batch.image, batch.valid)
-        target = center_crop(batch.target, logits.shape[-2:])
-        if self.loss is not None:
-            loss = self.loss(logits, target)
+        if self.objective is not None:
+            loss = self.objective.labelled(logits, batch)
             size = len(batch.index)
             self.log(f"{part}/loss", loss, on_epoch=True, batch_size=size, sync_dist=True, logger=self._curve(part))
         probability = to_probability(logits)
         if probability.shape[1] == 1:
             probability = probability[:, 0]
-        self.scores[part].update(probability, target, batch.index, batch.well)
+        self.scores[part].update(probability, center_crop(batch.target, logits.shape[-2:]), batch.index, batch.well)
 
     def on_validation_epoch_start(self) -> None:
         self.scores["val"].reset()

@@ -1,5 +1,6 @@
 """Training on what teachers answer: the mixed loss against numpy, what it leaves alone, resuming, and what is refused."""
 
+import copy
 import json
 import os
 import shutil
@@ -8,11 +9,11 @@ import signal
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from running import TINY, command
 from scipy.special import expit
 
 from wellseg import artifact, config
-from wellseg.callbacks.distillation import Distillation
 from wellseg.data.datasets.corroseg.module import CorroSegDataModule
 from wellseg.data.datasets.synthetic.module import SyntheticDataModule
 from wellseg.data.normalize import Normalization, Normalize
@@ -20,6 +21,7 @@ from wellseg.errors import ConfigError, DataError
 from wellseg.losses.bce import bce
 from wellseg.models.unet_flex import UNetFlex
 from wellseg.training.assembly import assemble
+from wellseg.training.objectives import Supervised
 from wellseg.training.task import SegmentationTask
 from wellseg.types import IGNORE
 
@@ -91,7 +93,7 @@ def test_the_loss_is_that_of_teachers_and_labels(tmp_path, weighting, count, rol
     batch = next(iter(parts.datamodule.train_dataloader()))
     with torch.no_grad():
         student = parts.task(batch.image, batch.valid)
-    hard = float(parts.task.loss(student, batch.target))
+    hard = float(parts.task.objective.loss(student, batch.target))
     valid = batch.valid.numpy()
     turns = [36 * i // rolls for i in range(rolls)]
     q = np.mean([expit(answer(path, batch, turn) / 2) for path in paths for turn in turns], axis=0)[valid]
@@ -123,40 +125,39 @@ def test_a_teacher_that_is_the_student_costs_nothing_and_another_does(tmp_path, 
     assert costs["other"] > 1e-4
 
 
-def test_validation_scores_the_labels_alone_and_the_task_gets_its_loss_back(tmp_path, teacher):
+def test_validation_scores_the_labels_alone(tmp_path, teacher):
     parts = parts_of(tmp_path, *taught(teacher), "trainer.limit_val_batches=1")
-    own = parts.task.loss
+    own = config.load("train", STEP).loss
     parts, logged = fitted(parts)
-    assert parts.task.loss is own
     batch = next(iter(parts.datamodule.val_dataloader()))
     with torch.no_grad():
-        hard = float(own(parts.task.eval()(batch.image, batch.valid), batch.target))
+        hard = float(instantiate(own)(parts.task.eval()(batch.image, batch.valid), batch.target))
     assert logged["val/loss"] == pytest.approx(hard, rel=1e-5)
 
 
-def test_the_task_gets_its_loss_back_when_a_step_fails(tmp_path, teacher):
-    parts = parts_of(tmp_path, *taught(teacher))
-    own = parts.task.loss
+@pytest.mark.parametrize("kind", ["bce", "features"])
+def test_no_hook_is_left_when_a_step_fails(tmp_path, teacher, kind):
+    parts = parts_of(tmp_path, *taught(teacher), f"distill.kind={kind}")
 
     def fail(*_):
         raise RuntimeError("in the middle of a step")
 
-    parts.trainer.callbacks[-1].on_before_backward = fail
+    parts.task.network.refinement.register_forward_hook(fail)
     with pytest.raises(RuntimeError, match="in the middle"):
         fitted(parts)
-    assert parts.task.loss is own
+    networks = [parts.task.network, parts.task.objective._teachers[0].network]
+    assert [len(m._forward_hooks) for network in networks for m in network.modules() if m._forward_hooks] == [1]
 
 
 def test_teachers_neither_learn_nor_enter_checkpoints(tmp_path, teacher):
     parts = parts_of(tmp_path, *taught(teacher), keep=("last", "requeue"))
-    assert list(parts.callbacks).index("distillation") < list(parts.callbacks).index("requeue")
     before = signal.getsignal(signal.SIGTERM)
     fitted(parts)
     assert signal.getsignal(signal.SIGTERM) is before, "requeue puts back what it found"
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert set(saved["state_dict"]) == {f"network.{k}" for k in parts.task.network.state_dict()}
     assert not any("istillation" in key for key in saved["callbacks"])
-    network = parts.callbacks["distillation"]._teachers[0].network
+    network = parts.task.objective._teachers[0].network
     assert all(torch.equal(v, w) for v, w in zip(
         network.state_dict().values(), artifact.load(teacher).network.state_dict().values(), strict=True
     ))  # fmt: skip
@@ -333,16 +334,11 @@ def test_a_batch_of_unlabelled_windows_is_learnt_from_the_teacher_alone(wells, t
     data.setup()
     store = data.store("train")
     batch = store.gather(np.flatnonzero(np.array(data.well_names)[store.well_of] == "test_well_1"))
-    task = SegmentationTask(UNetFlex(**NUMBERS), bce, None, None)
-    parts = parts_of(tmp_path, *taught(teacher))
-    logits = task(batch.image, batch.valid)
-    distillation = parts.callbacks["distillation"]
-    task.log = lambda *_, **__: None
-    distillation.on_train_batch_start(parts.trainer, task, batch, 0)
-    loss = task.loss(logits, batch.target)
+    parts = fitted(parts_of(tmp_path, *taught(teacher)))[0]
+    task, taught_by = SegmentationTask(UNetFlex(**NUMBERS), Supervised(bce), None, None), parts.task.objective
+    loss = taught_by(task, batch)["loss"]
     loss.backward()
-    distillation.on_train_batch_end(parts.trainer, task)
-    assert task.loss(logits, batch.target) == 0
+    assert task.objective(task, batch)["loss"] == 0
     assert torch.isfinite(loss)
     assert loss > 0
     gradients = [p.grad for p in task.parameters()]
@@ -387,5 +383,13 @@ def test_an_unlabelled_copy_of_a_scored_well_is_a_leak(wells, tmp_path):
 
 def test_nothing_is_taught_without_a_teacher(tmp_path):
     parts = parts_of(tmp_path)
-    assert not any(isinstance(c, Distillation) for c in parts.trainer.callbacks)
+    assert isinstance(parts.task.objective, Supervised)
     assert "train/loss_distill" not in fitted(parts)[1]
+
+
+def test_copies_of_a_task_share_the_teachers(tmp_path, teacher):
+    """The average of the weights (callbacks=ema) copies the task: teachers are large and never change."""
+    parts = parts_of(tmp_path, *taught(teacher))
+    again = copy.deepcopy(parts.task)
+    assert again.objective is parts.task.objective
+    assert again.network is not parts.task.network

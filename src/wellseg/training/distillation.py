@@ -1,10 +1,11 @@
-"""Train a student on what teachers answer, beside the labels. The task knows nothing of it: its loss is lent per batch.
+"""Trains a student on the outputs of teachers in addition to the labels.
 
-L = a * soft + b * hard: `hard` is the task's own loss, `soft` a distance to the teachers (wellseg.losses.distillation).
+L = a * soft + b * hard: `hard` is the loss against the labels, `soft` a distance to the teachers (wellseg.losses.distillation).
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from wellseg.losses.distillation import of_kind
 from wellseg.models.base import traits_of
 from wellseg.models.cylinder import pad_turns
 from wellseg.models.head import center_crop
+from wellseg.training.objectives import Loss, Network, Objective
 from wellseg.types import Batch
 
 log = logging.getLogger(__name__)
@@ -32,32 +34,36 @@ WEIGHTINGS: dict[str, Callable[[float], tuple[float, float]]] = {
 """Factors of the soft and of the hard loss, by the weight w."""
 
 
-class Distillation(pl.Callback):
-    """Mixes the distance to `teachers` into the loss of every training batch; validation and test keep the hard loss.
+class Distillation(Objective):
+    """Mixes the distance to `teachers` into the loss of every training batch; validation and test keep the labels' loss.
 
     teachers     model files. Each normalises for itself, in eval mode and without gradient, and sees what the student
-                 sees, augmentation included; of several the targets are averaged (of `bce` and `kl`: the probabilities)
+                 sees, augmentation included; targets of several are averaged (of `bce` and `kl`: the probabilities)
+    loss         the loss against the labels
     recipe       the command that makes the teachers, for the error when one is missing
     kind         bce, kl, channel_wise or features (wellseg.losses.distillation)
     temperature  softens the logits of both; features have none
     weight       w in 0 ... 1 of the soft loss
     weighting    course or convex (WEIGHTINGS)
-    rolls        equal turns of the pipe over which a teacher's answer is averaged, 1 for none; not for features, nor for
-                 images that are no pipe
+    rolls        equal circular shifts of the pipe over which a teacher's output is averaged, 1 for none; not for
+                 features, nor for images that are not circular
     modules      of features: names of the layers, in teacher and student, whose outputs are compared
     cache        the targets of all training windows are computed once, before the first step; for training without
                  augmentation, and not for features
 
-    `origins` says where the teachers come from: [{name, weights_sha256}]. Checkpoints hold nothing of the teachers.
-    Raises ArtifactError for a teacher that cannot be read and ConfigError for settings that do not go together, when it
-    is made; in `setup`, ConfigError for a teacher that takes other images or tells other classes apart than the student,
-    and for one that was trained on what is to validate or test the student.
+    `origins` names the teachers: [{name, weights_sha256}]. Checkpoints hold nothing of the teachers.
+
+    Raises:
+        ArtifactError: a teacher cannot be read.
+        ConfigError: settings exclude each other; in `start`, a teacher takes other images or discriminates other classes
+            than the student, or was trained on what validates or tests the student.
     """
 
     def __init__(
         self,
         teachers: str | Sequence[str],
         *,
+        loss: Loss,
         recipe: str = "",
         kind: str = "bce",
         temperature: float = 4.0,
@@ -67,6 +73,7 @@ class Distillation(pl.Callback):
         modules: Sequence[str] = ("bottleneck",),
         cache: bool = False,
     ) -> None:
+        super().__init__(loss)
         self._kind = of_kind(kind, temperature)
         if not 0 <= weight <= 1:
             raise ConfigError(f"distill.weight={weight}", fix="a share from 0 to 1")
@@ -86,78 +93,63 @@ class Distillation(pl.Callback):
         self._factors = WEIGHTINGS[weighting](weight)
         self._rolls, self._cache_wanted = rolls, cache
         self._cache: list[Tensor] = []
-        self._lent: tuple[Callable, _Outputs] | None = None  # the task's own loss and the hooks, during a step
         paths = [teachers] if isinstance(teachers, str) else list(teachers)
         if not paths:
             raise ConfigError("distill.teachers names no model file", fix="distill.teachers=[FILE], or distill=none")
         self._teachers = [_Teacher(Path(path).expanduser(), recipe, self._modules) for path in paths]
         self.origins = [t.origin for t in self._teachers]
 
-    def setup(self, trainer: pl.Trainer, task: pl.LightningModule, stage: str) -> None:
-        if stage != "fit":
-            return
-        if self._rolls > 1 and not trainer.datamodule.closed:
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Distillation":
+        # Averages of the weights (callbacks=ema) copy the task; its teachers, which never change, need no second copy.
+        return self
+
+    def start(self, trainer: pl.Trainer, network: nn.Module) -> None:
+        """Checks the teachers against data and student, moves them to the device, and fills the cache."""
+        data = trainer.datamodule
+        if self._rolls > 1 and not data.closed:
             raise ConfigError(
                 f"distill.rolls={self._rolls} for images that are no pipe",
                 why="their last column is not the neighbour of the first",
                 fix="distill.rolls=1",
             )
-        _check_modules(task.network, self._modules, "the student")
-        if self._modules and task.network._compiled_call_impl is not None:
+        self._student, self._data = network, data
+        self._device, self._precision = trainer.strategy.root_device, trainer.precision_plugin
+        _check_modules(self._student, self._modules, "the student")
+        if self._modules and self._student._compiled_call_impl is not None:
             raise ConfigError("distill.kind=features with compile=true", why="a compiled network shows no layers")
         for teacher in self._teachers:
-            teacher.check_against(trainer.datamodule)
-            teacher.to(trainer.strategy.root_device)
-
-    def on_fit_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+            teacher.check_against(data)
+            teacher.to(self._device)
         if self._cache_wanted:
             # In an order and in batches that do not depend on where a run resumes: its targets are then the same bits.
-            store, size = trainer.datamodule.store("train"), trainer.datamodule.batch_size
+            store = data.store("train")
             windows: dict[int, Tensor] = {}
-            for _, numbers in WindowSampler(store.group_of, size, seed=0, shuffle=False):
-                target = self._targets(trainer, store.gather(numbers))[0]
-                windows |= dict(zip(numbers.tolist(), target, strict=True))
+            for _, numbers in WindowSampler(store.group_of, data.batch_size, seed=0, shuffle=False):
+                windows |= dict(zip(numbers.tolist(), self._targets(store.gather(numbers))[0], strict=True))
             self._cache = [windows[n] for n in range(len(store))]
 
-    def on_train_batch_start(self, trainer: pl.Trainer, task: pl.LightningModule, batch: Batch, batch_idx: int) -> None:
-        targets = self._from_cache(trainer, batch) if self._cache else self._targets(trainer, batch)
-        layers = _Outputs(task.network, self._modules)
-        hard_loss, (soft_factor, hard_factor) = task.loss, self._factors
+    def __call__(self, network: Network, batch: Batch) -> dict[str, Tensor]:
+        """Returns "loss", and beside it "loss_distill", the soft part, and "loss_hard", the labels' part."""
+        targets = self._from_cache(batch) if self._cache else self._targets(batch)
+        with _outputs_of(self._student, self._modules) as layers:
+            logits = network(batch.image, batch.valid)
+            outputs = layers() if self._modules else [logits]
+        hard = self.labelled(logits, batch)
+        parts = [
+            self._kind.compare(output, target, _seen(self._student, batch.valid, output))
+            for output, target in zip(outputs, targets, strict=True)
+        ]
+        soft = sum(parts) / len(parts)
+        soft_factor, hard_factor = self._factors
+        return {"loss": soft_factor * soft + hard_factor * hard, "loss_distill": soft, "loss_hard": hard}
 
-        def mixed(logits: Tensor, target: Tensor) -> Tensor:
-            hard = hard_loss(logits, target)
-            answers = layers.taken() if self._modules else [logits]
-            pairs = zip(answers, targets, strict=True)
-            parts = [self._kind.compare(a, t, _seen(task.network, batch.valid, a)) for a, t in pairs]
-            soft = sum(parts) / len(parts)
-            size = len(batch.index)
-            task.log("train/loss_distill", soft, on_step=False, on_epoch=True, batch_size=size)
-            task.log("train/loss_hard", hard, on_step=False, on_epoch=True, batch_size=size)
-            return soft_factor * soft + hard_factor * hard
-
-        self._lent = hard_loss, layers
-        task.loss = mixed
-
-    def on_train_batch_end(self, trainer: pl.Trainer, task: pl.LightningModule, *_: Any) -> None:
-        self._give_back(task)
-
-    def on_exception(self, trainer: pl.Trainer, task: pl.LightningModule, exception: BaseException) -> None:
-        self._give_back(task)
-
-    def _give_back(self, task: pl.LightningModule) -> None:
-        if self._lent is not None:
-            task.loss, layers = self._lent
-            layers.remove()
-            self._lent = None
-
-    def _targets(self, trainer: pl.Trainer, batch: Batch) -> list[Tensor]:
-        """What the student is compared with: one target, or one per module; the mean over teachers and turns."""
-        device = trainer.strategy.root_device
-        image, valid = batch.image.to(device).float(), batch.valid.to(device)
+    def _targets(self, batch: Batch) -> list[Tensor]:
+        """Returns what the student is compared with: one target, or one per module; the mean over teachers and shifts."""
+        image, valid = batch.image.to(self._device).float(), batch.valid.to(self._device)
         columns = image.shape[-1]
         turns = dict.fromkeys(round(i * columns / self._rolls) % columns for i in range(self._rolls))
         found: list[list[Tensor]] = []
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
+        with torch.no_grad(), self._precision.forward_context():
             for teacher in self._teachers:
                 for turn in turns:
                     turned = valid.roll(turn, -1)
@@ -166,9 +158,9 @@ class Distillation(pl.Callback):
                     found.append([t.roll(-turn, -1) if turn else t for t in targets])
         return [torch.stack(same).mean(0) for same in zip(*found, strict=True)]
 
-    def _from_cache(self, trainer: pl.Trainer, batch: Batch) -> list[Tensor]:
+    def _from_cache(self, batch: Batch) -> list[Tensor]:
         numbers = batch.index.cpu().numpy()
-        as_cut = trainer.datamodule.store("train").gather(numbers)
+        as_cut = self._data.store("train").gather(numbers)
         if not torch.equal(as_cut.image.to(batch.image), batch.image):
             raise ConfigError(
                 "distill.cache=true with augmented windows",
@@ -195,7 +187,7 @@ class _Teacher:
         self.network = model.network.requires_grad_(False).to(memory_format=torch.channels_last)
         self._normalize = Normalize(model.normalization)
         _check_modules(self.network, modules, str(path))
-        self._layers = _Outputs(self.network, modules) if modules else None
+        self._modules = modules
 
     def to(self, device: torch.device) -> None:
         self.network.to(device)
@@ -203,8 +195,9 @@ class _Teacher:
     def __call__(self, image: Tensor, valid: Tensor) -> list[Tensor]:
         """The logits, or the outputs of the modules, for images in the units of the data set."""
         x = self._normalize(image, valid).contiguous(memory_format=torch.channels_last)
-        logits = self.network(x)
-        return self._layers.taken() if self._layers else [logits]
+        with _outputs_of(self.network, self._modules) as layers:
+            logits = self.network(x)
+            return layers() if self._modules else [logits]
 
     def check_against(self, data: SegmentationDataModule) -> None:
         """Refuse a teacher of other problems, or that has learnt what is to score the student; say what else is odd."""
@@ -238,27 +231,22 @@ class _Teacher:
         log.info("teacher: %s, %s", self.name, self._path)
 
 
-class _Outputs:
-    """What some modules of a network return in a forward pass, by hooks."""
+@contextmanager
+def _outputs_of(network: nn.Module, names: Sequence[str]) -> Iterator[Callable[[], list[Tensor]]]:
+    """Yields a function that returns what the modules `names` of `network` gave in the last forward pass, by hooks."""
+    found: dict[str, Tensor] = {}
 
-    def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
-        self._found: dict[str, Tensor] = {}
-        self._names = list(names)
-        self._handles = [network.get_submodule(n).register_forward_hook(self._keeper(n)) for n in names]
-
-    def _keeper(self, name: str) -> Callable:
-        def keep(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-            self._found[name] = output
+    def keeper(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+        def keep(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+            found[name] = output
 
         return keep
 
-    def taken(self) -> list[Tensor]:
-        """The outputs of the last forward pass, which are forgotten here."""
-        found, self._found = self._found, {}
-        return [found[name] for name in self._names]
-
-    def remove(self) -> None:
-        for handle in self._handles:
+    handles = [network.get_submodule(name).register_forward_hook(keeper(name)) for name in names]
+    try:
+        yield lambda: [found.pop(name) for name in names]
+    finally:
+        for handle in handles:
             handle.remove()
 
 

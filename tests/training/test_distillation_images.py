@@ -9,13 +9,13 @@ from picturing import image_model
 from scipy.special import rel_entr, softmax
 
 from wellseg import artifact, config
-from wellseg.callbacks.distillation import Distillation
 from wellseg.data.normalize import Normalize
 from wellseg.errors import ConfigError
 from wellseg.losses.cross_entropy import cross_entropy
 from wellseg.metrics.classes import ClassScores
 from wellseg.models.unet_original import UNetOriginal
 from wellseg.training.assembly import build_trainer
+from wellseg.training.distillation import Distillation
 from wellseg.training.task import SegmentationTask
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*", "ignore:.*does not have many workers")
@@ -31,13 +31,13 @@ def train(folder, data, distillation, network):
     """One step; what was logged of it."""
     task = SegmentationTask(
         network,
-        cross_entropy,
+        distillation,
         lambda parameters: torch.optim.SGD(parameters, lr=0.1),
         ClassScores(CLASSES),
         normalization=data.normalization,
     )
     cfg = config.load("train", ["trainer=cpu", "+trainer.max_steps=1", "trainer.limit_val_batches=0"])
-    trainer = build_trainer(cfg, folder, {}, {"distillation": distillation}, False)
+    trainer = build_trainer(cfg, folder, {}, {}, False)
     trainer.fit(task, datamodule=data)
     return {k: float(v) for k, v in trainer.callback_metrics.items()}
 
@@ -64,7 +64,7 @@ def test_the_soft_loss_of_classes_is_the_divergence_from_the_teachers(tmp_path, 
     logged = train(
         tmp_path,
         data,
-        Distillation([str(p) for p in paths], kind="kl", temperature=2, cache=cache),
+        Distillation([str(p) for p in paths], loss=cross_entropy, kind="kl", temperature=2, cache=cache),
         student_of(student),
     )
     assert logged["train/loss_distill"] == pytest.approx(expected, rel=1e-4)
@@ -78,7 +78,7 @@ def test_networks_that_answer_for_the_middle_are_compared_there(tmp_path, kind):
     size = network.valid_size(2 * network.margin + 1)
     teacher = image_model(tmp_path / "t.safetensors", CLASSES, name="unet_original")
     modules = [next(name for name, m in network.named_modules() if isinstance(m, torch.nn.Conv2d))]
-    distillation = Distillation(str(teacher), kind=kind, modules=modules)
+    distillation = Distillation(str(teacher), loss=cross_entropy, kind=kind, modules=modules)
     logged = train(tmp_path, pictures((size, size)), distillation, network)
     assert np.isfinite(logged["train/loss"])
     assert logged["train/loss_distill"] > 1e-6
@@ -101,4 +101,4 @@ def test_what_does_not_fit_pictures_is_refused(tmp_path, teacher, settings, mess
     path = image_model(tmp_path / "t.safetensors", **{"classes": CLASSES} | teacher)
     student = student_of(image_model(tmp_path / "s.safetensors", CLASSES))
     with pytest.raises(ConfigError, match=message):
-        train(tmp_path, pictures(), Distillation(str(path), **{"kind": "kl"} | settings), student)
+        train(tmp_path, pictures(), Distillation(str(path), loss=cross_entropy, **{"kind": "kl"} | settings), student)

@@ -6,14 +6,14 @@ import json
 import pytest
 from places import ROOT
 
-SOURCE = '''
+SOURCE = """
 from typing import Any
 x: Any = 1  # type: ignore[assignment]
 text = "# type: ignore, in a string"
 def f(a: dict[str, Any], b: "list[Any]", *c: int) -> Any: ...
 class Anything: ...
 def g(a: Anything) -> None: ...  # any
-'''
+"""
 
 
 @pytest.fixture

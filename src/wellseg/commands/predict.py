@@ -142,7 +142,7 @@ def _settings(composed: "Composed", folder: "Path") -> dict[str, Any]:
     from wellseg.errors import ConfigError, EnvironmentFault
     from wellseg.files import as_path, is_onnx
     from wellseg.inference.azimuth import WIDTHS
-    from wellseg.inference.engines.open import PRECISIONS
+    from wellseg.inference.engines.base import PRECISIONS
     from wellseg.inference.jobs.wells import SAVE
 
     given = OmegaConf.to_container(composed.cfg, resolve=True)

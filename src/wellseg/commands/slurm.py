@@ -67,7 +67,7 @@ def run(composed: "Composed", folder: "Path") -> None:
     if cfg.run is not None:
         keys = {key_of(override) for override in given}
         given = [o for o in recorded(as_path(cfg.run)) if key_of(o) not in keys] + given
-    training, arguments = composed(given, from_folder=cfg.run)
+    training, arguments = compose_training(given, from_folder=cfg.run)
     write_bytes(path, script(cfg, training, arguments, Path.cwd()).encode())
     path.chmod(0o755)
     log.info("%s, for `sbatch`; it trains with %s", path, arguments[-2])
@@ -94,7 +94,7 @@ def recorded(folder: "Path") -> list[str]:
     return overrides
 
 
-def composed(overrides: "Sequence[str]", *, from_folder: str | None) -> "tuple[DictConfig, list[str]]":
+def compose_training(overrides: "Sequence[str]", *, from_folder: str | None) -> "tuple[DictConfig, list[str]]":
     """train's configuration, and its arguments: at the end a folder that does not change, and to go on with what is there.
 
     The folder is what hydra.run.dir says, else a new one. Raises ConfigError for what train does not take, and for what

@@ -13,6 +13,7 @@ import wellseg
 from wellseg.data.io.rows import ArrayRows
 from wellseg.errors import ArtifactError, ConfigError
 from wellseg.export.onnx_export import onnx_bytes, set_metadata
+from wellseg.files import is_onnx
 from wellseg.inference.engines import base as engine
 from wellseg.inference.engines import onnx_file
 from wellseg.inference.engines.onnx_file import KEY
@@ -106,7 +107,7 @@ def test_the_content_decides_not_the_name(content, tmp_path):
     misnamed = tmp_path / "model.safetensors"
     misnamed.write_bytes(content)
     assert wellseg.load(misnamed)(well(40)).shape == (40, 36)
-    assert not engine.is_onnx(tmp_path / "missing")
+    assert not is_onnx(tmp_path / "missing")
 
 
 @pytest.mark.parametrize("asked", [{"precision": "bfloat16"}, {"device": "cuda"}, {"compile": True}])

@@ -10,6 +10,8 @@ import numpy as np
 
 from wellseg.errors import ConfigError
 
+PRECISIONS = ("float32", "bfloat16")
+
 MOST_WORKERS = 4
 """Images that are worked on at once, at most: each takes its memory, and all of it is to stay below 300 MB."""
 

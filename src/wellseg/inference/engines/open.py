@@ -7,8 +7,6 @@ from wellseg.errors import ConfigError
 from wellseg.files import is_onnx
 from wellseg.inference.engines.base import Engine
 
-PRECISIONS = ("float32", "bfloat16")
-
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """The metadata of a model file of either kind. Raises ArtifactError."""
@@ -24,11 +22,9 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 def open_engine(path: str | Path, *, precision: str = "float32", device: str = "cpu", compile: bool = False) -> Engine:
     """The engine for a model file, by its content. Raises ArtifactError, and ConfigError for what the engine cannot do.
 
-    precision: of PRECISIONS. compile: torch.compile, which takes a minute at the first call and pays for logs of
+    precision: of engines.base.PRECISIONS. compile: torch.compile, which takes a minute at the first call and pays for logs of
     millions of rows only. An ONNX file runs in the precision that it was written in, on the CPU.
     """
-    if precision not in PRECISIONS:
-        raise ConfigError(f"unknown precision {precision!r}", fix=f"precision is one of: {', '.join(PRECISIONS)}")
     if not is_onnx(path):
         from wellseg.inference.engines.torch_engine import TorchEngine
 

@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 from wellseg.data.normalize import Normalization, Normalize
 from wellseg.data.nulls import NULL_VALUES
+from wellseg.errors import ConfigError
+from wellseg.inference.engines.base import PRECISIONS
 from wellseg.models.base import traits_of
 from wellseg.models.head import center_crop, to_probability
 
@@ -27,6 +29,8 @@ class Pipeline(nn.Module):
 
     def __init__(self, network: nn.Module, normalization: Normalization, precision: str = "float32") -> None:
         super().__init__()
+        if precision not in PRECISIONS:
+            raise ConfigError(f"unknown precision {precision!r}", fix=f"precision is one of: {', '.join(PRECISIONS)}")
         self.dtype: torch.dtype = getattr(torch, precision)
         self.network = network.to(dtype=self.dtype, memory_format=torch.channels_last)
         self.normalize = Normalize(normalization)

@@ -5,7 +5,7 @@ import pytest
 from running import TINY, command, without_figures
 
 from wellseg.data.datasets.corroseg.files import write_fake
-from wellseg.inference.submission.patches import write_submission
+from wellseg.inference.submission.formats import CORROSEG, write
 
 MODEL = [a for a in TINY if not a.startswith("data.")]
 
@@ -111,14 +111,14 @@ def test_a_submission_is_held_against_the_patches_of_the_test_folder(challenge, 
     names = sorted(p.stem for p in (challenge / "x_test").glob("*.npy"))
     path = challenge.parent / f"submission{suffix}"
     rows = [(name, np.zeros((36, 36), np.uint8)) for name in names]
-    write_submission(path, rows)
+    write(path, rows, CORROSEG)
     out = check(challenge, f"submission={path}")
     assert out.returncode == 0, out.stdout + out.stderr
     assert f"for {len(names)} patches: 0 errors" in out.stdout
-    write_submission(path, rows[1:])
+    write(path, rows[1:], CORROSEG)
     out = check(challenge, f"submission={path}")
     assert out.returncode == 2
-    assert "1 missing row" in out.stdout
+    assert "1 patch without a row" in out.stdout
     assert names[0] in out.stdout
     assert "submission must be fixed" in out.stderr
 

@@ -17,7 +17,7 @@ from wellseg.data.datasets.corroseg.module import read_corroseg
 from wellseg.data.io.npy import read_npy
 from wellseg.inference.cleanup import drop_small
 from wellseg.inference.masks import to_storage
-from wellseg.inference.submission.patches import check_submission
+from wellseg.inference.submission.formats import CORROSEG, check
 from wellseg.types import NO_DATA
 
 
@@ -199,7 +199,7 @@ def test_a_submission_of_the_test_patches(tmp_path, model, challenge, name):
     predict(model, nulls, tmp_path / "out", "save=submission", f"submission_name={name}")
     path = tmp_path / "out" / name
     expected = [p.stem for p in (challenge / "x_test").iterdir()]
-    assert check_submission(path, expected) == []
+    assert check(path, dict.fromkeys(expected, (36, 36)), CORROSEG) == []
     from wellseg.data.io.label_table import read_labels  # the reader of y_train.csv, which has the same layout
 
     if name.endswith(".csv"):
@@ -385,4 +385,5 @@ def test_real_wells_from_file_to_submission(tmp_path, model, real_wells):
     predict(model, tmp_path / "real", tmp_path / "out", "save=[mask,probability,submission]")
     (item,) = manifest_of(tmp_path / "out")["items"]
     assert (item["files"], item["shape"]) == (25, [900, 36])
-    assert check_submission(tmp_path / "out/submission.csv", [f"well_1_patch_{k}" for k in range(25)]) == []
+    expected = {f"well_1_patch_{k}": (36, 36) for k in range(25)}
+    assert check(tmp_path / "out/submission.csv", expected, CORROSEG) == []

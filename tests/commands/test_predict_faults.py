@@ -17,7 +17,7 @@ from wellseg.data.nulls import NULL_VALUES
 from wellseg.inference.jobs import job as predictions
 from wellseg.inference.jobs import outputs
 from wellseg.inference.masks import to_storage
-from wellseg.inference.submission import patches as submission
+from wellseg.inference.submission.pixels import Pixels
 from wellseg.inference.wells import Predictor
 from wellseg.types import NO_DATA
 
@@ -167,10 +167,9 @@ def test_a_pipe_among_good_files_is_refused_and_not_waited_for(tmp_path, model, 
 
 def test_a_submission_that_fails_its_check_is_not_put_in_place(tmp_path, model, monkeypatch):
     patch_folder(tmp_path / "p", range(2))
-    line = submission.label_line
-    monkeypatch.setattr(submission, "label_line", lambda name, mask: line(name, mask).replace(b",", b",7,", 1))
+    monkeypatch.setattr(Pixels, "cells", lambda self, mask: [b"7," + b"0," * 1295 + b"0"])
     done = predict(model, tmp_path / "p", tmp_path / "out", "save=submission", code=2)
-    assert "misshapen" in done.stderr
+    assert "2 rows of another shape" in done.stderr
     assert not list((tmp_path / "out").glob("*submission*"))
 
 

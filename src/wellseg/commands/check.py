@@ -30,18 +30,15 @@ def _check_data(composed: "Composed") -> None:
 
 
 def _check_submission(composed: "Composed") -> None:
+    from wellseg.inference.submission import formats
+    from wellseg.problems import count
+
     datamodule = _datamodule(composed)
     submission = composed.cfg.submission
     expected, settings = datamodule.submission_rows(), datamodule.submission
-    if settings["format"] == "patches":
-        from wellseg.inference.submission.patches import check_submission
-
-        problems, noun = check_submission(submission, expected), "patches"
-    else:
-        from wellseg.inference.submission import formats as image_submission
-
-        problems, noun = image_submission.check(submission, expected, settings), "images"
-    _print(problems, f"{submission}, for {len(expected):,} {noun}", "the submission must be fixed")
+    problems = formats.check(submission, expected, settings)
+    about = f"{submission}, for {count(expected, formats.format_of(settings).noun)}"
+    _print(problems, about, "the submission must be fixed")
 
 
 def _datamodule(composed: "Composed") -> "SegmentationDataModule":

@@ -9,7 +9,6 @@ from submitting import ALL, CARS, CEMENT, MASKS, SHIPS, SIZES, peak_of, rows_of
 
 from wellseg.data.io.rle import decode, decode_many
 from wellseg.errors import ConfigError, DataError
-from wellseg.inference.submission import csv_stream
 from wellseg.inference.submission.formats import FORMATS, check, format_of, write
 from wellseg.types import NO_DATA
 
@@ -128,11 +127,10 @@ def test_what_fails_the_check_is_not_put_in_place(path, setting):
 
 
 @pytest.mark.parametrize("setting", ALL.values(), ids=ALL)
-def test_equal_rows_give_equal_bytes_without_name_or_date(path, tmp_path, monkeypatch, setting):
-    monkeypatch.setattr(csv_stream, "BLOCK", 50)  # several blocks
+def test_equal_rows_give_equal_bytes_without_name_or_date(path, tmp_path, setting):
     other = tmp_path / f"other{''.join(path.suffixes)}"
-    write(path, MASKS.items(), setting)
-    write(other, MASKS.items(), setting)
+    write(path, MASKS.items(), setting, block=50)  # several blocks
+    write(other, MASKS.items(), setting, block=50)
     assert path.read_bytes() == other.read_bytes()
     if path.suffix == ".gz":
         assert path.read_bytes()[:8] == b"\x1f\x8b\x08\x00\x00\x00\x00\x00"  # no flags, no time
@@ -141,14 +139,16 @@ def test_equal_rows_give_equal_bytes_without_name_or_date(path, tmp_path, monkey
 @pytest.mark.parametrize(
     ("setting", "images"), [(SHIPS, 1000), (CARS, 1000), ({**CEMENT, "length": 256 * 320}, 40)], ids=ALL
 )
-def test_memory_does_not_grow_with_the_images(tmp_path, monkeypatch, setting, images):
-    monkeypatch.setattr(csv_stream, "BLOCK", 1 << 14)  # so that the block is not what is measured
+def test_memory_does_not_grow_with_the_images(tmp_path, setting, images):
+    block = 1 << 14  # so that the block is not what is measured
     mask = np.zeros((256, 320), np.uint8)
     mask[40:60, 30:60] = mask[100:110, 200:210] = 1
 
     def peak(n):
         sizes = {f"{k:04}.jpg": mask.shape for k in range(n)}
-        return peak_of(lambda: write(tmp_path / "s.csv.gz", ((name, mask) for name in sizes), setting, sizes))
+        return peak_of(
+            lambda: write(tmp_path / "s.csv.gz", ((name, mask) for name in sizes), setting, sizes, block=block)
+        )
 
     peak(1)  # what is made once
     few, many = peak(10), peak(images)
@@ -207,6 +207,9 @@ def test_names_stand_as_they_are(path, name):
         ({**CEMENT, "classes": "3"}, "classes"),
         ({**CEMENT, "padding": None}, "padding"),
         ({**CEMENT, "padding": 10**9}, "padding"),
+        ({**CEMENT, "sorted": "yes"}, "sorted"),
+        ({**CEMENT, "names": "image_i"}, "names"),
+        ({**CEMENT, "names": ["well_i_patch_j"]}, "names"),
     ],
 )
 def test_settings_are_checked(tmp_path, setting, text):

@@ -102,12 +102,13 @@ def _base(item: ImageItem, sha256: str | None, status: str, reason: str | None) 
     return {"key": item.output, "name": item.name, "status": status, "reason": reason, "sha256": sha256}
 
 
-def check_names(items: Sequence[ImageItem]) -> None:
+def check_names(items: Sequence[ImageItem], settings: Mapping[str, Any]) -> None:
     """Raise DataError, naming the picture, where a submission cannot hold the name of one: before all are predicted."""
     from wellseg.inference.submission import formats as image_submission  # as in save_submission
 
+    form = image_submission.format_of(settings)
     for item in items:
-        image_submission.checked_name(item.title)
+        image_submission.checked_name(item.title, form)
 
 
 def save_submission(path: Path, items: Sequence[ImageItem], options: ImageOptions, settings: Mapping[str, Any]) -> Path:

@@ -27,7 +27,7 @@ from wellseg.files import remove_leftovers
 from wellseg.inference.jobs.inputs import Item
 from wellseg.inference.jobs.manifest import DONE, FOLDERS, NAME, Manifest
 from wellseg.inference.jobs.wells import Options, failed_item, predict_item
-from wellseg.inference.submission.patches import write_submission
+from wellseg.inference.submission import formats
 from wellseg.inference.wells import Predictor
 from wellseg.problems import SHOWN as NAMED
 
@@ -86,7 +86,7 @@ def well_job(items: Sequence[Item], predictor: Predictor, options: Options) -> J
         size=_count_rows,
         predict=lambda item, sha256, advance: predict_item(item, sha256, predictor, options, advance),
         failed=failed_item,
-        submit=lambda path: save_submission(path, items, options.folder),
+        submit=lambda path: save_submission(path, items, options.folder, predictor.metadata.get("submission")),
         columns=columns,
         images=False,
         smaller="fewer rows at once: band=1024",
@@ -98,7 +98,7 @@ def image_job(items: "Sequence[ImageItem]", predictor: "ImagePredictor", options
     from wellseg.inference.jobs import images as image_prediction  # takes Pillow's time, which wells do without
 
     if "submission" in options.save:
-        image_prediction.check_names(items)
+        image_prediction.check_names(items, predictor.metadata["submission"])
 
     def share(record: Mapping[str, Any], number: int) -> str:
         return _percent(record["class_pixels"][number], record["pixels"] - record["no_data_pixels"])
@@ -185,7 +185,7 @@ def clear_leftovers(folder: Path, files: Iterable[str] = ()) -> None:
             remove_leftovers(Path(below))
 
 
-def save_submission(path: Path, items: Sequence[Item], folder: Path) -> Path:
+def save_submission(path: Path, items: Sequence[Item], folder: Path, settings: Mapping[str, Any] | None = None) -> Path:
     """The challenge's CSV at `path`, from the masks that were written to `folder`, patch by patch; checked before it is
     put in place. Raises DataError.
     """
@@ -194,7 +194,8 @@ def save_submission(path: Path, items: Sequence[Item], folder: Path) -> Path:
         for item in items
         for patch, output in zip(item.patches, item.outputs, strict=True)
     }
-    write_submission(path, ((name, read_npy(masks[name], kinds="u")) for name in sorted(masks)), masks.keys())
+    rows = ((name, read_npy(masks[name], kinds="u")) for name in sorted(masks))
+    formats.write(path, rows, settings or formats.CORROSEG, dict.fromkeys(masks, PATCH_SHAPE))
     return path
 
 

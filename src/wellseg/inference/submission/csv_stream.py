@@ -1,4 +1,4 @@
-"""Submissions as streams of lines, plain or compressed: written in blocks and put in place whole, read within bounds."""
+"""Reads and writes submissions as streams of lines, plain or compressed: whole or not at all, within bounds."""
 
 import gzip
 import zlib
@@ -9,14 +9,14 @@ from typing import BinaryIO
 
 from wellseg.errors import ConfigError
 from wellseg.files import full_disk_told, open_regular, temporary_beside
-from wellseg.problems import SHOWN, Problem, raise_errors
+from wellseg.problems import SHOWN, Problem, count, raise_errors
 
 BLOCK = 1 << 20
-"""Bytes that are written at once, about."""
+"""Approximate number of bytes that are written at once."""
 
 
 def is_compressed(path: Path) -> bool:
-    """Whether a submission's name ends in .csv.gz rather than in .csv. Raises ConfigError for anything else."""
+    """Returns whether a name ends in .csv.gz rather than in .csv. Raises ConfigError for any other ending."""
     if path.name.endswith(".csv"):
         return False
     if path.name.endswith(".csv.gz"):
@@ -24,33 +24,49 @@ def is_compressed(path: Path) -> bool:
     raise ConfigError("a submission is a .csv or a .csv.gz", where=str(path), fix="rename it")
 
 
-def write_lines(path: Path, lines: Iterable[bytes], check: Callable[[Path], list[Problem]] | None = None) -> None:
-    """Write lines, each with its ending, as they come; none is kept, and equal lines give equal bytes.
+def write_lines(
+    path: Path,
+    lines: Iterable[bytes],
+    check: Callable[[Path], list[Problem]] | None = None,
+    *,
+    block: int = BLOCK,
+) -> None:
+    """Writes lines, each with its ending, as they come; equal lines give equal bytes.
 
-    path: .csv, or .csv.gz for a compressed file without date or name. It is put in place as a whole, after the last
-    line, and only if `check`, given the finished file under a temporary name, finds no error. Raises ConfigError for
-    another suffix, DataError for what is found, EnvironmentFault where the disk is full, and whatever `lines` raises.
+    No line is kept. The file is put in place as a whole, after the last line.
+
+    Args:
+        path: .csv, or .csv.gz for a compressed file without date or name.
+        lines: whatever it raises is passed on, and `path` stays untouched.
+        check: receives the finished file under a temporary name; the file is put in place only without errors.
+        block: bytes that are gathered before they are written.
+
+    Raises:
+        ConfigError: another suffix.
+        DataError: the check found errors.
+        EnvironmentFault: the disk is full.
     """
     compressed = is_compressed(path)
     with temporary_beside(path) as temporary:
         with full_disk_told(path, temporary), open(temporary, "wb") as file:
             # wbits of 31 asks zlib for the header and trailer of gzip, with neither time nor name in them.
             deflate = zlib.compressobj(6, zlib.DEFLATED, 31) if compressed else None
-            block = bytearray()
+            gathered = bytearray()
             for line in lines:
-                block += line
-                if len(block) >= BLOCK:
-                    file.write(deflate.compress(block) if deflate else block)
-                    block.clear()
-            file.write(deflate.compress(block) + deflate.flush() if deflate else block)
+                gathered += line
+                if len(gathered) >= block:
+                    file.write(deflate.compress(gathered) if deflate else gathered)
+                    gathered.clear()
+            file.write(deflate.compress(gathered) + deflate.flush() if deflate else gathered)
         if check is not None:
             raise_errors(check(temporary))
 
 
 def read_file(place: Path, path: Path, read: Callable[[BinaryIO], None]) -> list[Problem]:
-    """Hand the file at `place`, which is called `path` and unpacked if that is a .csv.gz, to `read`.
+    """Passes the open file at `place` to `read`, unpacked where its name `path` ends in .csv.gz.
 
-    The problem that kept it from being read to its end; empty where there was none.
+    Returns:
+        The problem that ended the reading early; empty where the file was read to its end.
     """
     try:
         compressed = is_compressed(path)
@@ -65,18 +81,21 @@ def read_file(place: Path, path: Path, read: Callable[[BinaryIO], None]) -> list
 
 
 class Lines:
-    """The lines of a file, without their endings and numbered from 1, until one is too long or there are too many.
+    """Iterates over the lines of a file, numbered from 1, until one is too long or there are too many.
 
-    longest  bytes of a line with its ending, at most
-    most     lines, at most; a reader may raise it on its way
-    unread   why the reading ended early, or ""
+    Attributes:
+        longest: bytes of a line with its ending, at most.
+        most: lines, at most; a reader may raise it on its way.
+        unread: why the reading ended early, or "".
     """
 
     def __init__(self, file: BinaryIO, longest: int, most: int) -> None:
+        """Keeps the file and its bounds; nothing is read yet."""
         self.file, self.longest, self.most = file, longest, most
         self.unread = ""
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        """Yields (number, line without its ending)."""
         number = 0
         while line := self.file.readline(self.longest + 1):
             number += 1
@@ -90,31 +109,36 @@ class Lines:
 
 
 class Findings:
-    """Places of one kind of fault: the first are kept to be shown, all are counted."""
+    """Counts the places of one kind of fault and keeps the first."""
 
     def __init__(self) -> None:
-        self.count, self.shown = 0, []
+        """Begins without any place."""
+        self.count = 0
+        self.shown: list[str] = []
 
     def add(self, text: str) -> None:
+        """Counts a place, and keeps its text while there are few."""
         self.count += 1
         if self.count <= SHOWN:
             self.shown.append(text)
 
     def __str__(self) -> str:
+        """Returns the places, a line each, and how many more there are."""
         more = [f"and {self.count - SHOWN:,} more"] if self.count > SHOWN else []
         return "\n".join(self.shown + more)
 
 
 def counted(number: int, noun: str) -> str:
-    """Number and noun: "2 rows"."""
-    return f"{number:,} {noun}{'s' if number != 1 else ''}"
+    """Returns number and noun, such as "2 rows" or "3 patches"."""
+    return count(range(number), noun)
 
 
 def text_of(cell: bytes) -> str:
+    """Returns a cell as text; bytes that are no UTF-8 are replaced."""
     return cell.decode("utf-8", errors="replace")
 
 
 def shown(cell: bytes) -> str:
-    """The start of a cell or line for a message, with control characters escaped."""
+    """Returns the start of a cell or line for a message, with control characters escaped."""
     text = text_of(cell[:40]).encode("unicode_escape").decode()
     return (text or "empty") + ("..." if len(cell) > 40 else "")

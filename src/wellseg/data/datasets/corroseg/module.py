@@ -204,7 +204,13 @@ def drop_first_release_rows(
 class CorroSegDataModule(WellDataModule):
     """Windows of the challenge's wells; see wellseg.data.wells.module and `read_corroseg`."""
 
-    submission: ClassVar = {"format": "patches"}
+    submission: ClassVar = {
+        "format": "pixels",
+        "length": PATCH_SHAPE[0] * PATCH_SHAPE[1],
+        "classes": 2,
+        "sorted": True,
+        "names": "well_i_patch_j",
+    }
 
     def read(self) -> tuple[list[Well], list[Problem]]:
         return read_corroseg(

@@ -29,6 +29,7 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from wellseg import build, config
+from wellseg.cli.session import session
 from wellseg.data.io import rle
 from wellseg.data.module import SegmentationDataModule
 from wellseg.data.normalize import Normalize
@@ -183,7 +184,8 @@ def drain(batches: Iterator[torch.Tensor]) -> None:
 
 def training_step(cfg: DictConfig, root: Path, choices: dict[str, str]) -> Sample:
     """Seconds of forward, backward and optimizer step for one image, in a batch of STEP_IMAGES that is there already."""
-    parts = assemble(cfg, root.parent / "run", choices)
+    with session(seed=cfg.seed):
+        parts = assemble(cfg, root.parent / "run", choices)
     task = parts.task.train()
     batch = next(iter(parts.datamodule.loader("train", training=True)))
     batch = Batch(*(column[:STEP_IMAGES] for column in batch))

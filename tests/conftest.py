@@ -9,7 +9,6 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in the
 
 import pytest
 import torch
-from composing import remembered_compositions
 from running import without_figures
 
 torch.set_num_threads(1)
@@ -23,12 +22,6 @@ def real_wells() -> Path:
     if not REAL_WELLS.is_dir():
         pytest.skip("real wells are not here: ../shared/data/corroseg is missing")
     return REAL_WELLS
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _compositions():
-    with remembered_compositions():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,10 @@ from places import CONF, ROOT, SOURCE
 
 # A package imports from packages to its left, and from packages inside its own entry (data.datasets.airbus from data.datasets).
 ORDER = """
-    errors types packed moved
+    errors types packed moved private_api
     | schema
+    | overrides
+    | composition
     | config files problems losses metrics models data.augment
     | build data data.io
     | artifact data.wells data.images

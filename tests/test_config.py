@@ -1,11 +1,11 @@
-import os
 import subprocess
 import sys
 
 import pytest
 
 from wellseg import config
-from wellseg.cli import main as cli
+from wellseg.cli.commands import COMMANDS
+from wellseg.cli.sweeps import prepared
 from wellseg.errors import ConfigError
 
 
@@ -83,39 +83,24 @@ def test_new_keys_need_a_plus():
         config.load("train", ["trainer.fast_dev_run=true"])
 
 
-@pytest.mark.parametrize(
-    "path", ["/a b/c", "wells (1)/x[0-9]", "/d/epoch=3.ckpt", "/é/ü", "it's", "C:\\x", "/a,b", "/x{y}", "#1", "100%"]
-)
-def test_paths_survive_hydras_parser(path):
-    quoted = cli.quote_path(f"data.root={path}")
-    assert config.load("train", ["data=corroseg", quoted]).data.root == os.path.abspath(path)
-
-
-def test_home_null_and_sweeps_of_paths():
-    assert "~" not in cli.quote_path("data.root=~/x")
-    assert cli.quote_path("ckpt_path=null") == "ckpt_path=null"
-    assert cli.quote_path("ckpt_path=auto") == "ckpt_path=auto"
-    assert cli.quote_path("data.root=/a,/b c", sweep=True) == "data.root='/a','/b c'"
-    assert cli.quote_path("data.root=x") == f"data.root='{os.getcwd()}/x'"
-    assert cli.quote_path("hydra.run.dir=x y") == "hydra.run.dir='x y'"
-    assert cli.quote_path("model.thickness=4,8", sweep=True) == "model.thickness=4,8"
-    assert cli.quote_path("data.root='x y'") == "data.root='x y'"
-    assert cli.quote_path("distill.teachers=[/a b/é (1).x, /c]") == "distill.teachers=['/a b/é (1).x','/c']"
-    assert cli.quote_path("input=['x y',z]") == "input=['x y',z]"
-
-
-def test_sweeps_are_checked_before_the_first_job():
+def test_a_sweep_is_checked_before_its_first_job(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="no loss=bcee"):
-        cli.prepare("train", ["loss=bce,bcee"], multirun=True)
+        prepared(COMMANDS["train"], ["loss=bce,bcee"])
     with pytest.raises(ConfigError, match="holds several values"):
-        cli.prepare("train", ["loss=bce,dice"], multirun=False)
+        config.compose("train", ["loss=bce,dice"])
+    overrides, folder = prepared(COMMANDS["train"], ["loss=bce,dice", "seed=range(0,3)"])
+    assert overrides[:3] == ["loss=bce,dice", "seed=range(0,3)", "name=sweep"]
+    assert overrides[3] == f"hydra.sweep.dir='{folder.relative_to(tmp_path)}'"
+    assert folder.parent == tmp_path / "outputs" / "multirun"
 
 
 def test_a_run_is_named_after_its_experiment_or_model():
-    assert cli.prepare("train", [], multirun=False)[-1] == "name=unet_flex"
-    assert "name=exp10" not in cli.prepare("train", ["experiment=exp10"], multirun=False)
+    assert config.compose("train").overrides == ["name=unet_flex"]
+    assert config.compose("train", ["experiment=exp10"]).overrides == ["experiment=exp10"]
     assert config.load("train", ["experiment=exp10"]).name == "exp10"
-    assert cli.prepare("train", ["name=mine"], multirun=False) == ["name=mine"]
+    assert config.compose("train", ["name=mine"]).overrides == ["name=mine"]
+    assert config.load("train").name is None
 
 
 def test_an_unknown_command_is_answered_with_the_nearest():

@@ -14,7 +14,8 @@ from omegaconf import open_dict
 from running import TINY, command
 
 from wellseg import config
-from wellseg.cli import main as cli
+from wellseg.cli.processes import further_processes
+from wellseg.overrides import quote_path
 
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"]
 AWKWARD = 'a run (1), é "x" it\'s'
@@ -103,11 +104,11 @@ def test_the_second_process_is_given_the_folder_of_the_first(path, monkeypatch):
     monkeypatch.setattr(HydraConfig, "get", lambda: cfg.hydra)
     monkeypatch.setattr(sys, "argv", ["wellseg.train", "-m", "model=micro,vanilla"])
     monkeypatch.setattr("hydra.utils.get_original_cwd", lambda: "here")
-    with cli._further_processes():
+    with further_processes():
         repeated, folder = launcher._hydra_subprocess_cmd(local_rank=1)
     overrides = repeated[repeated.index("model=micro") :]
     assert folder == "here"
-    parsed = OverridesParser.create().parse_overrides([cli.quote_path(o) for o in overrides])
+    parsed = OverridesParser.create().parse_overrides([quote_path(o) for o in overrides])
     values = {o.get_key_element(): o.value() for o in parsed}
     assert values["hydra.run.dir"] == path
     assert values["model"] == "micro"

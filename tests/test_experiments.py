@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from wellseg import artifact, build, config
+from wellseg.cli.session import session
 from wellseg.errors import ConfigError
 from wellseg.models.summary import count_parameters
 from wellseg.training.assembly import assemble
@@ -85,10 +86,11 @@ def test_an_experiment_fits_for_one_step(name, tmp_path, teacher):
     if "teachers" in cfg.distill:
         cfg.distill.teachers = [str(teacher)]
     cfg.callbacks = {"finite": cfg.callbacks.finite}
-    parts = assemble(cfg, tmp_path, {"experiment": name})
-    assert count_parameters(parts.task.network) == PARAMETERS[name]
-    before = {k: v.clone() for k, v in parts.task.network.state_dict().items()}
-    parts.trainer.fit(parts.task, datamodule=parts.datamodule)
+    with session(seed=cfg.seed):
+        parts = assemble(cfg, tmp_path, {"experiment": name})
+        assert count_parameters(parts.task.network) == PARAMETERS[name]
+        before = {k: v.clone() for k, v in parts.task.network.state_dict().items()}
+        parts.trainer.fit(parts.task, datamodule=parts.datamodule)
     assert parts.trainer.global_step == 1
     after = parts.task.network.state_dict()
     assert any(not torch.equal(before[k], after[k]) for k in after)

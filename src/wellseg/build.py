@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from wellseg import config
+from wellseg import schema
 from wellseg.errors import ConfigError, WellsegError
 
 
@@ -42,9 +42,7 @@ def check_stored(cfg: DictConfig, where: str) -> None:
 
     A run folder may come from anybody: its YAML must not choose what is called or read the environment.
     """
-    known = set(
-        re.findall(r"_target_: *([\w.]+)", "\n".join(p.read_text("utf-8") for p in config.folder().rglob("*.yaml")))
-    )
+    known = schema.targets(schema.folder())
 
     def walk(node: Any, key: str) -> None:
         if isinstance(node, dict):

@@ -1,6 +1,7 @@
 """What conf/ declares: commands, groups, choices and keys with their comments; needs neither Hydra nor torch.
 
-Every function takes the folder of the configuration, `root`, and reads each file once per process.
+Every function takes the folder of the configuration, `root`, which is `folder()` but in tests, and reads each file once
+per process.
 
 A comment belongs to the key on its line, or else to the key below it. The comment of a key that takes a path begins with
 [path]. The comment at the top of a file describes the choice or the command: its first line is the summary. In a file
@@ -81,6 +82,16 @@ class Command:
     keys: tuple[Key, ...]
     hydra: tuple[Key, ...]
     defaults: Mapping[str, str]
+
+
+@cache
+def folder() -> Path:
+    """Returns conf/: inside the package in a wheel, at the root of a checkout; absolute. Raises ConfigError without it."""
+    package = Path(__file__).resolve().parent
+    for candidate in (package / "conf", package.parents[1] / "conf"):
+        if (candidate / "train.yaml").is_file():
+            return candidate
+    raise ConfigError("the configuration folder conf/ is missing", where=str(package), fix="install wellseg again")
 
 
 def commands(root: Path) -> list[str]:

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 from running import command
 
-from wellseg.cli import main as cli
+from wellseg.cli.commands import COMMANDS
 from wellseg.cli.help import help_text
 from wellseg.errors import ENVIRONMENT, INTERRUPTED
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_needs_neither_torch_nor_hydra(command):
     code = (
         "import sys, runpy; sys.argv = ['x', '--help']\n"
@@ -31,6 +31,18 @@ def test_help_needs_neither_torch_nor_hydra(command):
     assert ("Groups (" in out.stdout) == (command not in ("export", "slurm"))
 
 
+def keys_in(text):
+    return {word.partition("=")[0] for word in text.split()}
+
+
+def test_every_key_is_listed_with_its_comment():
+    lines = help_text("train").splitlines()
+    listed = [line.split(maxsplit=1) for line in lines if re.match(r"  [a-z_]+(\.[a-z_.]+)?=", line)]
+    assert len(listed) > 100
+    assert all(len(words) == 2 for words in listed if not words[0].startswith("hydra."))
+    assert any(re.match(r"  optimizer.lr=2.0e-3 +\w+", line) for line in lines)
+
+
 def test_help_lists_the_keys_of_the_choice_that_is_asked_for():
     default, chosen, nonsense = (
         help_text("train", overrides) for overrides in ([], ["data=corroseg_synthetic"], ["data=nonsense"])
@@ -38,9 +50,9 @@ def test_help_lists_the_keys_of_the_choice_that_is_asked_for():
     assert "data.num_wells" in default
     assert default == nonsense
     assert "data.num_wells" not in chosen
-    assert {"data.root", "data.synthetic_wells"} <= set(chosen.split())  # its own key and one that it inherits
+    assert {"data.root", "data.synthetic_wells"} <= keys_in(chosen)  # its own key and one that it inherits
     named = help_text("train", ["experiment=airbus_2"])
-    assert {"data.batch_shares", "model.weights"} <= set(named.split())  # chosen by the experiment that it is based on
+    assert {"data.batch_shares", "model.weights"} <= keys_in(named)  # chosen by the experiment that it is based on
     assert "experiment." not in named
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-from types import SimpleNamespace
 
 from wellseg.cli.summary import report, summarise
 
@@ -40,7 +39,7 @@ def swept(folder, *jobs, file="metrics.json"):
     for number, content in enumerate(jobs):
         (folder / str(number)).mkdir()
         (folder / str(number) / file).write_text(json.dumps(content))
-    report(SimpleNamespace(hydra=SimpleNamespace(sweep=SimpleNamespace(dir=str(folder)))))
+    report(folder)
 
 
 def printed(capsys):

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from running import TINY, command
 
 from wellseg import config
-from wellseg.cli.main import COMMANDS
+from wellseg.cli.commands import COMMANDS
 
 PATIENCE = 20
 """Seconds that a job may take, on a machine that is busy with other things."""

@@ -14,6 +14,7 @@ from running import TINY, command
 from scipy.special import expit
 
 from wellseg import artifact, config
+from wellseg.cli.session import session
 from wellseg.data.datasets.corroseg.module import CorroSegDataModule
 from wellseg.data.datasets.synthetic.module import SyntheticDataModule
 from wellseg.data.normalize import Normalization, Normalize
@@ -50,6 +51,12 @@ def save_teacher(path, seed=0, scale=0.1, padding="cylinder", **more):
     return path
 
 
+@pytest.fixture(autouse=True)
+def _session():
+    with session():
+        yield
+
+
 @pytest.fixture
 def teacher(tmp_path):
     return save_teacher(tmp_path / "teacher.safetensors")
@@ -62,7 +69,8 @@ def taught(*teachers):
 def parts_of(folder, *overrides, keep=("finite",)):
     cfg = config.load("train", [*STEP, *overrides])
     cfg.callbacks = {name: cfg.callbacks[name] for name in keep}
-    return assemble(cfg, folder, {})
+    with session(seed=cfg.seed):
+        return assemble(cfg, folder, {})
 
 
 def fitted(parts):

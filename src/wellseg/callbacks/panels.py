@@ -17,6 +17,7 @@ from wellseg.metrics.confusion import decide_classes
 from wellseg.metrics.functional import decide
 from wellseg.models.head import center_crop, to_probability
 from wellseg.plots import results as figures
+from wellseg.private_api import is_compiled
 from wellseg.types import IGNORE, Batch
 
 
@@ -36,7 +37,7 @@ class Panels(pl.Callback):
         if writer is None:
             return
         self._batch, self._titles = example_windows(trainer.datamodule, "validation", self.num_windows)
-        if task.network._compiled_call_impl is not None:
+        if is_compiled(task.network):
             return  # the tracer that draws the graph does not take a compiled network
         example = task.normalize(self._batch.image[:1].float(), self._batch.valid[:1])
         with warnings.catch_warnings():

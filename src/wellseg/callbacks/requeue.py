@@ -10,6 +10,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from wellseg.private_api import is_last_batch_of_epoch
+
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -83,7 +85,7 @@ class SaveOnSignal(pl.Callback):
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
         if stop:
             self._received = self._received or signal.SIGTERM  # another process may have been the one that was told
-            if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            if not is_last_batch_of_epoch(trainer):
                 self._stop(trainer, save=True)
 
     def on_validation_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wellseg.files import write_atomically
+from wellseg.overrides import key_of
 
 SORTED_BY = "dice_per_image"
 """The score that jobs are sorted by where they do not say another (policy.selection of metrics.json)."""
@@ -31,9 +32,8 @@ def summarise(sweep_dir: Path) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"job": int(job.name)}
         overrides = job / ".hydra" / "overrides.yaml"
         for line in yaml.safe_load(overrides.read_text(encoding="utf-8")) or [] if overrides.is_file() else []:
-            key, _, value = line.partition("=")
-            if key != "name":
-                row[key.lstrip("+")] = value
+            if (key := key_of(line)) != "name":
+                row[key] = line.partition("=")[2]
         row["status"], found, scores = _outcome(job)
         row |= found
         for part in ("val", "test"):
@@ -76,9 +76,9 @@ def _quantized(job: Path) -> dict[str, Any]:
     return found
 
 
-def report(cfg: Any) -> None:
-    """Write summary.csv into the sweep's folder and print the table."""
-    sweep_dir = Path(cfg.hydra.sweep.dir).resolve()
+def report(sweep_dir: Path) -> None:
+    """Writes summary.csv into the sweep's folder and prints the table."""
+    sweep_dir = sweep_dir.resolve()
     rows = summarise(sweep_dir)
     columns = list(dict.fromkeys(key for row in rows for key in row))
 

@@ -31,9 +31,10 @@ def run(composed: "Composed", folder: "Path") -> None:
     from wellseg.export.formats import FORMATS, export
     from wellseg.files import as_path, is_onnx, path_sha256, write_json
     from wellseg.inference.engines.metadata import is_image
+    from wellseg.overrides import key_of
 
     cfg = composed.cfg
-    asked = any(o.startswith("output=") for o in composed.overrides)
+    asked = "output" in map(key_of, composed.overrides)
     if asked and as_path(str(cfg.output)) != folder and not composed.swept:
         raise ConfigError("output= and hydra.run.dir= name two folders", fix="output= is enough")
     if cfg.artifact is None:

@@ -144,6 +144,7 @@ def _settings(composed: "Composed", folder: "Path") -> dict[str, Any]:
     from wellseg.inference.azimuth import WIDTHS
     from wellseg.inference.engines.base import PRECISIONS
     from wellseg.inference.jobs.wells import SAVE
+    from wellseg.overrides import key_of
 
     given = OmegaConf.to_container(composed.cfg, resolve=True)
     for key in ("artifact", "input"):
@@ -151,7 +152,7 @@ def _settings(composed: "Composed", folder: "Path") -> dict[str, Any]:
             raise ConfigError(
                 f"predict takes {key}=", fix="python -m wellseg.predict artifact=FILE input=PATH output=DIR"
             )
-    asked = [o.partition("=")[0].lstrip("+") for o in composed.all_overrides]
+    asked = [key_of(o) for o in composed.all_overrides]
     if {"output", "hydra.run.dir"} <= set(asked) and os.path.abspath(given["output"]) != str(folder):
         raise ConfigError("output= and hydra.run.dir= name two folders", fix="output= is enough")
     save = [given["save"]] if isinstance(given["save"], str) else list(given["save"] or [])

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from wellseg.build import check_stored
 from wellseg.errors import ConfigError
 from wellseg.moved import update_targets
+from wellseg.overrides import key_of
 
 GROUPS = ("data", "metrics", "trainer")
 """Groups of which another choice may be asked for."""
@@ -53,5 +54,5 @@ def stored_config(
 
 def asked_keys(overrides: Sequence[str]) -> list[str]:
     """The keys of a command line's overrides, "+" and Hydra's own left out."""
-    keys = [o.lstrip("+").partition("=")[0] for o in overrides]
+    keys = [key_of(o) for o in overrides]
     return [key for key in keys if not key.startswith("hydra")]

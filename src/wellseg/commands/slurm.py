@@ -53,6 +53,7 @@ def run(composed: "Composed", folder: "Path") -> None:
     """Write the script. Raises ConfigError for what sbatch or train would refuse, and for a folder that is none of a run."""
     from pathlib import Path
 
+    from wellseg.cli.overrides import added_to, recorded
     from wellseg.errors import ConfigError
     from wellseg.files import as_path, write_bytes
 
@@ -65,33 +66,11 @@ def run(composed: "Composed", folder: "Path") -> None:
         fix = "such as experiment=exp53 data=corroseg data.root=DIR trainer=gpu"
         raise ConfigError("slurm takes run=DIR, or the arguments of train, or both", fix=fix)
     if cfg.run is not None:
-        keys = {key_of(override) for override in given}
-        given = [o for o in recorded(as_path(cfg.run)) if key_of(o) not in keys] + given
+        given = added_to(recorded(as_path(cfg.run)), given)
     training, arguments = compose_training(given, from_folder=cfg.run)
     write_bytes(path, script(cfg, training, arguments, Path.cwd()).encode())
     path.chmod(0o755)
     log.info("%s, for `sbatch`; it trains with %s", path, arguments[-2])
-
-
-def key_of(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
-
-
-def recorded(folder: "Path") -> list[str]:
-    """The arguments that the run in `folder` was begun with. Raises ConfigError."""
-    import yaml
-
-    from wellseg.errors import ConfigError
-
-    path = folder / ".hydra" / "overrides.yaml"
-    try:
-        overrides = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(overrides, list) or not all(isinstance(o, str) for o in overrides):
-            raise ValueError("it holds no list of arguments")
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise ConfigError("run= is no run folder of train", where=str(path), why=why, fix="check run=") from error
-    return overrides
 
 
 def compose_training(overrides: "Sequence[str]", *, from_folder: str | None) -> "tuple[DictConfig, list[str]]":
@@ -103,24 +82,19 @@ def compose_training(overrides: "Sequence[str]", *, from_folder: str | None) -> 
     from datetime import datetime
     from pathlib import Path
 
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     from wellseg import config
     from wellseg.build import check_stored
-    from wellseg.cli.main import prepare, quote_path
+    from wellseg.cli.overrides import value_of
+    from wellseg.overrides import key_of, quote_path
 
-    folder = [o for o in overrides if key_of(o) == "hydra.run.dir"]
-    arguments = prepare(
-        "train", [o for o in overrides if key_of(o) not in ("hydra.run.dir", "ckpt_path")], multirun=False
-    )
-    training = config.load("train", arguments)
+    apart = ("hydra.run.dir", "ckpt_path")
+    made = config.compose("train", [o for o in overrides if key_of(o) not in apart])
     if from_folder is not None:
-        check_stored(training, from_folder)
-    if folder:
-        place = Path(str(OverridesParser.create().parse_override(folder[-1]).value())).absolute()
-    else:
-        place = Path.cwd() / "outputs" / "slurm" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{training.name}"
-    return training, [*arguments, quote_path(f"hydra.run.dir={place}"), "ckpt_path=auto"]
+        check_stored(made.cfg, from_folder)
+    arguments = [o for o in made.all_overrides if key_of(o) != "hydra.mode"]
+    new = Path("outputs", "slurm", f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{made.cfg.name}")
+    place = Path(value_of("hydra.run.dir", overrides) or new).absolute()
+    return made.cfg, [*arguments, quote_path(f"hydra.run.dir={place}"), "ckpt_path=auto"]
 
 
 def script(cfg: "DictConfig", training: "DictConfig", arguments: "Sequence[str]", here: "Path") -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from wellseg.packed import PackedTensor, code_range
+from wellseg.private_api import cpu_computes_bfloat16
 from wellseg.quant.tensors import nearest, storable
 
 BATCH = 32
@@ -177,5 +178,5 @@ def _unit(values: Tensor) -> float:
 def _runs_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is faster than float32 there: where a processor only emulates it, it is slower."""
     if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported()
+        return cpu_computes_bfloat16()
     return device.type == "cuda" and torch.cuda.is_bf16_supported()

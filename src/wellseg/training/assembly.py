@@ -1,7 +1,6 @@
 """The objects of one run, put together from its configuration; training and evaluation share it."""
 
 import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from wellseg.callbacks.plateau import StepPlateau
 from wellseg.data.module import SegmentationDataModule
 from wellseg.errors import ConfigError
 from wellseg.metrics.classes import ClassScores
+from wellseg.private_api import launched_processes
 from wellseg.problems import list_names
 from wellseg.quant.compression import ScoringContext
 from wellseg.quant.quantizer import as_quantizer
@@ -29,25 +29,6 @@ from wellseg.training.order import in_order
 from wellseg.training.task import SegmentationTask
 
 log = logging.getLogger(__name__)
-
-_EXPECTED_WARNINGS = (
-    ".*does not have many workers.*",  # windows are gathered from memory on the training device; workers would slow it
-    ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run goes on in its folder
-    ".*ReduceLROnPlateau conditioned on metric.*",  # wellseg.callbacks.plateau steps it
-    ".*number of training batches .* is smaller than the logging interval.*",
-    ".*You're resuming from a checkpoint that ended before the epoch ended.*",  # WindowLoader is resumable
-    ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # Lightning 2.6 with torch 2.13
-    ".*tensorboardX.*",
-    ".*recommended to use .self.log.*sync_dist=True.*",  # scores are gathered already, train/loss is the first process's
-)
-
-
-def _quiet() -> None:
-    """Leave out what is expected, so that what a user reads is about their run."""
-    for message in _EXPECTED_WARNINGS:
-        warnings.filterwarnings("ignore", message)
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @dataclass
@@ -84,10 +65,11 @@ class Assembly:
 
 
 def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assembly:
-    """Returns everything that training needs; all files of the run go below `folder`."""
+    """Returns everything that training needs; all files of the run go below `folder`.
+
+    Initial weights come from torch's generator, which the caller seeds.
+    """
     _check_settings(cfg)
-    _quiet()
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
     objective = _objective(cfg, choices)  # first: a missing teacher is reported before data are read
     datamodule = build.part(cfg, "data", choices, augment=build.part(cfg, "augment", choices))
     datamodule.setup()
@@ -128,8 +110,6 @@ def assemble_for_scoring(
     cfg: DictConfig, folder: Path, choices: Mapping[str, str], model: Artifact, threshold: float
 ) -> Assembly:
     """Returns what scoring a model file needs: its own normalisation, the configuration's data, metric and trainer."""
-    _quiet()
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = build.part(cfg, "data", choices)
     _check_model(model, datamodule)
     datamodule.take_input(model.metadata["input"])
@@ -150,8 +130,6 @@ def _check_settings(cfg: DictConfig) -> None:
             why="validation chooses the best weights and the threshold",
             fix="trainer.limit_val_batches=1 is nearly as quick",
         )
-    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
-        raise ConfigError(f"seed={cfg.seed}", fix="a whole number from 0 to 4,294,967,295")
 
 
 def _objective(cfg: DictConfig, choices: Mapping[str, str]) -> Objective:
@@ -287,7 +265,7 @@ def fail_together(trainer: pl.Trainer) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        processes = getattr(trainer.strategy.launcher, "procs", [])
+        processes = launched_processes(trainer)
         for process in processes:
             process.kill()
         for process in processes:

@@ -22,6 +22,7 @@ from wellseg.losses.distillation import of_kind
 from wellseg.models.base import traits_of
 from wellseg.models.cylinder import pad_turns
 from wellseg.models.head import center_crop
+from wellseg.private_api import is_compiled
 from wellseg.training.objectives import Loss, Network, Objective
 from wellseg.types import Batch
 
@@ -115,7 +116,7 @@ class Distillation(Objective):
         self._student, self._data = network, data
         self._device, self._precision = trainer.strategy.root_device, trainer.precision_plugin
         _check_modules(self._student, self._modules, "the student")
-        if self._modules and self._student._compiled_call_impl is not None:
+        if self._modules and is_compiled(self._student):
             raise ConfigError("distill.kind=features with compile=true", why="a compiled network shows no layers")
         for teacher in self._teachers:
             teacher.check_against(data)

@@ -29,24 +29,24 @@ DOCUMENTS = sorted(
 )
 
 ALLOWED: dict[str, int] = {
-    "artifact.py": 2,
-    "callbacks": 4,
+    "artifact.py": 1,
+    "callbacks": 2,
     "cli": 7,
-    "commands": 10,
+    "commands": 11,
     "config.py": 1,
     "data": 47,
-    "errors.py": 4,
-    "evaluation": 1,
+    "errors.py": 3,
     "export": 6,
     "files.py": 2,
-    "inference": 21,
+    "inference": 17,
     "losses": 1,
     "metrics": 3,
     "models": 3,
     "plots": 3,
-    "problems.py": 2,
+    "problems.py": 1,
     "quant": 7,
     "slurm.py": 1,
+    "training": 3,
     "types.py": 1,
 }
 """Strings with a forbidden word by top-level module or folder of src/wellseg."""

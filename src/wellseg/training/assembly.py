@@ -65,15 +65,13 @@ class Assembly:
 
 
 def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assembly:
-    """Returns everything that training needs; all files of the run go below `folder`.
-
-    Initial weights come from torch's generator, which the caller seeds.
-    """
+    """Returns everything that training needs; all files of the run go below `folder`."""
     _check_settings(cfg)
     objective = _objective(cfg, choices)  # first: a missing teacher is reported before data are read
     datamodule = build.part(cfg, "data", choices, augment=build.part(cfg, "augment", choices))
     datamodule.setup()
-    network = build.part(cfg, "model", choices)
+    with _seeded(cfg.seed):
+        network = build.part(cfg, "model", choices)
     # Now, not when the model file is written: a network from outside the package may lack what gives it a name.
     build.attempt(cfg, "model", choices, lambda: architecture_name(type(network)))
     _check_channels(cfg, datamodule)
@@ -120,6 +118,14 @@ def assemble_for_scoring(
     task = SegmentationTask(model.network, None, None, scores, normalization=model.normalization)
     trainer = build_trainer(cfg, folder, choices, {}, False)
     return Assembly(datamodule, task, trainer, seed=cfg.seed, test=cfg.get("test", True))
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draws the initial weights from `seed`, and leaves the process's own generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def _check_settings(cfg: DictConfig) -> None:

@@ -51,30 +51,30 @@ format: $(READY) ## let ruff fix and wrap
 	$(BIN)/ruff format .
 
 bench: $(READY) ## the benchmarks of speed, half an hour; writes pages under benchmarks/
-	$(BIN)/python scripts/bench_spine.py
-	$(BIN)/python scripts/bench_speed.py
-	$(BIN)/python scripts/bench_images.py
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.images
 
 bench-quality: $(READY) ## train all models on the real wells and compare them: hours; finished runs are used again
-	$(BIN)/python scripts/bench_quality.py $(ARGS)
+	$(BIN)/python -m benchmarks.quality $(ARGS)
 
 distill: $(READY) ## a teacher, its student and the student's twin without one, under 10 minutes on 2 cores; finished runs are used again
 	$(BIN)/python scripts/distill.py $(ARGS)
 
 sets: $(READY) ## ships, rooms, cars and cement, each on a set made by code: train, evaluate, export, predict, check; half an hour
-	for set in airbus_1 stanford carvana carvana_1024 echocem; do $(BIN)/python scripts/image_set.py $$set $(ARGS) || exit 1; done
+	for set in airbus_1 stanford carvana carvana_1024 echocem; do $(BIN)/python -m scripts.image_set $$set $(ARGS) || exit 1; done
 
 ships: $(READY) ## one of them (also: rooms, cars, cement)
-	$(BIN)/python scripts/image_set.py airbus_1 $(ARGS)
+	$(BIN)/python -m scripts.image_set airbus_1 $(ARGS)
 
 rooms: $(READY)
-	$(BIN)/python scripts/image_set.py stanford $(ARGS)
+	$(BIN)/python -m scripts.image_set stanford $(ARGS)
 
 cars: $(READY)
-	$(BIN)/python scripts/image_set.py carvana $(ARGS)
+	$(BIN)/python -m scripts.image_set carvana $(ARGS)
 
 cement: $(READY)
-	$(BIN)/python scripts/image_set.py echocem $(ARGS)
+	$(BIN)/python -m scripts.image_set echocem $(ARGS)
 
 predict: $(READY) ## masks of wells (ARGS="artifact=FILE input=PATH output=DIR")
 	$(BIN)/python -m wellseg.predict $(ARGS)
@@ -89,7 +89,7 @@ export: $(READY) $(DEFAULT_MODEL) ## a model as ONNX, checked against its own (M
 	$(BIN)/python -m wellseg.export artifact=$(MODEL) $(ARGS)
 
 firmware: $(READY) $(DEFAULT_MODEL) ## the smallest model that passes its gate as C, with the runtime, 6 minutes (MODEL=FILE)
-	$(BIN)/python scripts/firmware.py $(MODEL) $(ARGS)
+	$(BIN)/python -m scripts.firmware $(MODEL) $(ARGS)
 
 tensorboard: $(READY) ## dashboards of all runs below outputs/
 	$(BIN)/tensorboard --logdir outputs --port 6006

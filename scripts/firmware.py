@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""`make firmware`: the smallest model image that passes its gate, as a C header beside the runtime, and what it costs.
+"""Exports the smallest model image that passes its gate as a C header, with the runtime and its costs.
 
-    python scripts/firmware.py MODEL [--folder outputs/firmware]
+    python -m scripts.firmware MODEL [--folder outputs/firmware]
 
 Quantizes MODEL with each of CANDIDATES (a finished quantization of the same file is used again), takes the one whose
 image is smallest of those that the gate let pass, and exports it with scripts/firmware_report.py.
@@ -13,10 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from firmware_report import report
 from rich.console import Console
 from rich.table import Table
 
+from scripts.firmware_report import report
 from wellseg import artifact, build, config
 from wellseg.errors import BAD_INPUT, ConfigError, WellsegError
 from wellseg.export.firmware import export_firmware, image_of
@@ -36,7 +36,9 @@ def main() -> int:
 
 
 def run() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.firmware", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path, help="a model.safetensors; a quantized one is taken as it is")
     parser.add_argument("--folder", type=Path, default=Path("outputs/firmware"))
     given = parser.parse_args()

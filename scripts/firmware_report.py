@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""What the embedded runtime costs: bytes of code, image and memory, milliseconds, and the same network in PyTorch.
+"""Measures the embedded runtime: bytes of code, image and memory, and milliseconds against PyTorch.
 
-    python scripts/firmware_report.py ARTIFACT [--folder build/firmware] [--columns 36]
+    python -m scripts.firmware_report ARTIFACT [--folder build/firmware] [--columns 36]
 
 Exports ARTIFACT into the folder (see wellseg.export.firmware), compiles the runtime there with gcc and prints a table. Times
 are of one core's work (CPU time), on noise as large as the model's input; PyTorch runs the dequantised network in float32.
@@ -20,8 +20,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
 import numpy as np
 import torch
-from bench_page import Sample, header, in_rounds, ratio
 
+from benchmarks.common.page import Sample, header, in_rounds, ratio
 from wellseg import artifact
 from wellseg.errors import WellsegError
 from wellseg.export.firmware import export_firmware
@@ -34,7 +34,11 @@ PER_ROUND, ROUNDS = 5, 7
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.firmware_report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("build/firmware"), help="where the export goes")
     parser.add_argument("--columns", type=int, help="of the images, where the model was trained on several widths")

@@ -1,4 +1,4 @@
-"""What a set of images gives away without a network: scores of one class everywhere, and of a pixel's colour alone."""
+"""Scores a set of images without a network: one class everywhere, and a classifier of a pixel's colour alone."""
 
 from typing import Any
 

@@ -1,10 +1,10 @@
-"""One set of images from nothing to a checked submission, on its fake set: train, evaluate, export, predict, check.
+"""Takes one set of images to a checked submission, on its fake set: train, evaluate, export, predict, check.
 
-    python scripts/image_set.py airbus_1                    # or stanford, carvana, ... : the names of RUNS
-    python scripts/image_set.py stanford --output DIR       # everything goes below DIR; what is finished there is used again
+    python -m scripts.image_set airbus_1                    # or stanford, carvana, ... : the names of RUNS
+    python -m scripts.image_set stanford --output DIR       # everything goes below DIR; what is finished there is used again
 
 Every step is a command of wellseg that is printed before it is run. The table at the end holds the test scores of the
-network beside what the set gives away without one (scripts/image_baselines.py).
+network and of two rules without a network (scripts/image_baselines.py).
 """
 
 import argparse
@@ -12,50 +12,20 @@ import json
 import logging
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-from bench_runs import ROOT, command
-from image_baselines import baselines
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common.runs import ROOT, command
+from benchmarks.images.runs import RUNS
+from scripts.image_baselines import baselines
 from wellseg import artifact, build
 from wellseg.commands.runs import stored_config
 
 
-@dataclass(frozen=True)
-class Run:
-    """How an experiment is shown on its fake set on two cores: overrides that make it small, and minutes that it takes."""
-
-    overrides: tuple[str, ...]
-    minutes: float
-
-
-RUNS: dict[str, Run] = {
-    "airbus_1": Run(
-        ("data.fake_images=600", "data.fake_size=[96,96]", "data.resize=[96,96]", "batch_size=8", "optimizer.lr=2e-3",
-         "scheduler=one_cycle", "trainer.max_epochs=20"), 15,
-    ),
-    "stanford": Run(
-        ("data.fake_size=[144,144]", "data.resize=[96,96]", "augment=image_affine", "model.base=16", "batch_size=4",
-         "optimizer.lr=2e-3", "scheduler=one_cycle", "trainer.max_epochs=24"), 3,
-    ),
-    "carvana": Run(
-        ("data.fake_size=[320,480]", "data.resize=[220,220]", "model.base=8", "model.blocks=3", "batch_size=2",
-         "data.shares=[0.7,0.15,0.15]", "trainer.max_epochs=14"), 4,
-    ),
-    "carvana_1024": Run(
-        ("data.fake_size=[320,480]", "data.resize=[128,128]", "model.channels=[8,16,24,32,48]", "optimizer.lr=2e-3",
-         "data.shares=[0.7,0.15,0.15]", "trainer.max_epochs=12"), 2,
-    ),
-    "echocem": Run(("model.base=8", "batch_size=4", "optimizer.lr=5e-3", "trainer.max_epochs=15"), 2),
-}  # fmt: skip
-"""Everything that is not here is the experiment's own."""
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m scripts.image_set", description=__doc__.splitlines()[0])
     parser.add_argument("experiment", choices=RUNS)
     parser.add_argument("--output", type=Path, help="default: outputs/sets/EXPERIMENT")
     given = parser.parse_args()
@@ -78,8 +48,8 @@ def show(experiment: str, folder: Path) -> dict[str, dict[str, float]]:
     datamodule = build.part(cfg, "data", choices)
     datamodule.setup()
     _call("export", f"artifact={model}", "format=onnx", f"output={folder / 'onnx'}")
-    handed_in = [s for s in datamodule.samples if not s.labelled]
-    first = (handed_in or [s for s in datamodule.samples if datamodule.parts[s.name] == "test"])[0]
+    unlabelled = [s for s in datamodule.samples if not s.labelled]
+    first = (unlabelled or [s for s in datamodule.samples if datamodule.parts[s.name] == "test"])[0]
     pictures = datamodule.images.files(first)[0].parent
     save = "save=[mask,overlay]"
     if metadata.get("submission"):

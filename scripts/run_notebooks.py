@@ -137,7 +137,7 @@ def run(path: Path, out: Path) -> None:
         raise WellsegError(
             f"{path.name} names folders of this machine; it is left as it was",
             why=why,
-            fix="print names, not paths; mend what warns",
+            fix="print names, not paths; fix what warns",
         )
     text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     write_atomically(out / path.name, lambda p: p.write_text(text, encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Model files of the student's architecture with untrained weights: the speed of a network does not depend on them."""
+"""Writes model files of the student's architecture with untrained weights: speed does not depend on them."""
 
 from pathlib import Path
 

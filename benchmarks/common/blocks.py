@@ -1,4 +1,4 @@
-"""Pages that are written by hand around blocks that a script fills, and the tables in them."""
+"""Fills the blocks of a page whose other text is written by hand, and writes their tables."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

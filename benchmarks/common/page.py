@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: timing in rounds, the header of a page, its tables."""
+"""Times functions in rounds, and writes the header and the tables of a page."""
 
 import os
 import platform
@@ -85,8 +85,14 @@ def header(packages: Sequence[str]) -> list[str]:
         f"- Hardware: {cpu()}, {len(os.sched_getaffinity(0))} cores, no GPU used. Load average when this was written:",
         f"  {load:.1f}; the benchmark itself makes 1 to 2 of it, the rest is other work, which slows and spreads what is here.",
         f"- Versions: Python {platform.python_version()}, {versions}.",
-        f"- Command: `{' '.join(['python', f'scripts/{Path(sys.argv[0]).name}', *sys.argv[1:]])}`.",
+        f"- Command: `{' '.join(['python', '-m', running(), *sys.argv[1:]])}`.",
     ]
+
+
+def running() -> str:
+    """Returns the name by which `python -m` started this process, for example "benchmarks.speed"."""
+    spec = sys.modules["__main__"].__spec__
+    return spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).stem
 
 
 def cpu() -> str:

@@ -1,4 +1,4 @@
-"""The input pipeline measured for scripts/bench_spine.py: beside a training step, and beside a plain per-sample pipeline."""
+"""Measures the input pipeline against a training step and against a plain per-sample pipeline."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from bench_page import Sample, in_rounds, ratio, timed, verdict
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.common.page import Sample, in_rounds, ratio, timed, verdict
 from wellseg import build, config
 from wellseg.data.datasets.synthetic.module import generate_well, well_generator
 from wellseg.data.loader import WindowLoader

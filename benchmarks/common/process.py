@@ -1,7 +1,7 @@
-"""Measurements in fresh processes whose threads and memory allocator are set: `Worker` asks, `serve` answers.
+"""Measures in new processes whose threads and memory allocator are set: `Worker` asks, `serve` answers.
 
 A worker waits between two questions without using a core, so that workers with different settings take turns in the rounds
-of bench_page.in_rounds.
+of benchmarks.common.page.in_rounds.
 """
 
 import gc
@@ -15,14 +15,14 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from bench_page import Sample, verdict
+from benchmarks.common.page import Sample, verdict
+from benchmarks.common.runs import ROOT
 
-SCRIPTS = Path(__file__).resolve().parent
 MALLOC = {
     "default": {},
     "kept": {"MALLOC_TRIM_THRESHOLD_": "2000000000", "MALLOC_MMAP_THRESHOLD_": "2000000000"},
 }
-"""glibc's allocator as it comes, or told to keep freed memory instead of returning large blocks to the system at once: each
+"""glibc's allocator as it comes, or set to keep freed memory instead of returning large blocks to the system at once: each
 would come back page by page, filled with zeros.
 """
 _CLEARED = ("MALLOC_", "GLIBC_TUNABLES", "OMP_", "GOMP_", "MKL_", "KMP_", "TORCHINDUCTOR_")
@@ -35,13 +35,14 @@ def environment(threads: int, malloc: str = "kept") -> dict[str, str]:
 
 
 class Worker(AbstractContextManager):
-    """A running `scripts/<script>.py` that was given `options` and answers by name; ends with the `with` block."""
+    """Runs `python -m <module>` with `options` and asks it for measurements by name; ends with the `with` block."""
 
-    def __init__(self, script: str, *, threads: int, malloc: str = "kept", **options: object) -> None:
-        self._what = f"scripts/{script}.py ({threads} threads, malloc {malloc})"
+    def __init__(self, module: str, *, threads: int, malloc: str = "kept", **options: object) -> None:
+        self._what = f"{module} ({threads} threads, malloc {malloc})"
         self._cache = tempfile.TemporaryDirectory(prefix="wellseg_bench_")
         self._process = subprocess.Popen(
-            [sys.executable, str(SCRIPTS / f"{script}.py"), json.dumps({"threads": threads, **options})],
+            [sys.executable, "-m", module, json.dumps({"threads": threads, **options})],
+            cwd=ROOT,  # where `-m` finds the benchmarks
             # An empty cache of its own, so that compiling takes as long as the first time.
             env=environment(threads, malloc) | {"TORCHINDUCTOR_CACHE_DIR": self._cache.name},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -53,10 +54,10 @@ class Worker(AbstractContextManager):
             self._process.stdin.write(f"{name}\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # its end is told below
+            pass  # reported below
         answer = self._process.stdout.readline()
         if not answer:
-            sys.exit(f"{self._what} ended with {self._process.wait()} at {name!r}; its own words stand above")
+            sys.exit(f"{self._what} ended with {self._process.wait()} at {name!r}; its output is above")
         return json.loads(answer)
 
     def __exit__(self, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""Runs of wellseg's commands that benchmark pages are made from: started once, kept, and used again where they fit."""
+"""Runs wellseg's commands for benchmark pages, each once, and uses a kept run again where its settings match."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from wellseg import config
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 DECISIVE = (
     "data",
@@ -37,6 +37,17 @@ def unpack(target: Path) -> Path:
         raise SystemExit("no real wells: give --root, a folder with x_train/ and y_train.csv")
     subprocess.run([sys.executable, str(script), str(target)], check=True)
     return target
+
+
+def published_student(path: Path) -> Path | None:
+    """Writes the course's published student as the model file `path`; None where its weights are not in `SHARED`."""
+    weights = SHARED / "reference" / "student1004_weights.npz"
+    if not weights.is_file():
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    script = ROOT / "scripts" / "import_course_weights.py"
+    subprocess.run([sys.executable, str(script), str(weights), str(path)], check=True)
+    return path
 
 
 def finished(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""A trained model on all windows of a set of wells, and what is labelled there. Axes: N windows, H, W."""
+"""Scores a trained model on all windows of a set of wells, and describes their labels. Axes: N windows, H, W."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

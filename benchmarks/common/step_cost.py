@@ -1,4 +1,4 @@
-"""What a training step costs."""
+"""Times a training step."""
 
 import time
 

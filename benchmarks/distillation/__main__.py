@@ -1,9 +1,9 @@
-"""What a teacher is worth on real wells: students with one beside their twins without. Writes benchmarks/distillation.md.
+"""Measures what a teacher adds on real wells: students trained with one, and without. Writes README.md.
 
-    python scripts/bench_distillation.py               # unpacks ../shared/data, trains what is missing: an hour and more
-    python scripts/bench_distillation.py --finished    # scores the runs that are there
+    python -m benchmarks.distillation               # unpacks ../shared/data, trains what is missing: an hour and more
+    python -m benchmarks.distillation --finished    # scores the runs that are there
 
-Runs, settings and scores are those of scripts/bench_quality.py, and kept in the same folder; the text around the page's
+Runs, settings and scores are those of `benchmarks.quality`, and kept in the same folder; the text around the page's
 blocks is written by hand.
 """
 
@@ -15,27 +15,32 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench_page import header, progress
-from bench_runs import ROOT, unpack
-from page_blocks import fill, table
-from quality_runs import DISTILLED, FOLD, MODELS, NUM_FOLDS, TEACHERS, Run, collect
-from quality_scores import Patches, Quality, measure, predict
-from quality_tables import spread
-from real_wells_scores import score_windows
 
+from benchmarks.common.blocks import fill, table
+from benchmarks.common.page import header, progress
+from benchmarks.common.runs import ROOT, unpack
+from benchmarks.common.scores import score_windows
+from benchmarks.quality.runs import DISTILLED, FOLD, MODELS, NUM_FOLDS, TEACHERS, Run, collect
+from benchmarks.quality.scores import Patches, Quality, measure, predict
+from benchmarks.quality.tables import spread
 from wellseg.data.datasets.corroseg.module import CorroSegDataModule
 from wellseg.inference.wells import Predictor
 
+HERE = Path(__file__).resolve().parent
 TWIN, STUDENT = "student_cylinder", "distilled_flex"
 WAYS = {"view by view": False, "wells restored": True}
 SCORES = ("dice_per_image", "dice_pooled")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.distillation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--root", type=Path, help="real wells in the challenge's layout; unpacked when not given")
     parser.add_argument("--runs", type=Path, default=ROOT / "outputs" / "quality", help="folder of the runs")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks")
+    parser.add_argument("--output", type=Path, default=HERE, help="folder of the page")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--finished", action="store_true", help="train nothing")
     options = parser.parse_args()
@@ -57,7 +62,7 @@ def main() -> None:
             "teachers": teachers_table([options.runs / name / "model.safetensors" for name in TEACHERS], *parts),
             "students": students_table(found[TWIN], found[STUDENT], *parts),
         }
-    page = options.output / "distillation.md"
+    page = options.output / "README.md"
     page.write_text(fill(page.read_text(), blocks, page.name))
     progress(f"wrote {page}")
 
@@ -66,7 +71,7 @@ def _settings(found: dict) -> list[str]:
     return [
         f"- Students: `model=unet_flex`, 576,721 parameters, seeds 0 to {len(found[STUDENT]) - 1}; the distilled ones with "
         f"`{' '.join(DISTILLED)}` and the teachers {' and '.join(f'`{name}`' for name in TEACHERS)}; everything else as in "
-        "benchmarks/quality.md."
+        "benchmarks/quality."
     ]
 
 

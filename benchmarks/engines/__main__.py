@@ -1,8 +1,8 @@
-"""How fast engines predict, as ratios to the course's computation and to torch in bf16. Writes benchmarks/engines.md.
+"""Measures how fast engines predict, as ratios to the course's computation and to torch in bf16. Writes README.md.
 
-    python scripts/bench_engines.py                                          # about 10 minutes on 2 cores
-    python scripts/bench_engines.py --pair NAME F.safetensors F.onnx --root DIR   # also whether masks agree, on real wells
-    python scripts/bench_engines.py --quick --output x.md                    # all of the code in a minute; numbers mean nothing
+    python -m benchmarks.engines                                          # about 10 minutes on 2 cores
+    python -m benchmarks.engines --pair NAME F.safetensors F.onnx --root DIR   # also whether masks agree, on real wells
+    python -m benchmarks.engines --quick --output x.md                    # all of the code in a minute; numbers mean nothing
 
 Speed is measured on an untrained student, since it does not depend on the weights.
 """
@@ -12,12 +12,12 @@ import os
 import time
 from pathlib import Path
 
-import engines_agreement
-from bench_page import Sample, header, in_rounds, progress, ratio, table, verdict
-from engines_measure import BF16, CASES, COURSE, HOW, ORT_INT8, engines, keys
-from speed_process import Worker
+from benchmarks.common.page import Sample, header, in_rounds, progress, ratio, table, verdict
+from benchmarks.common.process import Worker
+from benchmarks.engines import agreement as engines_agreement
+from benchmarks.engines.measure import BF16, CASES, COURSE, HOW, ORT_INT8, engines, keys
 
-PAGE = Path(__file__).resolve().parent.parent / "benchmarks" / "engines.md"
+PAGE = Path(__file__).resolve().with_name("README.md")
 TARGET = 12.0
 FLAGS = ("avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 
@@ -26,7 +26,7 @@ Found = dict[tuple[str, str], Sample]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engines", description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=PAGE)
     parser.add_argument("--pair", nargs=3, action="append", default=[], metavar=("NAME", "MODEL", "INT8"))
     parser.add_argument("--root", type=Path, help="CorroSeg's folder, for --pair")
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes and one round; needs --output")
     given = parser.parse_args()
     if given.quick and given.output.resolve() == PAGE:
-        parser.error("--quick needs --output: its numbers must not stand on the page")
+        parser.error("--quick needs --output: its numbers must not reach the page")
     if given.pair and not given.root:
         parser.error("--pair needs --root: the wells to compare on")
     start = time.monotonic()
@@ -56,7 +56,7 @@ def main() -> None:
 
 def measure(threads: int, rounds: int, rows: int, batch: int) -> Found:
     """All engines and cases in turn within each round, in one process of `threads` threads."""
-    with Worker("engines_measure", threads=threads, rows=rows, batch=batch) as worker:
+    with Worker("benchmarks.engines.measure", threads=threads, rows=rows, batch=batch) as worker:
         asked = {key: (lambda name=name: worker(name)) for key, name in keys().items()}
         return in_rounds(asked, at_least=rounds, at_most=rounds, seconds=0, say=f"engines, threads {threads}")
 
@@ -118,8 +118,8 @@ def section(threads: int, times: Found, rows: int, batch: int) -> list[str]:
 NOT_MEASURED = [
     "## Not measured",
     "",
-    "- `torch.compile`: benchmarks/speed.md has it, and it is no faster than eager bf16 there.",
-    "- OpenVINO on a file that NNCF quantized: benchmarks/engines_nncf.md. The int8 file here is laid out for ONNX Runtime.",
+    "- `torch.compile`: benchmarks/speed has it, and it is no faster than eager bf16 there.",
+    "- OpenVINO on a file that NNCF quantized: benchmarks/engines/nncf.md. The int8 file here is laid out for ONNX Runtime.",
     "- Processors with AMX, on which bf16 is several times as fast as here, and ones without VNNI.",
     "",
 ]

@@ -1,12 +1,12 @@
-"""Masks of an int8 file against those of the full-precision model, well by well. For scripts/bench_engines.py."""
+"""Compares the masks of an int8 file with those of the full-precision model, well by well."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from bench_page import progress, table
 
+from benchmarks.common.page import progress, table
 from wellseg.data.datasets.corroseg.module import CorroSegDataModule
 from wellseg.inference.wells import Predictor
 from wellseg.quant.calibration import as_recorded

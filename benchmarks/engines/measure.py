@@ -1,4 +1,4 @@
-"""Engines on the same windows and wells, timed in processes of their own. For scripts/bench_engines.py."""
+"""Times engines on the same windows and wells, in processes of their own."""
 
 import tempfile
 import time
@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from speed_artifact import write_artifact, write_int8
-from speed_process import serve
 from torch import nn
 
+from benchmarks.common.artifact import write_artifact, write_int8
+from benchmarks.common.process import serve
 from wellseg import artifact
 from wellseg.artifact import Artifact
 from wellseg.export.onnx_export import onnx_bytes

@@ -1,7 +1,7 @@
-"""int8 by NNCF for OpenVINO: its masks against full precision, its speed against other engines. Writes engines_nncf.md.
+"""Compares int8 by NNCF for OpenVINO with full precision (masks) and other engines (speed). Writes nncf.md.
 
     pip install 'wellseg[onnx,openvino]' nncf -c constraints.txt
-    OMP_NUM_THREADS=1 python scripts/engines_nncf.py MODEL.safetensors INT8.onnx --root DIR    # 10 minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.engines.nncf MODEL.safetensors INT8.onnx --root DIR    # 10 minutes
 
 MODEL: a student as experiment=student makes it; INT8: what quant=int8_static made of it; DIR: the folder of CorroSeg. NNCF
 tells its makers of every use unless NNCF_CI is set, as it is here.
@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import torch
-from bench_page import header, in_rounds, progress, ratio, table, timed
-from engines_measure import BF16, COLUMNS, FP32, ORT_INT8, OV_BF16, OV_FP32, WINDOW, OpenVino
 from openvino import opset13 as op
 from openvino.passes import ConstantFolding, Manager
-from page_blocks import fill
 
+from benchmarks.common.blocks import fill
+from benchmarks.common.page import header, in_rounds, progress, ratio, table, timed
+from benchmarks.engines.measure import BF16, COLUMNS, FP32, ORT_INT8, OV_BF16, OV_FP32, WINDOW, OpenVino
 from wellseg import artifact
 from wellseg.artifact import Artifact
 from wellseg.data.datasets.corroseg.module import CorroSegDataModule
@@ -33,7 +33,7 @@ from wellseg.metrics.segmentation import SegmentationScores
 from wellseg.quant.calibration import gather
 from wellseg.quant.comparison import batches, compare
 
-PAGE = Path(__file__).resolve().parent.parent / "benchmarks" / "engines_nncf.md"
+PAGE = Path(__file__).resolve().with_name("nncf.md")
 CALIBRATION, BATCH, ROUNDS = 300, 256, 7
 ELEMENTWISE = ["Add", "Subtract", "Multiply", "Divide", "Maximum", "Minimum", "ReduceSum"]
 VARIANTS = {
@@ -53,7 +53,7 @@ NOTES = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engines.nncf", description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("integers", type=Path)
     parser.add_argument("--root", type=Path, required=True)

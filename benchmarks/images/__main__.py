@@ -1,7 +1,7 @@
-"""How fast sets of images are read, and what their files cost: writes benchmarks/images.md.
+"""Measures how fast sets of images are read, and what their files cost. Writes README.md.
 
-    python scripts/bench_images.py                      # about 10 minutes on 2 cores
-    python scripts/bench_images.py --quick --output x.md       # all of the code in a minute; numbers mean nothing
+    python -m benchmarks.images                      # about 10 minutes on 2 cores
+    python -m benchmarks.images --quick --output x.md       # all of the code in a minute; numbers mean nothing
 
 Every input pipeline is measured against a plain PyTorch loader of the same files in the same rounds: a Dataset that opens one
 picture with Pillow, resizes it, makes it a float tensor and normalises it, and a DataLoader with the same worker processes.
@@ -21,13 +21,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench_page import Sample, digits, header, in_rounds, progress, ratio, table, timed, verdict
-from bench_runs import ROOT
-from image_plain import PlainPictures
-from image_set import RUNS
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
+from benchmarks.common.page import Sample, digits, header, in_rounds, progress, ratio, table, timed, verdict
+from benchmarks.common.runs import ROOT
+from benchmarks.images.plain import PlainPictures
+from benchmarks.images.runs import RUNS
 from wellseg import build, config
 from wellseg.cli.session import session
 from wellseg.data.io import rle
@@ -36,7 +36,7 @@ from wellseg.data.normalize import Normalize
 from wellseg.training.assembly import assemble
 from wellseg.types import Batch
 
-PAGE = Path(__file__).resolve().parent.parent / "benchmarks" / "images.md"
+PAGE = Path(__file__).resolve().with_name("README.md")
 CODEC_TARGET = 500.0
 MASKS = 64
 STEP_IMAGES = 2
@@ -61,12 +61,12 @@ CASES = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.images", description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=PAGE)
     parser.add_argument("--quick", action="store_true", help="small images and one round; needs --output")
     given = parser.parse_args()
     if given.quick and given.output.resolve() == PAGE:
-        parser.error("--quick needs --output: its numbers must not stand on the page")
+        parser.error("--quick needs --output: its numbers must not reach the page")
     torch.set_num_threads(1)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
@@ -242,7 +242,7 @@ def ships(rng: np.random.Generator) -> np.ndarray:
 _WRITE = """
 import sys, time
 import numpy as np
-from wellseg.deploy import image_submission
+from wellseg.inference.submission import formats
 number, path = int(sys.argv[1]), sys.argv[2]
 row, column = np.mgrid[:1280, :1918]
 def masks():
@@ -251,7 +251,7 @@ def masks():
         yield f"{i:05d}.jpg", (((row - y) / 300) ** 2 + ((column - x) / 500) ** 2 < 1 + 0.1 * np.sin(row / 9)).astype(np.uint8)
 settings = {"format": "rle_image", "columns": ["img", "rle_mask"], "order": "row"}
 start = time.perf_counter()
-image_submission.write(path, masks(), settings, {f"{i:05d}.jpg": (1280, 1918) for i in range(number)})
+formats.write(path, masks(), settings, {f"{i:05d}.jpg": (1280, 1918) for i in range(number)})
 seconds = time.perf_counter() - start
 highest = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(seconds, int(highest.split()[1]) / 1000)

@@ -1,4 +1,4 @@
-"""A plain PyTorch data set of pictures, one at a time: what bench_images.py measures wellseg's reading against."""
+"""Reads pictures one at a time as a plain PyTorch data set, for comparison with wellseg's reading."""
 
 import numpy as np
 import torch

@@ -1,8 +1,8 @@
-"""Models on real wells: scores, consistency under rolls and cuts, cost. Writes benchmarks/quality.md and its figures.
+"""Scores models on real wells, measures their consistency and cost. Writes README.md and figures.
 
-    python scripts/bench_quality.py                               # unpacks ../shared/data, trains all that is missing
-    python scripts/bench_quality.py --root DIR --runs KEPT --seeds 3 --finished       # scores what is there, trains nothing
-    python scripts/bench_quality.py --only student_turns basic_unet --output DIR      # a page of two models
+    python -m benchmarks.quality                               # unpacks ../shared/data, trains all that is missing
+    python -m benchmarks.quality --root DIR --runs KEPT --seeds 3 --finished       # scores what is there, trains nothing
+    python -m benchmarks.quality --only student_turns basic_unet --output DIR      # a page of two models
 
 Every run is a subprocess of `python -m wellseg.train` on one core, kept in RUNS/<model>_<seed> and used again while its
 configuration is the one asked for; until its validation score has reached a plateau it goes on in RUNS/<model>_<seed>_cycle2
@@ -12,8 +12,6 @@ the page's `<!-- begin x -->` and `<!-- end x -->`; the text around them is writ
 
 import argparse
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -21,11 +19,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from bench_page import header as machine
-from bench_page import progress
-from bench_runs import ROOT, SHARED, unpack
-from page_blocks import fill
-from quality_figures import (
+
+from benchmarks.common.blocks import fill
+from benchmarks.common.page import header as machine
+from benchmarks.common.page import progress
+from benchmarks.common.runs import ROOT, published_student, unpack
+from benchmarks.quality.drawing import (
     CREDIT,
     LEAST_LABELLED,
     draw_curves,
@@ -33,143 +32,47 @@ from quality_figures import (
     draw_section,
     middling_section,
 )
-from quality_mapping import mapping_table
-from quality_options import options_table
-from quality_precision import collect as collect_precisions
-from quality_precision import precision_table
-from quality_runs import COMMON, FOLD, MODELS, MOST_CYCLES, NUM_FOLDS, PLATEAU, REAL, SYNTHETIC, Model, Run, collect
-from quality_scores import Patches, Quality, measure
-from quality_tables import consistency_table, cost_table, plateau_table, scores_table, wells_table
-
+from benchmarks.quality.mapping import mapping_table
+from benchmarks.quality.options import options_table
+from benchmarks.quality.precision import collect as collect_precisions
+from benchmarks.quality.precision import precision_table
+from benchmarks.quality.runs import (
+    COMMON,
+    FOLD,
+    MODELS,
+    MOST_CYCLES,
+    NUM_FOLDS,
+    PLATEAU,
+    REAL,
+    SYNTHETIC,
+    Model,
+    Run,
+    collect,
+)
+from benchmarks.quality.scores import Patches, Quality, measure
+from benchmarks.quality.tables import consistency_table, cost_table, plateau_table, scores_table, wells_table
 from wellseg.data.datasets.corroseg.module import CorroSegDataModule
 
+HERE = Path(__file__).resolve().parent
 BASELINE = "student_turns"
 OPTIONS_OF = ("student_turns", "student_cylinder", "cylinder_144")
 SPUN = "cylinder_36"
 """The model whose consistency is measured with tta=starts, too."""
 MAPPING_OF = ("student_cylinder", "cylinder_144", "synthetic_cylinder_36")
 PUBLISHED = "published student 1004"
-PAGE = """# Quality on real wells
-
-Models trained and tested on the same real wells, split by wells: the course's student, two peers of MONAI, and
-`unet_cylinder` on windows of three heights. All scores are against **silver labels**, the consensus of the published
-student of the course: they say how near a model comes to that network's opinion, and share its blind spots. The
-published student itself is the last row for reference only: the labels are its own, and it was trained on these very
-wells.
-
-<!-- begin header -->
-<!-- end header -->
-
-How every model is scored, whatever it was trained on: each well is predicted as a whole by `wellseg.load`, then cut into
-the challenge's 36 x 36 patches. Networks that are only defined on windows, the course's and MONAI's, get window after
-window of the height they were trained on. Wells recorded as pairs of patches (even and odd azimuths of the same rows) are
-put together to 72 columns, as `wellseg.predict` does, and resampled to the network's 36 and back; the first row is the
-course's student as the course predicted it, each patch on its own. The threshold is the one with the best Dice per
-image on the patches of the validation wells, once per run. The test wells were looked at while this was built.
-Values are mean and standard deviation over seeds.
-
-## Scores
-
-<!-- begin scores -->
-<!-- end scores -->
-
-![Models](figures/quality_models.png)
-
-## Wells
-
-Pooled Dice by test well.
-
-<!-- begin wells -->
-<!-- end wells -->
-
-## Consistency
-
-Of seed 0. Roll: 400 patches without gaps and with a labelled defect, drawn at random from validation and test wells, rolled by 1
-to 18 columns; the prediction rolled back is compared with the one of the patch as it was. Cut: all validation and test
-wells, predicted from row 18 on and compared with the prediction from row 0 on, pooled by well. The last column cuts by
-a multiple of the network's stride in depth instead (with `tta=starts`: by 18 rows), and looks at rows further from the ends
-than the receptive field (networks on windows: than one window).
-
-<!-- begin consistency -->
-<!-- end consistency -->
-
-## Wells of 72 columns
-
-Synthetic wells of 72 columns with exact labels, made from a seed that no model has seen: what becomes of a log of twice the
-network's width.
-
-<!-- begin mapping -->
-<!-- end mapping -->
-
-## Options of prediction
-
-Seed 0, test wells, wells restored, at the threshold of the plain model.
-
-<!-- begin options -->
-<!-- end options -->
-
-## Cost
-
-Times are processor times on one core, relative to the course's student in the same rounds: prediction of 4,096 rows of
-a real well, and one training step over 4,608 rows (bf16, channels last, in windows as trained). Receptive fields are
-those of the network, in pixels, however few of them a window shows it.
-
-<!-- begin cost -->
-<!-- end cost -->
-
-## Training in bfloat16
-
-The default training on synthetic wells of level medium, whose labels are exact, in both precisions with the same seeds:
-scores on its test wells.
-
-<!-- begin precision -->
-<!-- end precision -->
-
-## Trained on synthetic wells only
-
-No real label is seen: the threshold, too, is that of the run's own synthetic validation wells.
-
-<!-- begin synthetic -->
-<!-- end synthetic -->
-
-## Did they reach their plateau?
-
-<!-- begin plateau -->
-<!-- end plateau -->
-
-![Validation Dice of all runs](figures/quality_curves.png)
-
-## A real section
-
-![A real section](figures/quality_section.png)
-
-<!-- begin section -->
-<!-- end section -->
-"""
-
-
-def published(folder: Path) -> Path | None:
-    """The model file of the published student; None where its weights are not there."""
-    weights = SHARED / "reference" / "student1004_weights.npz"
-    if not weights.is_file():
-        return None
-    path = folder / "published.safetensors"
-    script = ROOT / "scripts" / "import_course_weights.py"
-    subprocess.run([sys.executable, str(script), str(weights), str(path)], check=True)
-    return path
-
-
+TEMPLATE = HERE / "template.md"
+"""What a new page begins with: its text and empty blocks."""
 PARTS = ("train", "validation", "test")
 
 
 def header(real: CorroSegDataModule, models: Sequence[Model], seeds: int, cycles: int) -> str:
     wells = {p: sorted({w.group for w in real.wells if real.parts.get(w.name) == p}, key=number) for p in PARTS}
-    dealt = "; ".join(f"{p}: wells {', '.join(str(number(w)) for w in names)}" for p, names in wells.items())
+    assigned = "; ".join(f"{p}: wells {', '.join(str(number(w)) for w in names)}" for p, names in wells.items())
     settings = "\n".join(f"  - {m.label}: `{' '.join(m.overrides)}`" for m in models)
     return "\n".join(
         [
             *machine(("torch", "pytorch-lightning", "monai", "numpy")),
-            f"- Data: CorroSeg (SLB / ENS challenge data no. 144), silver labels; `{' '.join(REAL)}`. {dealt}.",
+            f"- Data: CorroSeg (SLB / ENS challenge data no. 144), silver labels; `{' '.join(REAL)}`. {assigned}.",
             f"- Common settings: `{' '.join(COMMON)}`; seeds 0 to {seeds - 1}, as far as the runs were there. Added to them:",
             settings,
             "- Trained to a plateau: while the last quarter of its epochs has raised a run's best validation Dice by "
@@ -238,10 +141,12 @@ def section_picture(results: Mapping[Model, Sequence[Quality]], test: Patches, p
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--root", type=Path, help="real wells in the challenge's layout; unpacked when not given")
     parser.add_argument("--runs", type=Path, default=ROOT / "outputs" / "quality", help="folder of the runs")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks")
+    parser.add_argument("--output", type=Path, default=HERE, help="folder of the page")
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", choices={m.name: 0 for m in MODELS}, help="models to look at"
     )
@@ -267,7 +172,7 @@ def main() -> None:
         real = CorroSegDataModule(root=str(root), num_folds=NUM_FOLDS, fold=FOLD)
         real.setup()
         validation, test = Patches.of(real, "validation"), Patches.of(real, "test")
-        reference = published(folder)
+        reference = published_student(folder / "published.safetensors")
         results, spun, at_reference = measured(found, reference, validation, test)
         mine = {m.label: q for m, q in results.items() if m.real}
         rows = dict(mine) if at_reference is None else {**mine, PUBLISHED: [at_reference]}
@@ -295,12 +200,12 @@ def main() -> None:
             "mapping": mapping_table({m.label: found[m][0].file for m in trained if m.name in MAPPING_OF}),
             "precision": precision_table(precisions) if all(precisions.values()) else nothing,
             "plateau": plateau_table(curves),
-            "section": section_picture(results, test, figures / "quality_section.png"),
+            "section": section_picture(results, test, figures / "section.png"),
         }
-        draw_curves(curves, figures / "quality_curves.png")
-        draw_models(rows, figures / "quality_models.png")
-    page = options.output / "quality.md"
-    page.write_text(fill(page.read_text() if page.is_file() else PAGE, blocks, page.name))
+        draw_curves(curves, figures / "curves.png")
+        draw_models(rows, figures / "models.png")
+    page = options.output / "README.md"
+    page.write_text(fill((page if page.is_file() else TEMPLATE).read_text(), blocks, page.name))
     progress(f"wrote {page}")
 
 

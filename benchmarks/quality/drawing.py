@@ -1,4 +1,4 @@
-"""Figures of benchmarks/quality.md: curves of the runs, models with the spread of their seeds, a real section."""
+"""Draws the figures of the page: curves of the runs, models with the spread of their seeds, a real section."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ import matplotlib
 matplotlib.use("Agg")  # before pyplot: the script draws into files only
 import matplotlib.pyplot as plt
 import numpy as np
-from quality_scores import Quality, pooled_dice
 
+from benchmarks.quality.scores import Quality, pooled_dice
 from wellseg.data.wells.well import Well
 from wellseg.plots.results import ERROR_COLORS, error_image, save
 

@@ -1,4 +1,4 @@
-"""How a log of 72 columns meets a network of 36, on synthetic wells whose labels are exact. For benchmarks/quality.md.
+"""Scores ways to predict a log of 72 columns by a network of 36, on synthetic wells whose labels are exact.
 
 No real well plays a part, so that the choice is not made on the wells that are scored.
 """
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from page_blocks import table
-from quality_scores import pooled_dice
 
+from benchmarks.common.blocks import table
+from benchmarks.quality.scores import pooled_dice
 from wellseg.data.datasets.synthetic.module import SyntheticDataModule
 from wellseg.inference.wells import Predictor
 

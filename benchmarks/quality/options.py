@@ -1,13 +1,13 @@
-"""What the options of prediction are worth: bfloat16, test-time augmentation, clean-up. For benchmarks/quality.md."""
+"""Measures the options of prediction: bfloat16, test-time augmentation, clean-up."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from page_blocks import table
-from quality_scores import Patches, pooled_dice, predict
-from real_wells_scores import score_windows
 
+from benchmarks.common.blocks import table
+from benchmarks.common.scores import score_windows
+from benchmarks.quality.scores import Patches, pooled_dice, predict
 from wellseg import build, config
 from wellseg.inference.masks import decide
 from wellseg.inference.wells import Predictor
@@ -25,7 +25,7 @@ OPTIONS = {
 def options_table(paths: Mapping[str, Path], thresholds: Mapping[str, float], test: Patches) -> str:
     """Scores on the test wells with each of OPTIONS, at the threshold of the plain model; paths: model files by label.
 
-    All but the first in bfloat16, so that what that costs is told apart from what the options bring.
+    All but the first in bfloat16, so that its cost is not mixed with the gain of the options.
     """
     rows = []
     for label, path in paths.items():

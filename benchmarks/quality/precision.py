@@ -1,12 +1,13 @@
-"""Whether training in bfloat16 ends where training in float32 does: three seeds each. For benchmarks/quality.md."""
+"""Compares training in bfloat16 with training in float32, three seeds each."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from bench_runs import command, finished
-from page_blocks import table
-from quality_tables import spread
+
+from benchmarks.common.blocks import table
+from benchmarks.common.runs import command, finished
+from benchmarks.quality.tables import spread
 
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 SETTINGS = ("data=synthetic", "model=unet_flex", "channels_last=true")

@@ -1,4 +1,4 @@
-"""Models of benchmarks/quality.md and their runs, each trained to a plateau of its validation score and kept."""
+"""Names the models of the page and trains each to a plateau of its validation score; runs are kept."""
 
 import math
 from collections.abc import Sequence
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from bench_runs import command, finished
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from benchmarks.common.runs import command, finished
 from wellseg import artifact
 
 

@@ -1,4 +1,4 @@
-"""What a trained model is worth on whole wells, measured alike for every model (axes: see wellseg.types; N patches).
+"""Scores a trained model on whole wells, every model alike (axes: see wellseg.types; N patches).
 
 Every well is predicted as a whole by wellseg.inference.wells.Predictor and only then cut into the patches that are scored;
 networks that are defined on windows get window after window there. Wells recorded in pairs are predicted as `restored` says:
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from real_wells_scores import gather, score_windows
 
+from benchmarks.common.scores import gather, score_windows
 from wellseg.data.wells.module import WellDataModule
 from wellseg.data.wells.well import Well
 from wellseg.inference.tta import TestTimeAugmentation

@@ -1,4 +1,4 @@
-"""Tables of benchmarks/quality.md."""
+"""Writes the tables of the page."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from bench_page import Sample, in_rounds, ratio
-from page_blocks import table
-from quality_runs import PLATEAU, gain_of_last_quarter
-from quality_scores import SCORES, Patches, Quality, pipes
-from step_cost import step_seconds
 
+from benchmarks.common.blocks import table
+from benchmarks.common.page import Sample, in_rounds, ratio
+from benchmarks.common.step_cost import step_seconds
+from benchmarks.quality.runs import PLATEAU, gain_of_last_quarter
+from benchmarks.quality.scores import SCORES, Patches, Quality, pipes
 from wellseg import artifact
 from wellseg.data.wells.well import Well
 from wellseg.inference.wells import Predictor

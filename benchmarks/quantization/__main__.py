@@ -1,10 +1,10 @@
-"""Post-training quantization on real wells: bytes, Dice and masks. Writes benchmarks/quantization.md and its figures.
+"""Measures bytes, Dice and masks of quantized models on real wells. Writes README.md and figures.
 
-    python scripts/bench_quantization.py                      # unpacks ../shared/data, makes all that is missing
-    python scripts/bench_quantization.py --only course4 int4  # of these settings, what is missing; the page has all there are
-    python scripts/bench_quantization.py --finished           # makes nothing: the page from what is there
+    python -m benchmarks.quantization                      # unpacks ../shared/data, makes all that is missing
+    python -m benchmarks.quantization --only course4 int4  # of these settings, what is missing; the page has all there are
+    python -m benchmarks.quantization --finished           # makes nothing: the page from what is there
 
-Works on models that scripts/bench_quality.py trained (MODELS/student_cylinder_<seed>), on MODELS/wide_flex_<seed>, trained
+Works on models that `benchmarks.quality` trained (MODELS/student_cylinder_<seed>), on MODELS/wide_flex_<seed>, trained
 alike with model.thickness=21, and on the published student. What is made is kept in RUNS/<model>/<setting>. The script
 writes what lies between the page's `<!-- begin x -->` and `<!-- end x -->`; the text around them is written by hand and kept.
 """
@@ -12,21 +12,21 @@ writes what lies between the page's `<!-- begin x -->` and `<!-- end x -->`; the
 import argparse
 import os
 import platform
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from bench_page import cpu, progress
-from bench_runs import ROOT, SHARED, unpack
-from page_blocks import fill
-from quantization_figures import draw_curve, draw_layers
-from quantization_runs import CURVE, SPLIT, TABLE, Setting, Source
-from quantization_tables import NOTHING, Result, curve_table, million_table, rows_table, targets_table
 
+from benchmarks.common.blocks import fill
+from benchmarks.common.page import cpu, progress
+from benchmarks.common.runs import ROOT, published_student, unpack
+from benchmarks.quantization.drawing import draw_curve, draw_layers
+from benchmarks.quantization.runs import CURVE, SPLIT, TABLE, Setting, Source
+from benchmarks.quantization.tables import NOTHING, Result, curve_table, million_table, rows_table, targets_table
+
+HERE = Path(__file__).resolve().parent
 SEEDS = 3
 SETTINGS = {s.name: s for s in (*TABLE, *CURVE)}
 LAYERS_OF = ("course4", "int4", "mixed")
@@ -35,7 +35,7 @@ LABELS = {STUDENT: "student", PUBLISHED: "published 1004"}
 
 
 def student(seed: int, options: argparse.Namespace, root: Path) -> Source:
-    """The student of benchmarks/quality.md."""
+    """The student of benchmarks/quality."""
     name = STUDENT if seed == 0 else f"{STUDENT}_{seed}"
     return Source(name, options.models / f"student_cylinder_{seed}" / "model.safetensors", options.runs, root, seed)
 
@@ -49,11 +49,8 @@ def wide(seed: int, options: argparse.Namespace, root: Path) -> Source:
 def published(options: argparse.Namespace, root: Path) -> Source:
     """The course's published student, imported where its weights lie and it was not yet."""
     path = options.runs / "published_1004.safetensors"
-    weights = SHARED / "reference" / "student1004_weights.npz"
-    if not path.is_file() and weights.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        script = ROOT / "scripts" / "import_course_weights.py"
-        subprocess.run([sys.executable, str(script), str(weights), str(path)], check=True)
+    if not path.is_file():
+        published_student(path)
     return Source(PUBLISHED, path, options.runs, root)
 
 
@@ -92,15 +89,15 @@ def by_method(results: Mapping[str, Result | None]) -> dict[str, list[tuple[str,
 def header(sources: Sequence[Source], split: Mapping[str, Sequence[int]]) -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "safetensors"))
     data = " ".join(f"data.{key}={value}" for key, value in SPLIT.items())
-    dealt = "; ".join(f"{part}: wells {', '.join(map(str, numbers))}" for part, numbers in split.items())
+    assigned = "; ".join(f"{part}: wells {', '.join(map(str, numbers))}" for part, numbers in split.items())
     files = "; ".join(f"{s.name}: sha256 {s.sha256[:12]}..." for s in sources)
     return "\n".join(
         [
             f"- Hardware: {cpu()}, {len(os.sched_getaffinity(0))} cores, one thread, no GPU used. Nothing here is a time.",
             f"- Versions: Python {platform.python_version()}, {packages}.",
-            "- Command: `python scripts/bench_quantization.py`. Each row is what `python -m wellseg.quantize",
+            "- Command: `python -m benchmarks.quantization`. Each row is what `python -m wellseg.quantize",
             "  artifact=F quant=NAME quant.max_dice_drop=null` writes; the gate is off, so that no layer is widened.",
-            f"- Data: CorroSeg (SLB / ENS challenge data no. 144), silver labels; `data=corroseg {data}`; {dealt}.",
+            f"- Data: CorroSeg (SLB / ENS challenge data no. 144), silver labels; `data=corroseg {data}`; {assigned}.",
             "  Calibration and fine-tuning see windows of training wells only. Thresholds are the models' own.",
             f"- Models: {files}.",
         ]
@@ -108,11 +105,15 @@ def header(sources: Sequence[Source], split: Mapping[str, Sequence[int]]) -> str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.quantization",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--root", type=Path, help="real wells in the challenge's layout; unpacked when not given")
-    parser.add_argument("--models", type=Path, default=ROOT / "outputs" / "quality", help="runs of bench_quality.py")
+    parser.add_argument("--models", type=Path, default=ROOT / "outputs" / "quality", help="runs of benchmarks.quality")
     parser.add_argument("--runs", type=Path, default=ROOT / "outputs" / "quantization", help="folder of what is made")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks")
+    parser.add_argument("--output", type=Path, default=HERE, help="folder of the page")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=SETTINGS, help="settings to make")
     parser.add_argument("--finished", action="store_true", help="make nothing: leave out what is not there")
     options = parser.parse_args()
@@ -128,7 +129,7 @@ def write(options: argparse.Namespace, root: Path, make: Sequence[str]) -> None:
     tables, curves = {}, {}
     sources = [s for s in (student(0, options, root), published(options, root)) if s.path.is_file()]
     if not sources:
-        raise SystemExit(f"{options.models} holds no student_cylinder_0: run scripts/bench_quality.py first")
+        raise SystemExit(f"{options.models} holds no student_cylinder_0: run `benchmarks.quality` first")
     for source in sources:
         tables[source.name] = collect(source, TABLE, make)
     for source in sources:
@@ -139,10 +140,10 @@ def write(options: argparse.Namespace, root: Path, make: Sequence[str]) -> None:
     figures = options.output / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     methods = {name: by_method(results) for name, results in curves.items()}
-    draw_curve({LABELS[name]: found for name, found in methods.items() if found}, figures / "quantization_curve.png")
+    draw_curve({LABELS[name]: found for name, found in methods.items() if found}, figures / "curve.png")
     layers = {name: tables[sources[0].name][name] for name in LAYERS_OF if tables[sources[0].name][name]}
     if layers:
-        draw_layers(layers, figures / "quantization_layers.png")
+        draw_layers(layers, figures / "layers.png")
     rows = {s.name: rows_table(s.path.stat().st_size, tables[s.name]) for s in sources}
     blocks = {
         "header": header(sources, sources[0].split()),
@@ -152,7 +153,7 @@ def write(options: argparse.Namespace, root: Path, make: Sequence[str]) -> None:
         "curve": "\n\n".join(f"### {LABELS[name]}\n\n{curve_table(found)}" for name, found in methods.items()),
         "million": million_table([pair for pair in pairs if pair is not None]),
     }
-    page = options.output / "quantization.md"
+    page = options.output / "README.md"
     page.write_text(fill(page.read_text(encoding="utf-8"), blocks, page.name), encoding="utf-8")
     progress(f"wrote {page}")
 

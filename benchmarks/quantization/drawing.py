@@ -1,4 +1,4 @@
-"""Figures of benchmarks/quantization.md."""
+"""Draws the figures of the page."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,9 +8,9 @@ import matplotlib
 
 matplotlib.use("Agg")  # before pyplot: the script draws into files only
 import matplotlib.pyplot as plt
-from quantization_runs import COURSE, GPTQ, LARGEST, MIXED, SQUARES, TUNED
-from quantization_tables import PARTS, agreement, points
 
+from benchmarks.quantization.runs import COURSE, GPTQ, LARGEST, MIXED, SQUARES, TUNED
+from benchmarks.quantization.tables import PARTS, agreement, points
 from wellseg.plots.results import save
 
 STYLES = {

@@ -1,4 +1,4 @@
-"""Quantizations that benchmarks/quantization.md is made from, each done once and kept.
+"""Makes the quantizations of the page, each once, and keeps them.
 
 The steps are those of `python -m wellseg.quantize` without its gate; what the full-precision model answers is computed
 once for all settings, and speed is not measured.
@@ -27,7 +27,7 @@ from wellseg.quant.report import scores_of, settings_of
 from wellseg.types import Batch
 
 SPLIT = {"num_folds": 4, "fold": 2}
-"""How the real wells are dealt: as for the models of benchmarks/quality.md."""
+"""The split of the real wells: that of the models of benchmarks/quality."""
 BATCH = 32
 PARTS = {"val": "validation", "test": "test"}
 UNGATED = "quant.max_dice_drop=null"

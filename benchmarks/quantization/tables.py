@@ -1,10 +1,11 @@
-"""Tables of benchmarks/quantization.md. Dice is in points, 0 to 100; a result is what `Source.result` returns."""
+"""Writes the tables of the page. Dice is in points, 0 to 100; a result is what `Source.result` returns."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from page_blocks import table
+
+from benchmarks.common.blocks import table
 
 Result = dict[str, Any]
 PARTS = {"val": "validation", "test": "test"}

@@ -1,4 +1,4 @@
-"""Figures of benchmarks/real_wells.md: curves, and windows of real wells with every model's errors."""
+"""Draws the figures of the page: curves, and windows of real wells with every model's errors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +8,9 @@ import matplotlib
 matplotlib.use("Agg")  # before pyplot: the script draws into files only
 import matplotlib.pyplot as plt
 import numpy as np
-from real_wells_scores import PARTS, Scored, gather, window_dice
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from benchmarks.common.scores import PARTS, Scored, gather, window_dice
 from wellseg.data.wells.module import WellDataModule
 from wellseg.plots.results import ERROR_COLORS, error_image, save
 

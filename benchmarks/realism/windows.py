@@ -1,4 +1,4 @@
-"""What realism.py compares: views of real and of synthetic wells, windows of them, and 32 statistics of a window."""
+"""Reads views of real wells, makes synthetic ones, cuts windows from them, and computes 32 statistics of a window."""
 
 import sys
 from dataclasses import dataclass

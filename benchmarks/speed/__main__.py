@@ -1,9 +1,9 @@
-"""How fast wellseg trains and predicts, as ratios to the course's computation. Writes benchmarks/speed.md and figures.
+"""Measures how fast wellseg trains and predicts, as ratios to the course's computation. Writes README.md and figures.
 
-    python scripts/bench_speed.py                          # about 10 minutes on 2 cores
-    python scripts/bench_speed.py --device cuda            # the part for a GPU as well
-    python scripts/bench_speed.py --artifact F             # also how far bf16 masks of that model are from fp32 ones
-    python scripts/bench_speed.py --quick --output x.md    # a trial of everything in about a minute; its numbers mean nothing
+    python -m benchmarks.speed                          # about 10 minutes on 2 cores
+    python -m benchmarks.speed --device cuda            # the part for a GPU as well
+    python -m benchmarks.speed --artifact F             # also how far bf16 masks of that model are from fp32 ones
+    python -m benchmarks.speed --quick --output x.md    # a trial of everything in about a minute; its numbers mean nothing
 
 Everything is made by code; the networks are untrained, since their speed does not depend on their weights.
 """
@@ -14,30 +14,30 @@ import tempfile
 import time
 from pathlib import Path
 
-import speed_device
-import speed_growth
-import speed_inference
-import speed_training
-import speed_wells
-from bench_page import header, progress, table
-from bench_pipeline import BATCH
-from speed_process import MALLOC
+from benchmarks.common.page import header, progress, table
+from benchmarks.common.pipeline import BATCH
+from benchmarks.common.process import MALLOC
+from benchmarks.speed import device as speed_device
+from benchmarks.speed import growth as speed_growth
+from benchmarks.speed import inference as speed_inference
+from benchmarks.speed import training as speed_training
+from benchmarks.speed import wells as speed_wells
 
-PAGE = Path(__file__).resolve().parent.parent / "benchmarks" / "speed.md"
+PAGE = Path(__file__).resolve().with_name("README.md")
 
 TEACHER_BATCH = 16
 """Its step takes the course's computation as long per image as 40 of the student's."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=PAGE)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--artifact", type=Path, help="a trained model file, for the agreement of bf16 and fp32 masks")
     parser.add_argument("--quick", action="store_true", help="tiny sizes and one round; needs --output")
     given = parser.parse_args()
     if given.quick and given.output.resolve() == PAGE:
-        parser.error("--quick needs --output: its numbers must not stand on the page")
+        parser.error("--quick needs --output: its numbers must not reach the page")
     start = time.monotonic()
     lines = trial(given) if given.quick else full(given)
     lines = [*introduction((time.monotonic() - start) / 60, given.quick), *lines, *NOT_MEASURED]

@@ -1,7 +1,7 @@
-"""Training with data and augmentation on the device: epochs per second, beside the course's loop. For scripts/bench_speed.py.
+"""Measures training with data and augmentation on the device, in epochs per second, against the course's loop.
 
-The loop is WindowLoader and a plain step (speed_steps); Lightning's own share, validation and checkpoints come on top of it
-in a run. Meant for a GPU; on a CPU the same code runs with tiny sizes, to show that it does.
+The loop is WindowLoader and a plain step (benchmarks.speed.steps); Lightning's own share, validation and checkpoints come on
+top of it in a run. Meant for a GPU; on a CPU the same code runs with tiny sizes, to show that it does.
 """
 
 import shutil
@@ -11,9 +11,10 @@ import time
 from dataclasses import dataclass
 
 import torch
-from bench_page import Sample, digits, in_rounds, ratio, table
-from bench_pipeline import make_wells
-from speed_steps import PER_SAMPLE, WINDOW, Batches, Stepper, Variant, operations
+
+from benchmarks.common.page import Sample, digits, in_rounds, ratio, table
+from benchmarks.common.pipeline import make_wells
+from benchmarks.speed.steps import PER_SAMPLE, WINDOW, Batches, Stepper, Variant, operations
 
 WINDOWS_PER_EPOCH = 9_674
 """Training patches of the challenge."""
@@ -27,7 +28,7 @@ class Device:
 
     work       floating-point operations of one image's training step, by network and variant
     compiling  seconds of the first compiled step, by network
-    busy       percent of the time in which the GPU ran a kernel, by network and variant; None where it cannot be told
+    busy       percent of the time in which the GPU ran a kernel, by network and variant; None where the driver does not report it
     ceiling    operations per second of a large product of bf16 matrices
     """
 
@@ -112,7 +113,7 @@ def section(found: Device | None) -> list[str]:
     if found is None:
         return [
             *title,
-            "Not measured on a GPU: there was none. `python scripts/bench_speed.py --device cuda` does it.",
+            "Not measured on a GPU: there was none. `python -m benchmarks.speed --device cuda` does it.",
             "",
         ]
     lines = [

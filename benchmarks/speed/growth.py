@@ -1,4 +1,4 @@
-"""Time and peak memory against rows, columns, batch and parameters. For scripts/bench_speed.py.
+"""Measures time and peak memory against rows, columns, batch and parameters.
 
 Every point is a fresh process. Memory is the process's high-water mark less what it was once the model was there: what the
 work itself took, its temporary results included.
@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench_page import Sample, progress, table, verdict
-from bench_pipeline import make_wells
-from speed_artifact import STUDENT, write_artifact
-from speed_process import SCRIPTS, environment, peak_memory
-from speed_steps import WINDOW, WINDOWS, Batches, Stepper, Variant
 
+from benchmarks.common.artifact import STUDENT, write_artifact
+from benchmarks.common.page import Sample, progress, table, verdict
+from benchmarks.common.pipeline import make_wells
+from benchmarks.common.process import environment, peak_memory
+from benchmarks.common.runs import ROOT
+from benchmarks.speed.steps import WINDOW, WINDOWS, Batches, Stepper, Variant
 from wellseg.cli.memory import keep_freed_memory
 from wellseg.inference.wells import Predictor
 
@@ -114,10 +115,11 @@ def measure(sweeps: Sequence[Sweep]) -> list[tuple[Sweep, list[Point]]]:
         for value in sweep.points:
             progress(f"growth: {sweep.axis} {value:,}")
             options = json.dumps({**sweep.fixed, sweep.axis: value})
-            command = [sys.executable, str(SCRIPTS / "speed_growth.py"), options]
-            done = subprocess.run(command, env=environment(threads, "default"), capture_output=True, text=True)
+            command = [sys.executable, "-m", "benchmarks.speed.growth", options]
+            env = environment(threads, "default")
+            done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
             if done.returncode:
-                sys.exit(f"speed_growth.py {options} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+                sys.exit(f"benchmarks.speed.growth {options} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
             answer = json.loads(done.stdout.splitlines()[-1])
             points.append(Point(value, Sample(tuple(answer["seconds"])), answer["memory"]))
         found.append((sweep, points))
@@ -167,7 +169,7 @@ def exponent(points: Sequence[Point]) -> float:
 
 
 def draw(found: list[tuple[Sweep, list[Point]]], folder: Path) -> Iterator[Path]:
-    """One figure per sweep, speed_<axis>.png."""
+    """One figure per sweep, <axis>.png."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -186,7 +188,7 @@ def draw(found: list[tuple[Sweep, list[Point]]], folder: Path) -> Iterator[Path]
             axes.set(xscale="log", yscale="log", xlabel=sweep.axis, ylabel=unit)
             axes.grid(which="major", alpha=0.3)
         figure.suptitle(sweep.what, fontsize=10)
-        path = folder / f"speed_{sweep.axis}.png"
+        path = folder / f"{sweep.axis}.png"
         figure.savefig(path, dpi=110)
         plt.close(figure)
         yield path

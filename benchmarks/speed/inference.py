@@ -1,4 +1,4 @@
-"""Inference: the course's computation, wellseg's and MONAI BasicUNet's on windows and bands. For scripts/bench_speed.py."""
+"""Measures inference of the course's computation, wellseg's and MONAI BasicUNet's on windows and bands."""
 
 import tempfile
 import time
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench_page import Sample, digits, in_rounds, progress, ratio, table
-from speed_artifact import write_artifact
-from speed_process import MALLOC, Key, Worker, crowded, judged, serve, slowed
 
+from benchmarks.common.artifact import write_artifact
+from benchmarks.common.page import Sample, digits, in_rounds, progress, ratio, table
+from benchmarks.common.process import MALLOC, Key, Worker, crowded, judged, serve, slowed
 from wellseg import build, config
 from wellseg.data.normalize import Normalization
 from wellseg.inference.engines.pipeline import Pipeline
@@ -148,7 +148,9 @@ def measure(threads: int, batch: int, rows: int, *, rounds: int, compiled: bool)
     seconds = None
     with ExitStack() as stack:
         workers = {
-            m: stack.enter_context(Worker("speed_inference", threads=threads, malloc=m, batch=batch, rows=rows))
+            m: stack.enter_context(
+                Worker("benchmarks.speed.inference", threads=threads, malloc=m, batch=batch, rows=rows)
+            )
             for m in MALLOC
         }
         if compiled:

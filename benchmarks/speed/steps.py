@@ -1,4 +1,4 @@
-"""Ways to take a training step, on any device: the course's computation, wellseg's, a peer's. For scripts/speed_*.py.
+"""Takes training steps on any device in several ways: the course's computation, wellseg's, a peer's.
 
 The course's is experiment exp2001 (student) or exp53 (teacher) as it was: `padding=turns`, which triples the image, fp32,
 eager, and a Dataset that cuts, rolls and flips one window at a time in numpy, collated by a DataLoader without workers.
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import repeat
 
 import torch
-from bench_pipeline import PerSample
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.common.pipeline import PerSample
 from wellseg import build, config
 from wellseg.data.loader import WindowLoader
 from wellseg.data.normalize import fit_normalization

@@ -1,14 +1,15 @@
-"""Training: images per second of the course's computation, wellseg's and MONAI BasicUNet's. For scripts/bench_speed.py."""
+"""Measures training in images per second: the course's computation, wellseg's and MONAI BasicUNet's."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
-from bench_page import Sample, digits, in_rounds, progress, ratio, table
-from bench_pipeline import make_wells
-from speed_process import MALLOC, Key, Worker, crowded, judged, serve, slowed
-from speed_steps import ONE_BATCH, PER_SAMPLE, WINDOW, Batches, Variant, measures, operations
+
+from benchmarks.common.page import Sample, digits, in_rounds, progress, ratio, table
+from benchmarks.common.pipeline import make_wells
+from benchmarks.common.process import MALLOC, Key, Worker, crowded, judged, serve, slowed
+from benchmarks.speed.steps import ONE_BATCH, PER_SAMPLE, WINDOW, Batches, Variant, measures, operations
 
 COURSE, OURS = "the course", "wellseg"
 TARGET = 7.0
@@ -38,7 +39,7 @@ def variants(experiment: str) -> dict[str, Variant]:
 
 
 def prepare(threads: int, experiment: str, batch: int) -> dict[str, Callable[[], float]]:
-    """What a worker can measure; see speed_steps.measures."""
+    """What a worker can measure; see benchmarks.speed.steps.measures."""
     torch.manual_seed(0)
     return measures(variants(experiment), Batches(make_wells(2, rows=WINDOW * 2 * batch), batch))
 
@@ -75,11 +76,12 @@ def measure(experiment: str, threads: int, batch: int, *, rounds: int, compiled:
     names = [n for n, v in variants(experiment).items() if compiled or not v.compiled]
     wanted = [(n, "kept") for n in names] + [(COURSE, "default"), (OURS, "default")]
     seconds = None
+    options = {"experiment": experiment, "batch": batch}
     with ExitStack() as stack:
         workers = {
-            m: stack.enter_context(Worker("speed_training", threads=threads, malloc=m, experiment=experiment, batch=batch))
+            m: stack.enter_context(Worker("benchmarks.speed.training", threads=threads, malloc=m, **options))
             for m in MALLOC
-        }  # fmt: skip
+        }
         if compiled:
             progress("compiling a training step")
             seconds = workers["kept"](f"compile {OURS}, compiled")

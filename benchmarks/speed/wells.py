@@ -1,4 +1,4 @@
-"""A well from file to files by `python -m wellseg.predict`, and fp32 beside bf16. For scripts/bench_speed.py."""
+"""Measures a well from file to files by `python -m wellseg.predict`, and fp32 against bf16."""
 
 import json
 import os
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from bench_page import Sample, in_rounds, progress, table, verdict
-from speed_artifact import write_artifact, write_int8
-from speed_process import environment
 
+from benchmarks.common.artifact import write_artifact, write_int8
+from benchmarks.common.page import Sample, in_rounds, progress, table, verdict
+from benchmarks.common.process import environment
 from wellseg import artifact
 from wellseg.data.datasets.synthetic.module import generate_well, well_generator
 from wellseg.inference.wells import Predictor
@@ -24,7 +24,7 @@ COLUMNS = 36
 PRECISIONS = ("bfloat16", "float32")
 BF16, FP32, INT8 = "model.safetensors, bf16", "model.safetensors, fp32", "model.onnx of `quant=int8_static`"
 HOW = {BF16: "precision=bfloat16", FP32: "precision=float32", INT8: ""}
-"""What predicts -> what the command is told. ONNX Runtime starts without torch."""
+"""What predicts -> overrides of the command. ONNX Runtime starts without torch."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""What the spine costs: start-up, reading labels, `check`, the input pipeline. Writes benchmarks/spine.md.
+"""Measures start-up, reading labels, `check` and the input pipeline. Writes README.md.
 
-    python scripts/bench_spine.py                  # 3 to 5 minutes on 2 cores
-    python scripts/bench_spine.py --output x.md    # another page
+    python -m benchmarks.startup                  # 3 to 5 minutes on 2 cores
+    python -m benchmarks.startup --output x.md    # another page
 
 Everything is made by code in a temporary folder of about 110 MB: a set of the challenge's size and layout.
 """
@@ -16,14 +16,21 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from bench_page import Sample, digits, header, in_rounds, progress, ratio, table, verdict
-from bench_pipeline import BATCH, WINDOW, Share, against_per_sample, pipeline_shares, share_rows, share_target
-
+from benchmarks.common.page import Sample, digits, header, in_rounds, progress, ratio, table, verdict
+from benchmarks.common.pipeline import (
+    BATCH,
+    WINDOW,
+    Share,
+    against_per_sample,
+    pipeline_shares,
+    share_rows,
+    share_target,
+)
 from wellseg.data.datasets.corroseg.files import write_corroseg
 from wellseg.data.datasets.synthetic.module import generate_well, well_generator
 from wellseg.data.wells.well import Well
 
-PAGE = Path(__file__).resolve().parent.parent / "benchmarks" / "spine.md"
+PAGE = Path(__file__).resolve().with_name("README.md")
 TRAIN = (166, 616, 1774, 59, 98, 964, 1654, 78, 166, 80, 1512, 44, 1905, 355, 203)
 TEST = (25, 31, 461, 56, 1965)
 """Patches of the challenge's wells 1, 2, ...; 9,674 and 2,538 in all."""
@@ -32,7 +39,7 @@ PAIRED = (1, 2, 5, 6, 7, 8, 9, 10)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=PAGE)
     output = parser.parse_args().output
     start = time.monotonic()
@@ -185,7 +192,7 @@ def write(
         "",
     ]
     lines = [
-        "# What the spine costs",
+        "# What start-up and the input pipeline cost",
         "",
         *header(["torch", "pytorch-lightning", "numpy"]),
         "- n and spread: median (lowest-highest, n rounds). What is compared is measured in turn within each round, and a",

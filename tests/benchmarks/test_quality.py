@@ -1,21 +1,23 @@
-"""The measures behind benchmarks/quality.md: against independent implementations, and on predictors whose answer is known."""
+"""Compares the measures of benchmarks/quality with independent implementations, and with predictors whose output is known."""
 
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from places import ROOT
+from omegaconf import OmegaConf
 from sklearn.metrics import f1_score
 
+from benchmarks.common.blocks import fill
+from benchmarks.common.runs import differences
+from benchmarks.quality import runs as quality_runs
+from benchmarks.quality.__main__ import BASELINE
+from benchmarks.quality.drawing import SECTION, middling_section
+from benchmarks.quality.runs import MODELS, gain_of_last_quarter, overrides_of
+from benchmarks.quality.scores import SHIFTS, cut_change, cut_dice, dice_of_masks, pooled_dice, predict, rolled
+from benchmarks.quality.tables import plateau_table, spread
+from wellseg import config
 from wellseg.data.wells.well import Well
-
-SCRIPTS = ROOT / "scripts"
-
-
-@pytest.fixture(autouse=True)
-def _scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPTS))
 
 
 def noise(*shape, seed=0):
@@ -44,8 +46,6 @@ class Placed(Pointwise):
 
 
 def test_dice_agrees_with_sklearn_and_leaves_out_what_has_no_label():
-    from quality_scores import dice_of_masks, pooled_dice
-
     hit, target = noise(5, 6, 7) > 0.3, (noise(5, 6, 7, seed=1) > 0).astype(np.uint8)
     target[0, :2] = 255
     known = target != 255
@@ -58,8 +58,6 @@ def test_dice_agrees_with_sklearn_and_leaves_out_what_has_no_label():
 
 
 def test_rolls_of_a_predictor_that_knows_the_cylinder_and_of_one_that_knows_columns():
-    from quality_scores import SHIFTS, rolled
-
     images = noise(4, 36, 36)
     exact = rolled(Pointwise(), images, 0.5)
     assert exact == ({"per_patch": 1.0, "pooled": 1.0}, 0.0)
@@ -79,8 +77,6 @@ def wells(rows=180):
 
 @pytest.mark.parametrize("window", [None, 36])
 def test_cuts_of_a_predictor_that_knows_the_pipe_and_of_one_that_knows_windows(window):
-    from quality_scores import cut_change, cut_dice
-
     measured = []
     for predictor in (Pointwise(window), Placed(window)):
         found = {name: predictor(well.values) for name, well in wells().items()}
@@ -93,8 +89,6 @@ def test_cuts_of_a_predictor_that_knows_the_pipe_and_of_one_that_knows_windows(w
 
 
 def test_pairs_are_woven_for_a_model_of_the_pipe_and_kept_apart_for_one_of_patches():
-    from quality_scores import predict
-
     seen = []
 
     def predictor(values):
@@ -115,16 +109,11 @@ def interleaved():
 
 
 def test_wells_too_short_to_have_a_middle_show_no_change_at_all():
-    from quality_scores import cut_change
-
     short = wells(24 + 8)
     assert cut_change(Pointwise(), short, {n: Pointwise()(w.values) for n, w in short.items()}, False, 24) is None
 
 
 def test_plateau_is_judged_by_the_last_quarter_of_epochs():
-    from quality_runs import gain_of_last_quarter
-    from quality_tables import plateau_table
-
     assert gain_of_last_quarter([0.5]) is None
     assert gain_of_last_quarter([0.1, 0.5, 0.6, 0.7]) == pytest.approx(0.1)
     assert gain_of_last_quarter([0.7, 0.5, 0.6, 0.4]) == 0.0
@@ -135,8 +124,6 @@ def test_plateau_is_judged_by_the_last_quarter_of_epochs():
 
 
 def test_a_run_goes_on_from_its_best_weights_until_its_plateau(tmp_path, monkeypatch):
-    import quality_runs
-
     curves = {
         "flex_0": [0.1, 0.3, 0.2, 0.5],
         "flex_0_cycle2": [0.4, 0.6, 0.5, 0.5],
@@ -163,8 +150,6 @@ def test_a_run_goes_on_from_its_best_weights_until_its_plateau(tmp_path, monkeyp
 
 
 def test_a_kept_cycle_that_began_with_other_weights_is_refused(tmp_path, monkeypatch):
-    import quality_runs
-
     weights = {"a": "1", "b": "2"}
 
     def metadata(path):
@@ -177,15 +162,11 @@ def test_a_kept_cycle_that_began_with_other_weights_is_refused(tmp_path, monkeyp
 
 
 def test_mean_and_spread():
-    from quality_tables import spread
-
     assert spread([0.5]) == "0.500"
     assert spread([0.5, 0.7]) == "0.600 ± 0.141"
 
 
 def test_the_section_is_the_one_at_the_median():
-    from quality_figures import SECTION, middling_section
-
     target = np.zeros((3 * SECTION + 10, 36), np.uint8)
     target[:, 5:7] = 1
     well = Well.from_raw("well_1", np.zeros(target.shape, np.float32), target=target)
@@ -202,10 +183,6 @@ def test_the_section_is_the_one_at_the_median():
 
 def kept_run(folder, overrides):
     """What a run leaves of its configuration."""
-    from omegaconf import OmegaConf
-
-    from wellseg import config
-
     cfg = config.load("train", overrides, with_hydra=True)
     hydra = {"hydra": {"runtime": {"choices": dict(cfg.hydra.runtime.choices)}}}
     (folder / ".hydra").mkdir(parents=True)
@@ -214,9 +191,6 @@ def kept_run(folder, overrides):
 
 
 def test_a_kept_run_fits_only_its_own_settings(tmp_path):
-    from bench_runs import differences
-    from omegaconf import OmegaConf
-
     own = ["data=corroseg", "data.root=/here", "experiment=exp2001", "optimizer.lr=1e-3", "seed=1"]
     kept_run(tmp_path, own)
     assert differences("train", tmp_path, own) == []
@@ -233,8 +207,6 @@ def test_a_kept_run_fits_only_its_own_settings(tmp_path):
 
 
 def test_blocks_are_filled_and_the_text_around_them_stays():
-    from page_blocks import fill
-
     page = "a\n<!-- begin x -->\nold\n<!-- end x -->\nb\n"
     assert fill(page, {"x": r"new \1"}, "p.md") == "a\n<!-- begin x -->\nnew \\1\n<!-- end x -->\nb\n"
     with pytest.raises(SystemExit, match=r"p\.md has lost its markers 'begin y'"):
@@ -242,11 +214,6 @@ def test_blocks_are_filled_and_the_text_around_them_stays():
 
 
 def test_every_model_of_the_page_composes():
-    from bench_quality import BASELINE
-    from quality_runs import MODELS, overrides_of
-
-    from wellseg import config
-
     assert BASELINE in {m.name for m in MODELS}
     for model in MODELS:
         config.load("train", overrides_of(model, 0, Path("/wells"), Path("/runs")))

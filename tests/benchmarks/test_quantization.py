@@ -1,12 +1,12 @@
-"""Behind benchmarks/quantization.md: every setting composes, results are used again only where they fit, tables add up."""
+"""Composes every setting of benchmarks/quantization, uses kept results only where they match, checks its tables."""
 
 import pytest
-from places import ROOT
 
-
-@pytest.fixture(autouse=True)
-def _scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+from benchmarks.quantization.__main__ import SETTINGS, by_method
+from benchmarks.quantization.drawing import draw_curve, draw_layers
+from benchmarks.quantization.runs import CURVE, TABLE, Source
+from benchmarks.quantization.tables import million_table, rows_table, targets_table
+from wellseg.files import write_json
 
 
 def result(lost=0.0, agree=1.0, size=1024, dice=0.75, bits=(8, 4), parameters=577):
@@ -36,19 +36,12 @@ def result(lost=0.0, agree=1.0, size=1024, dice=0.75, bits=(8, 4), parameters=57
 
 @pytest.mark.slow
 def test_every_setting_of_the_page_composes_without_a_gate():
-    from bench_quantization import SETTINGS
-    from quantization_runs import CURVE, TABLE
-
     assert len(SETTINGS) == len(TABLE) + len(CURVE)
     for setting in SETTINGS.values():
         assert setting.settings().max_dice_drop is None
 
 
 def test_a_kept_result_is_used_only_for_what_it_was_made_of(tmp_path):
-    from quantization_runs import TABLE, Source
-
-    from wellseg.files import write_json
-
     model = tmp_path / "model.safetensors"
     model.write_bytes(b"weights")
     source = Source("student", model, tmp_path, tmp_path)
@@ -63,8 +56,6 @@ def test_a_kept_result_is_used_only_for_what_it_was_made_of(tmp_path):
 
 
 def test_rows_tell_bits_bytes_and_changes():
-    from quantization_tables import rows_table
-
     page = rows_table(4096, {"int4": result(lost=0.01, agree=0.975), "int3": None})
     full, quantized, missing = page.splitlines()[2:]
     assert full.startswith("| full precision | 32 | 4,096 | 4.0 | 75.00 | 75.00 | 75.00 | 75.00 | - |")
@@ -76,8 +67,6 @@ def test_rows_tell_bits_bytes_and_changes():
 
 
 def test_targets_are_judged_by_the_worst():
-    from quantization_tables import targets_table
-
     bad, good = result(lost=0.006, agree=0.95, size=300_001), result(lost=0.004, agree=0.96, size=300_000)
     page = targets_table({"a": {"int4": bad}, "b": {"int4": good, "int8": good}})
     for line in (
@@ -94,8 +83,6 @@ def test_targets_are_judged_by_the_worst():
 
 
 def test_networks_of_two_sizes_are_compared_seed_by_seed():
-    from quantization_tables import million_table
-
     pairs = [
         (result(dice=0.76, bits=(8, 4), parameters=993_196), result(dice=0.75, bits=(8, 8))),
         (result(dice=0.77, bits=(8, 4), parameters=993_196), result(dice=0.74, bits=(8, 8))),
@@ -107,9 +94,6 @@ def test_networks_of_two_sizes_are_compared_seed_by_seed():
 
 
 def test_figures_are_drawn_from_results(tmp_path):
-    from bench_quantization import by_method
-    from quantization_figures import draw_curve, draw_layers
-
     results = {"course4": result(lost=0.05, agree=0.9), "int4": result(), "course8": None}
     methods = by_method(results)
     assert {method: [name for name, _ in found] for method, found in methods.items()} == {

@@ -1,31 +1,17 @@
-"""What scripts/bench_speed.py compares with is the course's computation: its batches, and its network."""
+"""Checks that the baseline of benchmarks/speed is the course's computation: its batches, and its network."""
 
-import importlib
-import sys
 from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from places import ROOT
 
-SCRIPTS = ROOT / "scripts"
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """Import a module of scripts/, whose files find one another by the folder they lie in."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if (SCRIPTS / f"{name}.py").is_file():
-            del sys.modules[name]
+from benchmarks.common import pipeline
+from benchmarks.speed import inference, steps
 
 
-def test_course_batches_are_rolled_and_flipped_windows(script):
-    steps, pipeline = script("speed_steps"), script("bench_pipeline")
+def test_course_batches_are_rolled_and_flipped_windows():
     (well,) = pipeline.make_wells(1, rows=36 * 12)
     seen = set()
     for batch in islice(steps.Batches([well], 4).of(steps.PER_SAMPLE), 6):
@@ -46,8 +32,7 @@ def test_course_batches_are_rolled_and_flipped_windows(script):
     assert {way[1:] for way in seen} == {(1, 1), (1, -1), (-1, 1), (-1, -1)}
 
 
-def test_course_network_is_the_published_student(script):
-    inference = script("speed_inference")
+def test_course_network_is_the_published_student():
     network = inference.network(["experiment=exp2001"])
     weights = network.state_dict()
     assert sum(w.numel() for w in weights.values()) == 576_721
@@ -84,9 +69,8 @@ def student(x, weights):
 
 
 @pytest.mark.parametrize("loader", ["PER_SAMPLE", "WINDOWS"])
-def test_a_step_trains(script, loader):
+def test_a_step_trains(loader):
     """What is timed is a whole step: Adam's first one moves a weight with a gradient by the rate, whatever the gradient."""
-    steps, pipeline = script("speed_steps"), script("bench_pipeline")
     batches = steps.Batches(pipeline.make_wells(1, rows=36 * 12), 4)
     stepper = steps.Stepper(steps.Variant(("model=micro", "optimizer.lr=0.01"), getattr(steps, loader)), batches)
     stepper.build()

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from places import ROOT
 from running import TINY, command
 
+from scripts import distill as script
 from wellseg import artifact
 
 SMALL = [*TINY, "trainer.max_epochs=1", "logger=none"]
@@ -17,9 +17,6 @@ SMALL = [*TINY, "trainer.max_epochs=1", "logger=none"]
 @pytest.fixture
 def distill(monkeypatch):
     """The script, with its trainings in this process, and the number of those."""
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import distill
-
     started = []
 
     def run(call):
@@ -27,7 +24,7 @@ def distill(monkeypatch):
         return SimpleNamespace(returncode=command("train", *call[3:]).returncode)
 
     monkeypatch.setattr(subprocess, "run", run)
-    return distill.main, started
+    return script.main, started
 
 
 def start(monkeypatch, distill, folder, *more):

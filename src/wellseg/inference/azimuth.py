@@ -22,7 +22,7 @@ class Azimuth:
 
     Rolling the log by columns that are whole columns of the network rolls what the network sees. A well of 72 columns that
     was recorded as two views of 36 is resampled like any other; what that does to scores, and why, stands in
-    benchmarks/quality.md. Where the network is sure, columns that are interpolated on the way back are a quarter
+    benchmarks/quality. Where the network is sure, columns that are interpolated on the way back are a quarter
     or three: a threshold beyond 0.75 makes masks of such logs narrower.
     """
 

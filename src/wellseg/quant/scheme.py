@@ -28,7 +28,7 @@ class Scheme:
     granularity, group_size, scale: see `wellseg.quant.tensors.quantize_tensor`.
     rounding: to the nearest code, or by GPTQ, which makes up for every rounding error in the weights still to be rounded.
     bias_correction: take the mean shift of every layer's output, over the calibration windows, out of its bias; that of
-    the layers before it is in there, too, which made masks worse wherever it was measured (benchmarks/quantization.md).
+    the layers before it is in there, too, which made masks worse wherever it was measured (benchmarks/quantization).
     wide_first, wide_last: as many convolutions at either end, in running order, get `wide_bits`. wide_layers: names of
     further weights that get them, as in the state_dict; the gate adds some.
     coding: lossless coding of the file's integers. calibration_windows: windows of the training part that are looked at.

@@ -134,7 +134,7 @@ def test_grooves_are_one_to_four_columns_of_36_wide(num_columns):
     widths = np.concatenate(widths)
     assert widths.min() >= 0.5  # one column of 72
     assert widths.max() <= 4.5  # 9 columns of 72: 4.0 columns touch so many centres
-    assert 2.3 < widths.mean() < 3.3  # silver labels: 2.7 (benchmarks/realism.md)
+    assert 2.3 < widths.mean() < 3.3  # silver labels: 2.7 (benchmarks/realism)
     assert {2, 3, 4} <= set(np.unique(widths))
 
 

@@ -91,7 +91,7 @@ class Style:
 
 
 def draw_style(rng: np.random.Generator) -> Style:
-    """A well's style, drawn from ranges measured on the CorroSeg wells (benchmarks/realism.md)."""
+    """A well's style, drawn from ranges measured on the CorroSeg wells (benchmarks/realism)."""
 
     def log_normal(median: float, sigma: float, low: float, high: float) -> float:
         return float(np.clip(median * np.exp(sigma * rng.standard_normal()), low, high))
@@ -145,7 +145,7 @@ def draw_style(rng: np.random.Generator) -> Style:
 def vary_style(rng: np.random.Generator, style: Style, num_columns: int) -> Style:
     """`style` with the label's edge and width, the share of grooved rows and the lattice of one real well or another.
 
-    Measured on the silver labels (benchmarks/real_wells.md): half the wells, and all that are logged with 72 columns,
+    Measured on the silver labels (benchmarks/real_wells): half the wells, and all that are logged with 72 columns,
     have narrow grooves labelled near their bottom, the others wide ones labelled far up the flank. Every sixth well has
     a helix of one hand that outweighs all other texture. The same numbers are drawn whatever `num_columns` is.
     """

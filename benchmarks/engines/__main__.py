@@ -119,7 +119,7 @@ NOT_MEASURED = [
     "## Not measured",
     "",
     "- `torch.compile`: benchmarks/speed has it, and it is no faster than eager bf16 there.",
-    "- OpenVINO on a file that NNCF quantized: benchmarks/engines/nncf.md. The int8 file here is laid out for ONNX Runtime.",
+    "- OpenVINO on a file that NNCF quantized: benchmarks/engines_nncf. The int8 file here is laid out for ONNX Runtime.",
     "- Processors with AMX, on which bf16 is several times as fast as here, and ones without VNNI.",
     "",
 ]

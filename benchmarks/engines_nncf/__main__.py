@@ -1,7 +1,7 @@
-"""Compares int8 by NNCF for OpenVINO with full precision (masks) and other engines (speed). Writes nncf.md.
+"""Compares int8 by NNCF for OpenVINO with full precision (masks) and other engines (speed). Writes README.md.
 
     pip install 'wellseg[onnx,openvino]' nncf -c constraints.txt
-    OMP_NUM_THREADS=1 python -m benchmarks.engines.nncf MODEL.safetensors INT8.onnx --root DIR    # 10 minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.engines_nncf MODEL.safetensors INT8.onnx --root DIR    # 10 minutes
 
 MODEL: a student as experiment=student makes it; INT8: what quant=int8_static made of it; DIR: the folder of CorroSeg. NNCF
 tells its makers of every use unless NNCF_CI is set, as it is here.
@@ -33,7 +33,7 @@ from wellseg.metrics.segmentation import SegmentationScores
 from wellseg.quant.calibration import gather
 from wellseg.quant.comparison import batches, compare
 
-PAGE = Path(__file__).resolve().with_name("nncf.md")
+PAGE = Path(__file__).resolve().with_name("README.md")
 CALIBRATION, BATCH, ROUNDS = 300, 256, 7
 ELEMENTWISE = ["Add", "Subtract", "Multiply", "Divide", "Maximum", "Minimum", "ReduceSum"]
 VARIANTS = {
@@ -53,7 +53,7 @@ NOTES = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.engines.nncf", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engines_nncf", description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("integers", type=Path)
     parser.add_argument("--root", type=Path, required=True)

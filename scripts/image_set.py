@@ -22,6 +22,7 @@ from benchmarks.images.runs import RUNS
 from scripts.image_baselines import baselines
 from wellseg import artifact, build
 from wellseg.commands.runs import stored_config
+from wellseg.models.base import traits_of
 
 
 def main() -> None:
@@ -66,7 +67,7 @@ def show(experiment: str, folder: Path) -> dict[str, dict[str, float]]:
         if metadata.get("submission"):
             submission = folder / name / "submission.csv.gz"
             _call("check", f"data={choices['data']}", data, f"submission={submission}")
-    margin = getattr(artifact.load(model).network, "margin", 0)
+    margin = traits_of(artifact.load(model).network).margin
     without = baselines(datamodule, build.part(cfg, "metrics", choices), margin)
     found = {"this network": scores["test"] or scores["val"], **without}
     _print(experiment, found)

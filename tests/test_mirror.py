@@ -17,7 +17,14 @@ COVERED = {
     "data/preview.py": "commands/test_preview.py",
     # Configuration and its shell: covered by what users type.
     "build.py": "test_experiments.py",
-    "cli/main.py": "test_config.py",
+    "cli/commands.py": "test_config.py",
+    "cli/options.py": "cli/test_main.py",
+    "cli/overrides.py": "commands/test_slurm.py",
+    "cli/processes.py": "test_ddp.py",
+    "cli/sweeps.py": "commands/test_multirun.py",
+    "composition/checks.py": "test_config.py",
+    "composition/hydra_api.py": "cli/test_main.py",
+    "composition/values.py": "test_config.py",
     "commands/runs.py": "commands/test_evaluate.py",
     "types.py": "metrics/test_functional.py",
     # Callbacks and scores: covered by whole runs, which are interrupted, resumed and made to fail.
@@ -61,6 +68,7 @@ COVERED = {
     "inference/jobs/manifest.py": "commands/test_predict_resume.py",
     "inference/jobs/wells.py": "commands/test_predict_resume.py",
     "inference/submission/csv_stream.py": "inference/submission/test_formats.py",
+    "inference/submission/run_lengths.py": "inference/submission/test_formats.py",
     "plots/quantization.py": "quant/test_report.py",
     "plots/samples.py": "commands/test_preview.py",
     "plots/wells.py": "data/explore/test_statistics.py",

@@ -26,7 +26,7 @@ import wellseg.models
 from wellseg import packed as packing
 from wellseg.data.normalize import Normalization
 from wellseg.errors import ArtifactError
-from wellseg.files import is_onnx, write_bytes
+from wellseg.files import read_model_bytes, starts_as_onnx, write_bytes
 from wellseg.packed import PackedTensor
 
 PLAIN, PACKED = 1, 2
@@ -131,14 +131,23 @@ def save(
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The metadata alone, without touching the weights. Raises ArtifactError."""
-    return _read(Path(path), weights=False)[0]
+    """Returns the metadata alone. Raises ArtifactError."""
+    return parse_metadata(read_model_bytes(Path(path)), Path(path))
 
 
 def load(path: str | Path) -> Artifact:
-    """Read an artefact written by `save`. Raises ArtifactError unless every weight fits; nothing is loaded partially."""
-    path = Path(path)
-    metadata, state = _read(path, weights=True)
+    """Reads an artefact written by `save`. Raises ArtifactError unless every weight fits; nothing is loaded partially."""
+    return parse(read_model_bytes(Path(path)), Path(path))
+
+
+def parse_metadata(content: bytes, path: Path) -> dict[str, Any]:
+    """Returns the metadata of an artefact whose bytes are `content`; `path` is named in errors. Raises ArtifactError."""
+    return _parse(content, path, weights=False)[0]
+
+
+def parse(content: bytes, path: Path) -> Artifact:
+    """Returns the artefact whose bytes are `content`; `path` is named in errors. Raises ArtifactError, as `load`."""
+    metadata, state = _parse(content, path, weights=True)
     network = _build(metadata["architecture"], str(path))
     wanted, packed = network.state_dict(), {}
     if metadata["format"] == PACKED:
@@ -174,14 +183,8 @@ def _unpack(
         ) from error
 
 
-def _read(path: Path, *, weights: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not path.is_file():
-        inside = path / "model.safetensors"
-        fix = f"artifact={inside}" if inside.is_file() else "check artifact=..."
-        raise ArtifactError(
-            "no such model file", where=str(path), why="it is a folder" if path.is_dir() else "", fix=fix
-        )
-    if is_onnx(path):
+def _parse(content: bytes, path: Path, *, weights: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if starts_as_onnx(content):
         raise ArtifactError(
             f"{path.name} is an ONNX export",
             where=str(path),
@@ -189,11 +192,12 @@ def _read(path: Path, *, weights: bool) -> tuple[dict[str, Any], dict[str, Tenso
             fix="give the model.safetensors that it was made from",
         )
     try:
-        with safetensors.safe_open(path, framework="pt") as f:
-            text = (f.metadata() or {}).get(_KEY)
-            # Copies: views of the file are not aligned, and matrix products round differently on such memory.
-            state = {k: f.get_tensor(k).clone() for k in f.keys()} if weights else {}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        tensors = safetensors.torch.load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        text = header.get("__metadata__", {}).get(_KEY)
+        # Copies: the parsed tensors are not aligned, and matrix products round differently on such memory.
+        state = {k: v.clone() for k, v in tensors.items()} if weights else {}
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise ArtifactError(
             f"{path.name} is not a whole safetensors file",
             where=str(path),

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from wellseg.errors import DataError, EnvironmentFault, TrainingError
+from wellseg.errors import ArtifactError, DataError, EnvironmentFault, TrainingError
 
 
 def write_bytes(path: Path, content: bytes, *, sync: bool = True) -> None:
@@ -161,10 +161,43 @@ def is_onnx(path: str | os.PathLike) -> bool:
     """
     try:
         with open_regular(path) as file:
-            start = file.read(9)
+            return starts_as_onnx(file.read(9))
     except OSError:
         return False
-    return start[:1] == b"\x08" and start[8:9] != b"{"
+
+
+def starts_as_onnx(content: bytes) -> bool:
+    """Returns whether `content`, at least its first 9 bytes, is an ONNX model: see `is_onnx`."""
+    return content[:1] == b"\x08" and content[8:9] != b"{"
+
+
+MOST_MODEL_BYTES = 1 << 29
+"""Larger files are not read as models: the largest network of wellseg takes a tenth of that."""
+
+
+def read_model_bytes(path: Path) -> bytes:
+    """Reads a model file of any kind in one go.
+
+    Raises:
+        ArtifactError: The file is missing, not a regular file, unreadable, or larger than MOST_MODEL_BYTES.
+    """
+    if not path.is_file():
+        inside = path / "model.safetensors"
+        fix = f"artifact={inside}" if inside.is_file() else "check artifact=..."
+        why = "it is a folder" if path.is_dir() else ""
+        raise ArtifactError("no such model file", where=str(path), why=why, fix=fix)
+    try:
+        with open_regular(path) as file:
+            content = file.read(MOST_MODEL_BYTES + 1)
+    except OSError as error:
+        raise ArtifactError(f"{path.name} cannot be read", where=str(path), why=error.strerror or str(error)) from error
+    if len(content) > MOST_MODEL_BYTES:
+        raise ArtifactError(
+            f"{path.name} is too large",
+            where=str(path),
+            why=f"no network of wellseg takes more than {MOST_MODEL_BYTES:,} bytes",
+        )
+    return content
 
 
 def path_sha256(path: str | os.PathLike) -> str:

@@ -2,24 +2,23 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from wellseg.data.io.images import resize_image, resize_probability, resize_target
 from wellseg.data.nulls import is_null
 from wellseg.errors import ArtifactError, ConfigError
+from wellseg.inference.base import PicturePredictor
 from wellseg.inference.engines.base import Engine
 from wellseg.inference.engines.metadata import input_channels, is_image
 from wellseg.inference.engines.open import open_engine
 from wellseg.inference.image_tiling import mirrored, pieces
-from wellseg.inference.masks import decide, decide_classes
 from wellseg.inference.tta import view_average
 
 Augmentation = Callable[[Callable[[np.ndarray], np.ndarray], np.ndarray], np.ndarray]
 
 
-class ImagePredictor:
+class ImagePredictor(PicturePredictor):
     """`predictor(image)` -> probabilities float32 of the picture's own size: (H, W) of class 1 where there are two classes,
     otherwise (K, H, W) that sum to 1 over the classes.
 
@@ -53,9 +52,7 @@ class ImagePredictor:
         if self._tta.starts:
             raise ConfigError("tta.starts=true: a picture begins at its edge", fix="tta=flips, or tta.starts=false")
         self.engine = engine
-        self.metadata: dict[str, Any] = engine.metadata
-        self.threshold: float = engine.metadata["threshold"]
-        self.classes: list[str] = engine.metadata["classes"]
+        self.metadata, self.threshold = engine.metadata, engine.metadata["threshold"]
         self.channels = input_channels(engine.metadata)
         resize = engine.metadata["input"].get("resize")
         self.resize = tuple(resize) if resize else None
@@ -78,23 +75,10 @@ class ImagePredictor:
         """
         return cls(open_engine(path, precision=precision, device=device, compile=compile), tta=tta, tile=tile)
 
-    @property
-    def binary(self) -> bool:
-        """Whether there are two classes, so that one probability says all."""
-        return len(self.classes) == 2
-
     def __call__(self, image: np.ndarray) -> np.ndarray:
         images, several = self._stack(image)
         found = [self._picture(one) for one in images]
         return np.stack(found) if several else found[0]
-
-    def mask(self, probability: np.ndarray, threshold: float | None = None) -> np.ndarray:
-        """uint8 classes (..., H, W) of what a call returned: of two, 1 from `threshold` on (None: the model's); otherwise
-        the most probable, the first of equals. NO_DATA where it is NaN. See wellseg.inference.masks.
-        """
-        if self.binary:
-            return decide(probability, self.threshold if threshold is None else threshold)
-        return decide_classes(probability)
 
     def pieces(self, size: tuple[int, int]) -> int:
         """The number of pieces that a picture of `size` (H, W) is predicted in."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from wellseg.data.io.rows import ArrayRows, RowSource
 from wellseg.data.nulls import is_null
 from wellseg.errors import ConfigError
 from wellseg.inference.azimuth import Azimuth
+from wellseg.inference.base import WellPredictor
 from wellseg.inference.engines.base import Engine, check_columns
 from wellseg.inference.engines.metadata import is_image
 from wellseg.inference.engines.open import open_engine
@@ -28,7 +29,7 @@ HALOS_PER_BAND = 8
 Key = TypeVar("Key")
 
 
-class Predictor:
+class Predictor(WellPredictor):
     """`predictor(values)` -> probabilities of the same shape.
 
     values: float (H, W) or (N, H, W), N images of one size, of any height, in the units of the data set; NaN, an infinity
@@ -72,8 +73,7 @@ class Predictor:
         if band is not None and band < 1:
             raise ConfigError(f"band={band}", fix="a whole number of at least 1, or null")
         self.engine = engine
-        self.metadata: dict[str, Any] = engine.metadata
-        self.threshold: float = engine.metadata["threshold"]
+        self.metadata, self.threshold = engine.metadata, engine.metadata["threshold"]
         self._band, self._width = band, width
         self._window = engine.window
         # A file that takes one width only resamples whatever is not of that.

@@ -10,6 +10,7 @@ from exporting import model_of, tiny, torch_engine
 from onnx import TensorProto, helper, numpy_helper
 
 import wellseg
+from wellseg import files
 from wellseg.data.io.rows import ArrayRows
 from wellseg.errors import ArtifactError, ConfigError
 from wellseg.export.onnx_export import onnx_bytes, set_metadata
@@ -292,6 +293,6 @@ def test_an_operator_that_the_runtime_does_not_know_is_refused(graph, path):
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_parsed(path, monkeypatch):
-    monkeypatch.setattr(onnx_file, "MOST_BYTES", 1000)
+    monkeypatch.setattr(files, "MOST_MODEL_BYTES", 1000)
     with pytest.raises(ArtifactError, match=r"model\.onnx is too large"):
         wellseg.load(path)

@@ -155,6 +155,7 @@ class WellDataModule(SegmentationDataModule):
 
     def input_record(self) -> dict[str, Any]:
         return {
+            "kind": "well",
             "window": self.window,
             "widths": self.store("train").widths,
             "layout": self.azimuth_layout,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wellseg.errors import ArtifactError
-from wellseg.files import open_regular
+from wellseg.files import read_model_bytes
 from wellseg.inference.engines.metadata import input_channels, is_image
 from wellseg.types import NO_DATA
 
@@ -24,8 +24,6 @@ ENGINE = {"above": 0, "below": 0, "stride": 1, "least_columns": 1}
 Files of models for pictures also hold "margin", "sizes" and "local", see wellseg.inference.engines.base.Engine.
 """
 
-MOST_BYTES = 1 << 29
-"""A file beyond this is not read: the largest network of wellseg takes a tenth of it."""
 MOST_ROWS = 1 << 14
 """No network that can be exported sees further (see wellseg.models.summary.depth_reach)."""
 
@@ -54,22 +52,13 @@ def read_onnx(path: Path) -> tuple[bytes, dict[str, Any]]:
     """The file and its metadata. Raises ArtifactError for a file that is damaged, foreign, too large or not whole: one
     whose weights lie in other files is refused, and those are not touched.
     """
-    name = path.name
-    try:
-        with open_regular(path) as file:
-            content = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise ArtifactError(f"{name} cannot be read", where=str(path), why=error.strerror or str(error)) from error
+    content = read_model_bytes(path)
     return content, parse_onnx(content, path)
 
 
 def parse_onnx(content: bytes, path: Path) -> dict[str, Any]:
     """`read_onnx` of what is in memory; `path` is where it came from, or will go to."""
     name = path.name
-    if len(content) > MOST_BYTES:
-        raise ArtifactError(
-            f"{name} is too large", where=str(path), why=f"no network of wellseg takes more than {MOST_BYTES:,} bytes"
-        )
     try:
         external = _keeps_data_elsewhere(memoryview(content), "Model", 0)
         texts = _properties(memoryview(content))

@@ -50,8 +50,19 @@ class TorchEngine:
         device: str | torch.device = "cpu",
         compile: bool = False,
     ) -> "TorchEngine":
-        """Read a model artefact. Raises ArtifactError."""
-        model = artifact.load(path)
+        """Reads a model artefact. Raises ArtifactError."""
+        return cls.of(artifact.load(path), precision=precision, device=device, compile=compile)
+
+    @classmethod
+    def of(
+        cls,
+        model: artifact.Artifact,
+        *,
+        precision: str = "float32",
+        device: str | torch.device = "cpu",
+        compile: bool = False,
+    ) -> "TorchEngine":
+        """Returns an engine that takes over the network of `model`; arguments as for wellseg.inference.engines.open."""
         engine = cls(Pipeline(model.network, model.normalization, precision), model.metadata, device=device)
         if compile:
             engine.pipeline.network.compile(dynamic=True)

@@ -34,7 +34,6 @@ COVERED = {
     "callbacks/progress.py": "test_ddp.py",
     "callbacks/requeue.py": "commands/test_resume.py",
     "evaluation/scores.py": "commands/test_evaluate.py",
-    "training/assembly.py": "test_experiments.py",
     "training/task.py": "training/test_objectives.py",
     # Data: the parts of a data set are covered by the tests of its module, readers by those that use them.
     "data/augment/draws.py": "data/augment/test_wells.py",

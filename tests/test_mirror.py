@@ -58,6 +58,7 @@ COVERED = {
     "export/image_parity.py": "inference/test_images.py",
     "export/openvino_export.py": "commands/test_export.py",
     "export/torch_export.py": "commands/test_export.py",
+    "inference/base.py": "inference/test_predictor.py",
     "inference/engines/base.py": "inference/engines/test_onnx_engine.py",
     "inference/engines/onnx_file.py": "inference/engines/test_onnx_engine.py",
     "inference/engines/open.py": "inference/engines/test_onnx_engine.py",

@@ -10,7 +10,7 @@ MODEL ?= outputs/default/model.safetensors
 DEFAULT_MODEL := $(if $(filter file,$(origin MODEL)),$(MODEL))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep test test-slow test-all test-envs lint format bench bench-quality distill sets ships rooms cars cement predict quantize export firmware tensorboard notebooks docs clean
+.PHONY: help setup train sweep test test-slow test-docs test-all test-envs lint format bench bench-quality distill sets ships rooms cars cement predict quantize export firmware tensorboard notebooks docs clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -36,6 +36,9 @@ test-all: $(READY) ## all tests
 
 test-slow: $(READY) ## the slow tests: processes, kills, sanitizers, whole runs
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow $(ARGS)
+
+test-docs: $(READY) ## README, docs/get-started and examples executed in fresh clones, and the pages built
+	$(BIN)/python -m pytest -n auto --dist load tests/test_documents.py $(ARGS)
 
 test-envs: $(READY) ## the wheel in empty environments: locked without extras, newest and oldest versions in the bounds
 	$(BIN)/python scripts/environments.py locked newest oldest $(ARGS)

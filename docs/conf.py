@@ -36,23 +36,32 @@ autodoc_typehints_description_target = "documented"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 
+_ROW = re.compile(r"\s*[\w.=*\"]+(?:, [\w.]+)* {2,}\S")  # of a table in plain text: a name, spaces, what it is
 _SECTION = re.compile(r"\s*(Args|Returns|Raises|Yields|Attributes|Example|Examples|Note|Notes|References|Source):\s*$")
 
 
 def literal_text(lines: list[str]) -> list[str]:
     """Returns a docstring that reStructuredText shows as it was written.
 
-    Docstrings are plain text with `code` in single backquotes and, here and there, an indented table. Characters that
-    reStructuredText would interpret are escaped, backquotes doubled, and indented blocks become literal blocks; sections of
-    the Google convention are left to napoleon.
+    Docstrings are plain text with `code` in single backquotes and, here and there, a table. Characters that reStructuredText
+    would interpret are escaped, backquotes doubled, and indented blocks and tables become literal blocks; sections of the
+    Google convention are left to napoleon.
     """
     out: list[str] = []
+    table = False
     literal: int | None = None  # indentation of the paragraph that a literal block belongs to
     section: int | None = None  # indentation of the header of the current section
     for line in lines:
         indent = len(line) - len(line.lstrip())
         if not line.strip():
             out.append("")
+            table = False
+            continue
+        if table or (literal is None and section is None and not (out and out[-1]) and _ROW.match(line)):
+            if not table:
+                out += [" " * indent + "::", ""]
+            table = True
+            out.append("   " + line)
             continue
         if section is not None and indent <= section:
             section = None
@@ -68,7 +77,8 @@ def literal_text(lines: list[str]) -> list[str]:
             continue
         if literal is None and section is None:
             above = next((text for text in reversed(out) if text.strip()), "")
-            if indent > len(above) - len(above.lstrip()) and above.strip():
+            bullet = above.lstrip().startswith("- ")  # whose text continues
+            if indent > len(above) - len(above.lstrip()) + 2 * bullet and above.strip():
                 literal = len(above) - len(above.lstrip())
                 out += ["", " " * literal + "::", ""]
         out.append(line if literal is not None else _escaped(line))
@@ -85,17 +95,30 @@ def _escaped(line: str) -> str:
     return "".join(parts)
 
 
-def _on_docstring(app, what, name, obj, options, lines) -> None:
+_PROPERTIES: dict[str, list[str]] = {}
+
+
+def _before_napoleon(app, what, name, obj, options, lines) -> None:
     if not (inspect.isclass(obj) and obj.__doc__ is None):
         lines[:] = literal_text(lines)
+    if what == "property":
+        _PROPERTIES[name] = list(lines)
+
+
+def _after_napoleon(app, what, name, obj, options, lines) -> None:
+    """Puts back the text of properties, of which napoleon takes what precedes a colon for a type."""
+    if what == "property":
+        lines[:] = _PROPERTIES[name]
 
 
 def write_benchmarks() -> None:
-    """Copies benchmarks/<page>.md and benchmarks/<page>/README.md to generated/benchmarks/<page>.md, with links that fit."""
+    """Copies benchmarks/X/README.md to generated/benchmarks/X.md, with links that fit there.
+
+    The index of the folder is docs/benchmarks.md.
+    """
     folder = GENERATED / "benchmarks"
     folder.mkdir(parents=True, exist_ok=True)
-    sources = [*(ROOT / "benchmarks").glob("*.md"), *(ROOT / "benchmarks").glob("*/README.md")]
-    pages = {path: path.parent.name if path.name == "README.md" else path.stem for path in sorted(sources)}
+    pages = {path: path.parent.name for path in sorted((ROOT / "benchmarks").glob("*/README.md"))}
 
     def link(match: re.Match, source: Path) -> str:
         mark, text, target = match.groups()
@@ -137,5 +160,6 @@ def setup(app) -> None:
     GENERATED.mkdir(exist_ok=True)
     write_benchmarks()
     write_reference()
-    # Before napoleon, whose priority is 500.
-    app.connect("autodoc-process-docstring", _on_docstring, priority=400)
+    # Napoleon has the priority 500.
+    app.connect("autodoc-process-docstring", _before_napoleon, priority=400)
+    app.connect("autodoc-process-docstring", _after_napoleon, priority=600)

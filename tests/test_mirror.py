@@ -34,7 +34,6 @@ COVERED = {
     "callbacks/progress.py": "test_ddp.py",
     "callbacks/requeue.py": "commands/test_resume.py",
     "evaluation/scores.py": "commands/test_evaluate.py",
-    "training/assembly.py": "test_experiments.py",
     "training/task.py": "training/test_objectives.py",
     # Data: the parts of a data set are covered by the tests of its module, readers by those that use them.
     "data/augment/draws.py": "data/augment/test_wells.py",
@@ -59,6 +58,7 @@ COVERED = {
     "export/image_parity.py": "inference/test_images.py",
     "export/openvino_export.py": "commands/test_export.py",
     "export/torch_export.py": "commands/test_export.py",
+    "inference/base.py": "inference/test_predictor.py",
     "inference/engines/base.py": "inference/engines/test_onnx_engine.py",
     "inference/engines/onnx_file.py": "inference/engines/test_onnx_engine.py",
     "inference/engines/open.py": "inference/engines/test_onnx_engine.py",

@@ -24,6 +24,7 @@ from wellseg.problems import list_names
 from wellseg.quant.compression import ScoringContext
 from wellseg.quant.quantizer import as_quantizer
 from wellseg.training.checkpoints import AtomicCheckpointIO
+from wellseg.training.ensemble import EnsembleModel
 from wellseg.training.objectives import Objective, Supervised
 from wellseg.training.order import in_order
 from wellseg.training.task import SegmentationTask
@@ -105,7 +106,7 @@ def assemble(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> Assem
 
 
 def assemble_for_scoring(
-    cfg: DictConfig, folder: Path, choices: Mapping[str, str], model: Artifact, threshold: float
+    cfg: DictConfig, folder: Path, choices: Mapping[str, str], model: Artifact | EnsembleModel, threshold: float
 ) -> Assembly:
     """Returns what scoring a model file needs: its own normalisation, the configuration's data, metric and trainer."""
     datamodule = build.part(cfg, "data", choices)
@@ -182,7 +183,7 @@ def _hyperparameters(cfg: DictConfig) -> dict[str, bool | int | float | str]:
     return flat
 
 
-def _check_model(model: Artifact, data: SegmentationDataModule) -> None:
+def _check_model(model: Artifact | EnsembleModel, data: SegmentationDataModule) -> None:
     """Raise ConfigError where a model is for other images or other classes than those of `data`."""
     metadata = model.metadata
     for what, its, ours in (
@@ -197,7 +198,7 @@ def _check_model(model: Artifact, data: SegmentationDataModule) -> None:
             )
 
 
-def _warn_of_names_seen(model: Artifact, data: SegmentationDataModule) -> None:
+def _warn_of_names_seen(model: Artifact | EnsembleModel, data: SegmentationDataModule) -> None:
     """A copy of the data that has changed since is other data by its fingerprint; the names tell that it is not quite."""
     metadata = model.metadata
     if not data.parts or metadata.get("data_fingerprint") in (None, data.fingerprint()):

@@ -30,6 +30,7 @@ class SegmentationTask(pl.LightningModule):
     optimizer      parameters -> Optimizer; both None for a task that only scores
     scheduler      (optimizer, total_steps) -> Lightning's scheduler record, or None for a constant rate
     scores         the metric; one copy scores validation, another the test
+    normalization  constants, or a module (image (B, C, H, W), valid (B, H, W)) -> input of the network
     seed           every step's random numbers (dropout) depend on (seed, epoch, step) alone, so that resuming is exact
     channels_last  memory format of the convolutions
     """
@@ -41,14 +42,14 @@ class SegmentationTask(pl.LightningModule):
         optimizer: Callable[..., torch.optim.Optimizer] | None,
         scores: SegmentationScores | ClassScores,
         *,
-        normalization: Normalization = Normalization(),  # noqa: B008, frozen
+        normalization: Normalization | nn.Module = Normalization(),  # noqa: B008, frozen
         scheduler: Callable[..., dict[str, Any]] | None = None,
         seed: int = 0,
         channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last) if channels_last else network
-        self.normalize = Normalize(normalization)
+        self.normalize = normalization if isinstance(normalization, nn.Module) else Normalize(normalization)
         self.objective = objective
         self.scores = nn.ModuleDict({"val": scores, "test": deepcopy(scores)})
         self._optimizer, self._scheduler = optimizer, scheduler

@@ -58,8 +58,9 @@ def places_of(parsed: "Sequence[Override]") -> list[Path]:
     import importlib.resources
 
     given = [o.value() for o in parsed if o.key_or_group == "hydra.searchpath" and not o.is_delete()]
+    last = given[-1] if given else []
     found = []
-    for entry in given[-1] or [] if given else []:
+    for entry in last if isinstance(last, list) else [last]:
         scheme, _, rest = str(entry).partition("://")
         place = Path(rest)
         if scheme == "pkg":

@@ -111,7 +111,8 @@ def _own_hydra(command: str) -> Iterator[None]:
         GlobalHydra.instance().clear()  # not the instance of above: leaving the context puts another in its place
         if hydra is not None:
             GlobalHydra.instance().initialize(hydra)
-            VersionBase.instance().setbase(base)
+            if base is not None:
+                VersionBase.instance().setbase(base)
             JobRuntime.instance().set("name", job)
 
 

@@ -42,7 +42,7 @@ def note(parsed: "Sequence[Override]", full: "DictConfig") -> None:
     hydra.overrides.hydra = [*(o.input_line for o in parsed if o.is_hydra_override()), "hydra.mode=RUN"]
     form = hydra.job.config.override_dirname
     named = sorted(
-        o.input_line for o in parsed if not o.is_hydra_override() and o.key_or_group not in form.exclude_keys
+        str(o.input_line) for o in parsed if not o.is_hydra_override() and o.key_or_group not in form.exclude_keys
     )
     hydra.job.override_dirname = form.item_sep.join(named).replace("=", form.kv_sep)
     hydra.runtime.cwd = os.getcwd()

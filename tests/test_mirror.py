@@ -55,7 +55,6 @@ COVERED = {
     "data/wells/module.py": "data/datasets/corroseg/test_module.py",
     # Serving and export: covered by the predictors and commands that they are parts of.
     "export/formats.py": "commands/test_export.py",
-    "export/image_parity.py": "inference/test_images.py",
     "export/openvino_export.py": "commands/test_export.py",
     "export/torch_export.py": "commands/test_export.py",
     "inference/base.py": "inference/test_predictor.py",

@@ -63,7 +63,7 @@ def test_a_change_within_the_tolerance_passes():
 def test_masks_count_outside_the_band_only():
     ours = np.array([[0.39995, 0.40005, 0.3, 0.5, np.nan]], np.float32)
     theirs = np.array([[0.40005, 0.39995, 0.5, 0.5, 0.1]], np.float32)
-    found = parity._difference(ours, theirs, 0.4, (1, 1, 5))
+    found = parity.difference(ours, theirs, Predictor(torch_engine(model_of(tiny()))), (1, 1, 5))
     assert (found.masks, found.no_data) == (1, 1)
     assert found.difference == pytest.approx(0.2)
 
@@ -80,7 +80,7 @@ def test_what_fails_at_some_shape_is_told():
 
 def test_images_have_every_code_and_the_rest_is_the_wells():
     wells = [np.arange(40 * 8, dtype=np.float32).reshape(40, 8)]
-    found = parity.images(wells, (3, 50, 20))
+    found = parity.cut_wells(wells, (3, 50, 20))
     null = is_null(found)
     assert 0 < null.mean() < 0.05
     assert {str(v) for v in np.unique(found[null])} >= {"nan", "inf", "-inf", "-999.25", "-9999.0"}

@@ -13,8 +13,8 @@ from wellseg import artifact
 from wellseg.data.io.images import resize_image
 from wellseg.errors import ArtifactError, ConfigError
 from wellseg.export.formats import FORMATS, export
-from wellseg.export.image_parity import synthetic_pictures
 from wellseg.export.onnx_export import set_metadata
+from wellseg.export.parity import synthetic_pictures
 from wellseg.inference.engines.onnx_file import KEY
 from wellseg.inference.images import ImagePredictor
 from wellseg.inference.tta import TestTimeAugmentation

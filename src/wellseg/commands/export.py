@@ -76,8 +76,7 @@ def _examples(given: Any, source: "Path", metadata: dict[str, Any]) -> "tuple[li
     """What to compare on, and where it is from: wells as recorded (H, W), with nulls, or pictures (H, W, C). Raises
     DataError, ConfigError.
     """
-    from wellseg.export.image_parity import synthetic_pictures
-    from wellseg.export.parity import synthetic_wells
+    from wellseg.export.parity import synthetic_pictures, synthetic_wells
     from wellseg.files import as_path
     from wellseg.inference.engines.metadata import input_channels, is_image
 

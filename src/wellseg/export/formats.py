@@ -10,13 +10,10 @@ import numpy as np
 
 from wellseg import artifact
 from wellseg.artifact import Artifact
-from wellseg.export import image_parity, parity
+from wellseg.export import parity
 from wellseg.files import write_bytes
 from wellseg.inference.engines.base import Engine
-from wellseg.inference.engines.metadata import is_image
 from wellseg.inference.engines.torch_engine import TorchEngine
-from wellseg.inference.images import ImagePredictor
-from wellseg.inference.wells import Predictor
 
 
 class Format(NamedTuple):
@@ -88,24 +85,13 @@ def export(
         metadata = form.write(artifact.load(source), first)
         differences = []
         if compared:
-            reference = TorchEngine.from_file(source)
-            # What the file takes only, windows or one width, the artefact is given too.
-            reference.window, reference.columns = metadata["engine"]["window"], metadata["engine"]["columns"]
-            differences = _differences(reference, form.open(first, metadata), examples)
+            # Where the file takes windows or one width only, the artefact is given no others.
+            sizes = {key: metadata["engine"][key] for key in ("window", "columns")}
+            reference = TorchEngine.of(artifact.load(source), **sizes)
+            differences = parity.compare_engines(reference, form.open(first, metadata), examples)
             parity.check(differences, form.files[0])
         for name in form.files:
             write_bytes(folder / name, (temporary / name).read_bytes())
     finally:
         shutil.rmtree(temporary)
     return [folder / name for name in form.files], metadata, differences
-
-
-def _differences(reference: Engine, exported: Engine, examples: Sequence[np.ndarray]) -> list[parity.Difference]:
-    """The exported file in pieces beside one pass: what the metadata say of halos and margins is compared as well."""
-    if is_image(exported.metadata):
-        theirs = ImagePredictor(exported, tile=image_parity.tile(exported.metadata))
-        whole = image_parity.whole(exported.metadata)
-        return image_parity.compare(ImagePredictor(reference, tile=whole), theirs, examples)
-    width = "native" if reference.columns is None else "auto"
-    theirs = Predictor(exported, width=width, band=parity.BAND_ROWS)
-    return parity.compare(Predictor(reference, width=width), theirs, examples)

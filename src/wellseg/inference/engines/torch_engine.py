@@ -26,9 +26,26 @@ class TorchEngine:
     they come one by one and all threads share each.
     """
 
-    columns, least_columns = None, 1
+    least_columns = 1
 
-    def __init__(self, pipeline: Pipeline, metadata: Mapping[str, Any], *, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        metadata: Mapping[str, Any],
+        *,
+        device: str | torch.device = "cpu",
+        window: int | None = None,
+        columns: int | None = None,
+    ) -> None:
+        """Takes over the pipeline.
+
+        Args:
+            pipeline: Moved to `device` and put into evaluation mode.
+            metadata: Of the artefact.
+            device: Where the network runs.
+            window: The only number of rows to accept, as of a file that is exported for one size; None: the network's own.
+            columns: The only number of columns to accept; None: any.
+        """
         self.device = torch.device(device)
         self.pipeline = pipeline.eval().to(self.device)
         self.metadata = metadata
@@ -38,7 +55,8 @@ class TorchEngine:
         self.margin, self.sizes, self.local = extent_of(network, metadata)
         # Networks whose up-sampling depends on the height of the input are only defined on windows as in training.
         free = is_image(metadata) or network.any_height
-        self.window = None if free else metadata["input"]["window"]
+        self.window = window or (None if free else metadata["input"]["window"])
+        self.columns = columns
         self.stride = network.depth_stride
 
     @classmethod
@@ -61,9 +79,12 @@ class TorchEngine:
         precision: str = "float32",
         device: str | torch.device = "cpu",
         compile: bool = False,
+        window: int | None = None,
+        columns: int | None = None,
     ) -> "TorchEngine":
-        """Returns an engine that takes over the network of `model`; arguments as for wellseg.inference.engines.open."""
-        engine = cls(Pipeline(model.network, model.normalization, precision), model.metadata, device=device)
+        """Returns an engine that takes over the network of `model`; arguments as for ModelFile.open and the constructor."""
+        pipeline = Pipeline(model.network, model.normalization, precision)
+        engine = cls(pipeline, model.metadata, device=device, window=window, columns=columns)
         if compile:
             engine.pipeline.network.compile(dynamic=True)
         return engine

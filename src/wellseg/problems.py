@@ -51,6 +51,7 @@ class Problem(HasMessage):
 
 
 def errors_of(problems: Iterable[Problem]) -> list[Problem]:
+    """Returns the findings that training refuses."""
     return [p for p in problems if p.severity == "error"]
 
 
@@ -107,6 +108,7 @@ def number_ranges(numbers: Iterable[int], shown: int = SHOWN) -> str:
 
 
 def missing_labels_problem(names: list[str], where: str) -> Problem:
+    """Returns the error for images without a label."""
     return Problem(
         "error",
         f"{count(names, 'image')} without a label",
@@ -118,6 +120,7 @@ def missing_labels_problem(names: list[str], where: str) -> Problem:
 
 
 def extra_labels_problem(names: list[str], where: str, strict: bool) -> Problem:
+    """Returns the finding for labels without an image, which is an error where `strict`."""
     return Problem(
         "error" if strict else "warning",
         f"{count(names, 'label')} without an image, left out",

@@ -7,12 +7,13 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """ModelCheckpoint that knows its files again under the folder's new name.
+    """Finds its files again when the run folder has moved.
 
     Lightning forgets the best score when the path has changed, and the next epoch would replace a better best.ckpt.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores the state with all paths in the folder of this session."""
         state = {**state_dict, "dirpath": self.dirpath}
         for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
             state[key] = self._here(state[key])

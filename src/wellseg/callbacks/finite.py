@@ -1,4 +1,4 @@
-"""Stop at the step whose loss is not finite, and leave what is needed to find out why."""
+"""Stops at the step whose loss is not finite and writes what is needed to find the cause."""
 
 import math
 from pathlib import Path
@@ -25,9 +25,11 @@ class StopOnNonFiniteLoss(pl.Callback):
         self._batch: Batch | None = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, task: pl.LightningModule, batch: Batch, batch_idx: int) -> None:
+        """Keeps the batch, for the files that a failure leaves."""
         self._batch = batch
 
     def on_before_backward(self, trainer: pl.Trainer, task: pl.LightningModule, loss: Tensor) -> None:
+        """Raises TrainingError for a loss that is not finite, on all processes together."""
         finite = bool(torch.isfinite(loss.detach()).all())
         if trainer.world_size > 1:  # all processes stop, or those that go on would wait for the others for ever
             finite = trainer.strategy.reduce_boolean_decision(finite, all=True)
@@ -38,6 +40,7 @@ class StopOnNonFiniteLoss(pl.Callback):
         self._stop(trainer, task, f"the loss is {float(loss.detach())}", float(loss.detach()))
 
     def on_validation_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Raises TrainingError for weights that are not finite."""
         # The last step of an epoch can spoil the weights although its loss was finite.
         if trainer.state.fn == TrainerFn.FITTING and not all(torch.isfinite(p).all() for p in task.parameters()):
             self._stop(trainer, task, "the weights are not finite", float("nan"))

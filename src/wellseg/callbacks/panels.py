@@ -1,4 +1,4 @@
-"""What TensorBoard shows beside scalars: the same validation windows each epoch, precision against recall, the graph."""
+"""What TensorBoard shows besides scalars: the same validation windows each epoch, precision against recall, the graph."""
 
 import warnings
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from wellseg.types import IGNORE, Batch
 
 
 class Panels(pl.Callback):
-    """Image | probability | errors of `num_windows` fixed validation windows, every `every_n_epochs` epochs.
+    """Shows image | probability | errors of `num_windows` fixed validation windows, every `every_n_epochs` epochs.
 
     The windows are spread evenly over those of the validation part that hold a defect, so that there is something to see.
     """
@@ -33,6 +33,7 @@ class Panels(pl.Callback):
         self._titles: list[str] = []
 
     def on_fit_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Chooses the windows and writes the graph of the network."""
         writer = _writer(trainer)
         if writer is None:
             return
@@ -45,6 +46,7 @@ class Panels(pl.Callback):
             writer.add_graph(task.network, example.to(task.device))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Writes the panels and the curve of precision against recall."""
         if (
             trainer.state.fn != TrainerFn.FITTING
             or trainer.sanity_checking
@@ -74,7 +76,7 @@ def _writer(trainer: pl.Trainer) -> SummaryWriter | None:
 
 
 def example_windows(datamodule: pl.LightningDataModule, part: str, count: int) -> tuple[Batch, list[str]]:
-    """`count` windows of one width with a defect in each (fewer where there are fewer), and their titles."""
+    """Returns `count` windows of one width with a defect in each, or as many as there are, and their titles."""
     store = datamodule.store(part)
     group = np.bincount(store.group_of).argmax()
     numbers = np.flatnonzero(store.group_of == group)
@@ -84,7 +86,7 @@ def example_windows(datamodule: pl.LightningDataModule, part: str, count: int) -
 
 
 def holds_something(batch: Batch) -> bool:
-    """Whether any pixel is labelled as another class than the first, which is the background."""
+    """Returns whether any pixel has a label other than the first class, the background."""
     return bool(((batch.target > 0) & (batch.target != IGNORE)).any())
 
 
@@ -93,7 +95,7 @@ def _spread(numbers: np.ndarray, count: int) -> np.ndarray:
 
 
 def predict(task: pl.LightningModule, batch: Batch) -> Tensor:
-    """Probabilities (B, K, h, w) of one batch, for the middle of the images where the network answers for no more."""
+    """Returns probabilities (B, K, h, w) of one batch; of the middle of the images for a network with a margin."""
     training = task.training
     task.eval()
     with torch.no_grad():
@@ -105,7 +107,7 @@ def predict(task: pl.LightningModule, batch: Batch) -> Tensor:
 def draw(
     task: pl.LightningModule, batch: Batch, threshold: float, titles: list[str], classes: Sequence[str]
 ) -> figures.Figure:
-    """The panels of one batch; classes: names by class index."""
+    """Draws the panels of one batch; classes: names by class index."""
     probability = predict(task, batch)
     shown = (center_crop(t, probability.shape[-2:]) for t in (batch.image, batch.target, batch.valid))
     image, target, valid = (t.cpu().numpy() for t in shown)
@@ -124,7 +126,7 @@ def save_good_and_bad(
     path: Path,
     count: int = 5,
 ) -> None:
-    """The windows with the worst and with the best score among those that hold something to find, as one PNG.
+    """Draws the windows with the worst and the best scores among those that hold a defect, as one PNG.
 
     classes: names by class index; images: per_image() of the metric, of the windows of `store`: the score is Dice, or F1
     where there are several classes.

@@ -1,4 +1,4 @@
-"""Step the schedules that look at a score before the checkpoint is written.
+"""Steps the schedules that depend on a score before the checkpoint is written.
 
 Lightning steps them after it, and not at all in an epoch that it resumes: a resumed run would keep another learning rate
 than an undisturbed one. Checkpoint callbacks come last among the callbacks, so this one is in time.
@@ -11,9 +11,10 @@ from wellseg.errors import ConfigError
 
 
 class StepPlateau(pl.Callback):
-    """At the end of every validation during training. Raises ConfigError when the monitored score is not logged there."""
+    """Steps plateau schedules after every validation in training. Raises ConfigError for a score that is not logged there."""
 
     def on_validation_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Steps every schedule that depends on a score."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         for config in trainer.lr_scheduler_configs:

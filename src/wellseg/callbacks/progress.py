@@ -12,21 +12,26 @@ log = logging.getLogger(__name__)
 
 
 def progress_bar() -> pl.Callback:
-    """Lightning's Rich bar where somebody is looking, EpochLines in a log or a pipe."""
+    """Returns Lightning's Rich bar on a terminal, EpochLines in a log or a pipe."""
     return RichProgressBar(leave=False) if sys.stdout.isatty() else EpochLines()
 
 
 class EpochLines(pl.Callback):
-    """epoch 3/12  train/loss 0.3120  val/loss 0.2984  val/dice_per_image 0.7512  4.1 s, 37 s left"""
+    """Logs one line per epoch.
+
+    epoch 3/12  train/loss 0.3120  val/loss 0.2984  val/dice_per_image 0.7512  4.1 s an epoch, 37 s left
+    """
 
     def __init__(self) -> None:
         self._started = 0.0
         self._first_epoch = 0
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Starts the clock."""
         self._started, self._first_epoch = time.monotonic(), trainer.current_epoch
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Logs one line for the epoch."""
         if not trainer.is_global_zero:
             return
         done = trainer.current_epoch + 1

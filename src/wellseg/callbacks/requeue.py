@@ -1,4 +1,4 @@
-"""A scheduler's signal (SIGTERM, SIGUSR1) ends the run at the end of the batch, with a checkpoint to go on from."""
+"""A scheduler's signal (SIGTERM, SIGUSR1) ends the run at the end of the batch, with a checkpoint to resume from."""
 
 import contextlib
 import logging
@@ -18,7 +18,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class SavedForRequeue(Exception):
-    """The run was asked to end and has saved `path`."""
+    """Ends a run that a signal has stopped, after it has saved `path`."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"saved {path}")
@@ -27,10 +27,10 @@ class SavedForRequeue(Exception):
 
 @contextlib.contextmanager
 def handlers_restored() -> Iterator[None]:
-    """However training ends within, a longer-lived process (a notebook, a sweep) answers signals as it did before.
+    """Restores the signal handlers of the process (a notebook, a sweep) when training ends, however it ends.
 
-    `SaveOnSignal` alone cannot see to it where an exception ends training: no teardown is called then, and Lightning puts
-    back the handlers that it found, which are those of the callback.
+    `SaveOnSignal` alone cannot do so where an exception ends training: no teardown is called then, and Lightning restores
+    the handlers that it found, which are those of the callback.
     """
     before = {s: signal.getsignal(s) for s in SIGNALS} if _is_main_thread() else {}
     try:
@@ -51,10 +51,11 @@ def _is_main_thread() -> bool:
 
 
 class SaveOnSignal(pl.Callback):
-    """On the first signal: last.ckpt at the end of the batch, then SavedForRequeue (exit code 0: nothing went wrong).
+    """Saves last.ckpt at the end of the batch of the first signal and raises SavedForRequeue (exit code 0).
 
-    A fit that ends in an exception, as this one does then, leaves the signals to it, but for one within `handlers_restored`.
-    After the last batch of an epoch it waits for the validation, whose scores steer schedules and the choice of the best.
+    A fit that ends in an exception, as this one does then, keeps these handlers unless it runs within `handlers_restored`.
+    After the last batch of an epoch the callback waits for the validation, whose scores steer schedules and the choice of
+    the best checkpoint.
     """
 
     def __init__(self) -> None:
@@ -63,12 +64,14 @@ class SaveOnSignal(pl.Callback):
         self._previous: dict[int, Any] = {}
 
     def setup(self, trainer: pl.Trainer, task: pl.LightningModule, stage: str) -> None:
+        """Installs the handlers for SIGNALS."""
         if stage == "fit" and _is_main_thread():
             self._received = None
             self._previous = {s: signal.getsignal(s) for s in SIGNALS}
             self._catch()
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Installs the handlers again."""
         # Lightning has put handlers of its own in the meantime, one of which raises in the middle of a batch.
         self._catch()
 
@@ -80,18 +83,21 @@ class SaveOnSignal(pl.Callback):
         self._received = signum
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Saves and ends the run if a process has received a signal."""
         stop = self._received is not None
         if trainer.world_size > 1:
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
         if stop:
-            self._received = self._received or signal.SIGTERM  # another process may have been the one that was told
+            self._received = self._received or signal.SIGTERM  # another process may have received it
             if not is_last_batch_of_epoch(trainer):
                 self._stop(trainer, save=True)
 
     def on_validation_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Notes the step that this validation has scored."""
         self._validated_step = trainer.global_step
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Ends the run if a signal came during the last batch of the epoch."""
         if self._received is not None:
             # The end of validation has written last.ckpt, if there was one.
             self._stop(trainer, save=self._validated_step != trainer.global_step)
@@ -104,5 +110,6 @@ class SaveOnSignal(pl.Callback):
         raise SavedForRequeue(path)
 
     def teardown(self, trainer: pl.Trainer, task: pl.LightningModule, stage: str) -> None:
+        """Restores the handlers that `setup` found."""
         _put_back(self._previous)
         self._previous = {}

@@ -194,14 +194,14 @@ class _Teacher:
         self.network.to(device)
 
     def __call__(self, image: Tensor, valid: Tensor) -> list[Tensor]:
-        """The logits, or the outputs of the modules, for images in the units of the data set."""
+        """Returns the logits, or the outputs of the modules, for images in the units of the data set."""
         x = self._normalize(image, valid).contiguous(memory_format=torch.channels_last)
         with _outputs_of(self.network, self._modules) as layers:
             logits = self.network(x)
             return layers() if self._modules else [logits]
 
     def check_against(self, data: SegmentationDataModule) -> None:
-        """Refuse a teacher of other problems, or that has learnt what is to score the student; say what else is odd."""
+        """Raises ConfigError for a teacher that does not fit the data or has seen what scores the student; logs the rest."""
         given = self._metadata["input"]
         for key, theirs, ours in (
             ("classes", list(self._metadata["classes"]), list(data.classes)),
@@ -262,15 +262,17 @@ def _check_modules(network: nn.Module, names: Sequence[str], whose: str) -> None
             )
 
 
-def _seen(network: nn.Module, valid: Tensor, answer: Tensor) -> Tensor:
-    """`valid` (B, H, W) over the extent of what `network` answered, (B, C, h, w): its own; of logits of a network with valid
-    convolutions, its middle; of a layer that works under padding=turns, three turns and a margin.
+def _seen(network: nn.Module, valid: Tensor, output: Tensor) -> Tensor:
+    """Returns `valid` (B, H, W) over the extent of an output (B, C, h, w) of `network`.
+
+    That is all of it; for logits of a network with valid convolutions the middle; for a layer inside padding=turns three
+    turns and a margin.
     """
-    h, w = answer.shape[-2:]
+    h, w = output.shape[-2:]
     traits = traits_of(network)
     margin = traits.margin
     if margin and valid.shape[-2:] == (h + 2 * margin, w + 2 * margin):
         return center_crop(valid, (h, w))
-    if traits.padding != "turns" or answer.shape[-2:] == valid.shape[-2:]:
+    if traits.padding != "turns" or output.shape[-2:] == valid.shape[-2:]:
         return valid
     return pad_turns(valid[:, None].float())[:, 0] > 0.5

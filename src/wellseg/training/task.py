@@ -1,4 +1,4 @@
-"""The one training task: normalise, predict, compare. It receives finished objects and knows no names.
+"""The training task: normalises, predicts and compares; receives finished objects.
 
 Logged: train/loss, val/loss, val/<score>, test/<score>, where a score's name carries its reduction (dice_per_image,
 iou_pooled, ...).
@@ -24,7 +24,7 @@ from wellseg.types import Batch
 
 
 class SegmentationTask(pl.LightningModule):
-    """Train `network` (logits out) on `Batch`es. Where it answers for the middle of an image only, so does the label.
+    """Trains and scores `network` on `Batch`es; labels are cropped by the margin of the network.
 
     objective      what a training step minimises, and the loss that validation and test report
     optimizer      parameters -> Optimizer; both None for a task that only scores
@@ -63,13 +63,16 @@ class SegmentationTask(pl.LightningModule):
         return self.network(x)
 
     def on_fit_start(self) -> None:
+        """Prepares the objective."""
         self.objective.start(self.trainer, self.network)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seeds the random numbers of the step."""
         step = step_generator(self._seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(step.initial_seed())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the loss to minimise and logs all losses of the objective."""
         losses, size = self.objective(self, batch), len(batch.index)
         for name in (n for n in losses if n != "loss"):
             self.log(f"train/{name}", losses[name], on_step=False, on_epoch=True, batch_size=size)
@@ -77,9 +80,11 @@ class SegmentationTask(pl.LightningModule):
         return losses["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Scores one batch of the validation split."""
         self._score("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Scores one batch of the test split."""
         self._score("test", batch)
 
     def _score(self, part: str, batch: Batch) -> None:
@@ -94,15 +99,19 @@ class SegmentationTask(pl.LightningModule):
         self.scores[part].update(probability, center_crop(batch.target, logits.shape[-2:]), batch.index, batch.well)
 
     def on_validation_epoch_start(self) -> None:
+        """Resets the metric of the validation split."""
         self.scores["val"].reset()
 
     def on_test_epoch_start(self) -> None:
+        """Resets the metric of the test split."""
         self.scores["test"].reset()
 
     def on_validation_epoch_end(self) -> None:
+        """Logs the scores of the validation split."""
         self._log_scores("val")
 
     def on_test_epoch_end(self) -> None:
+        """Logs the scores of the test split."""
         self._log_scores("test")
 
     def _log_scores(self, part: str) -> None:
@@ -115,12 +124,14 @@ class SegmentationTask(pl.LightningModule):
         return None if part == "test" or self.trainer.state.fn == TrainerFn.FITTING else False
 
     def configure_optimizers(self) -> dict[str, Any]:
+        """Returns optimizer and schedule, as Lightning takes them."""
         optimizer = self._optimizer(self.network.parameters())
         if self._scheduler is None:
             return {"optimizer": optimizer}
         return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer, self._total_steps())}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Steps a schedule that depends on no score."""
         if metric is None:  # wellseg.callbacks.plateau steps the schedules that look at a metric
             super().lr_scheduler_step(scheduler, metric)
 

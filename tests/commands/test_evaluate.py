@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize(
     ("report", "fix"),
     [
-        (True, "its scores are in report.json, beside it"),
+        (True, "its scores are in report.json of this folder"),
         (False, "evaluate the model.safetensors that it was made from"),
     ],
 )

@@ -1,64 +1,84 @@
 """`python -m wellseg.check`: list everything that is wrong with a data set, or with a submission, in one pass."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+from rich.console import Console
+from rich.text import Text
 
-    from wellseg.config import Composed
-    from wellseg.data.module import SegmentationDataModule
-    from wellseg.problems import Problem
+from wellseg import build
+from wellseg.commands.result import CommandResult
+from wellseg.config import Composed
+from wellseg.errors import DataError
+from wellseg.inference.submission import formats
+from wellseg.problems import SEVERITIES, Problem, count, errors_of
 
 _COLORS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
-def run(composed: "Composed", folder: "Path") -> None:
-    """Print all findings and a count. Raises DataError when something must be fixed: what training, or the challenge,
-    would refuse.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CheckResult(CommandResult):
+    """The findings about a data set or a submission.
+
+    Attributes:
+        about: What was checked, in words.
+        findings: All findings, in the order in which they were found.
     """
-    if composed.cfg.submission is not None:
-        _check_submission(composed)
-    else:
-        _check_data(composed)
+
+    about: str
+    findings: Sequence[Problem]
+
+    @property
+    def errors(self) -> Sequence[Problem]:
+        """The findings that training, or the challenge, refuses."""
+        return errors_of(self.findings)
+
+    @property
+    def summary(self) -> str:
+        """What was checked, with the number of findings of each severity."""
+        counts = {s: sum(p.severity == s for p in self.findings) for s in SEVERITIES}
+        return f"{self.about}: " + ", ".join(f"{n} {s}{'s' if n != 1 else ''}" for s, n in counts.items())
+
+    def _lines(self) -> list[str]:
+        return [*(str(problem) for problem in self.findings), self.summary]
 
 
-def _check_data(composed: "Composed") -> None:
-    datamodule = _datamodule(composed)
-    problems = datamodule.check(thorough=True)
-    _print(problems, datamodule.about, "the data set must be fixed before training")
+def check(composed: Composed, folder: Path) -> CheckResult:
+    """Prints all findings and a count, notes first.
 
+    Args:
+        composed: The configuration of conf/check.yaml.
+        folder: Nothing is written.
 
-def _check_submission(composed: "Composed") -> None:
-    from wellseg.inference.submission import formats
-    from wellseg.problems import count
-
-    datamodule = _datamodule(composed)
-    submission = composed.cfg.submission
-    expected, settings = datamodule.submission_rows(), datamodule.submission
-    problems = formats.check(submission, expected, settings)
-    about = f"{submission}, for {count(expected, formats.format_of(settings).noun)}"
-    _print(problems, about, "the submission must be fixed")
-
-
-def _datamodule(composed: "Composed") -> "SegmentationDataModule":
-
-    from wellseg import build
-
-    return build.part(composed.cfg, "data", composed.choices)
-
-
-def _print(problems: "Sequence[Problem]", about: str, refusal: str) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    from wellseg.errors import DataError
-
+    Raises:
+        DataError: At least one finding is an error.
+        ConfigError: The data set is not configured, or has no submission format.
+    """
+    result = find(composed)
     console = Console(soft_wrap=True, highlight=False)
-    for severity in ("note", "warning", "error"):
-        for problem in (p for p in problems if p.severity == severity):
+    for severity in reversed(SEVERITIES):
+        for problem in (p for p in result.findings if p.severity == severity):
             console.print(Text(f"{severity}: ", style=_COLORS[severity]), Text(str(problem.message)), sep="")
-    counts = {s: sum(p.severity == s for p in problems) for s in ("error", "warning", "note")}
-    console.print(Text(f"{about}: " + ", ".join(f"{n} {s}{'s' if n != 1 else ''}" for s, n in counts.items())))
-    if counts["error"]:
+    console.print(Text(result.summary))
+    if result.errors:
+        of_data = composed.cfg.submission is None
+        refusal = "the data set must be fixed before training" if of_data else "the submission must be fixed"
         raise DataError(refusal, fix="see the errors above")
+    return result
+
+
+def find(composed: Composed) -> CheckResult:
+    """Returns the findings about the data set, or about the file `submission` where one is given.
+
+    Raises:
+        ConfigError: The data set is not configured, or has no submission format.
+        DataError: The data set cannot be listed at all.
+    """
+    datamodule = build.part(composed.cfg, "data", composed.choices)
+    submission = composed.cfg.submission
+    if submission is None:
+        return CheckResult(about=datamodule.about, findings=tuple(datamodule.check(thorough=True)))
+    expected, settings = datamodule.submission_rows(), datamodule.submission
+    about = f"{submission}, for {count(expected, formats.format_of(settings).noun)}"
+    return CheckResult(about=about, findings=tuple(formats.check(submission, expected, settings)))

@@ -1,34 +1,61 @@
 """`python -m wellseg.evaluate`: score a run (run=DIR) or a model file (artifact=FILE data=...)."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from wellseg import artifact
+from wellseg.commands.finish import draw_figures
+from wellseg.commands.result import CommandResult, score_lines
+from wellseg.commands.runs import asked_keys, with_choice, with_stored_run
+from wellseg.config import Composed
+from wellseg.errors import ConfigError
+from wellseg.evaluation.scores import score
+from wellseg.evaluation.tables import print_results
+from wellseg.files import as_path, write_json
+from wellseg.training.assembly import assemble_for_scoring
 
-    from wellseg.config import Composed
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class EvaluateResult(CommandResult):
+    """The scores of a model.
+
+    Attributes:
+        folder: The folder of metrics.json and figures/.
+        artifact: The model file that was scored.
+        scores: The content of metrics.json.
+        objective: The validation score that `metrics.selection` names.
+    """
+
+    folder: Path
+    artifact: Path
+    scores: Mapping[str, Any]
+
+    def _lines(self) -> list[str]:
+        return [*score_lines(self.scores), f"artifact: {self.artifact}", f"folder:   {self.folder}"]
 
 
-def run(composed: "Composed", folder: "Path") -> float:
-    """Write metrics.json and figures into the run folder of this command; returns the validation Dice per image."""
+def evaluate(composed: Composed, folder: Path) -> EvaluateResult:
+    """Scores a model on validation and test and writes metrics.json and figures into `folder`.
 
-    from wellseg import artifact, config
-    from wellseg.commands.finish import draw_figures
-    from wellseg.commands.runs import asked_keys, stored_config
-    from wellseg.errors import ConfigError
-    from wellseg.evaluation.scores import score
-    from wellseg.evaluation.tables import print_results
-    from wellseg.files import as_path, write_json
-    from wellseg.training.assembly import assemble_for_scoring
+    Args:
+        composed: The configuration of conf/evaluate.yaml, with `run` or `artifact`.
+        folder: The folder to write to.
 
-    cfg, choices = composed.cfg, dict(composed.choices)
+    Raises:
+        ConfigError: Neither or both of `run` and `artifact` are given, or the model does not fit the data.
+        ArtifactError: The model file is damaged, or is not one.
+        DataError: The data set has faults.
+    """
+    cfg = composed.cfg
     asked = asked_keys(composed.overrides)
     if (cfg.run is None) == (cfg.artifact is None):
         raise ConfigError("evaluate takes run=DIR or artifact=FILE, one of them", fix="run= a run folder of train")
     if cfg.run is not None:
         path = as_path(cfg.run) / "model.safetensors"
         _refuse_onnx(path)
-        changes = [key for key in asked if key not in ("run", "artifact")]
-        cfg, choices = stored_config(as_path(cfg.run), cfg, choices, changes)
+        composed = with_stored_run(composed, as_path(cfg.run), [k for k in asked if k not in ("run", "artifact")])
     else:
         path = as_path(cfg.artifact)
         if not any(key.split(".")[0] == "data" for key in asked):
@@ -36,25 +63,21 @@ def run(composed: "Composed", folder: "Path") -> float:
                 "artifact= needs data to be scored on", fix="add data=corroseg data.root=DIR, or another set"
             )
     model = artifact.load(path)
-    if cfg.get("artifact") is not None and len(model.metadata["classes"]) > 2 and "metrics" not in asked:
-        # The command's default is for two classes, and the model says how many it tells.
-        cfg.metrics, choices["metrics"] = config.load("evaluate", ["metrics=classes"]).metrics, "classes"
-    threshold = cfg.metrics.threshold if "metrics.threshold" in asked else model.threshold
-    parts = assemble_for_scoring(cfg, folder, choices, model, threshold)
+    if cfg.run is None and len(model.metadata["classes"]) > 2 and "metrics" not in asked:
+        composed = with_choice(composed, "metrics", "classes")  # the command's default is for two classes
+    threshold = composed.cfg.metrics.threshold if "metrics.threshold" in asked else model.threshold
+    parts = assemble_for_scoring(composed.cfg, folder, composed.choices, model, threshold)
     results, details = score(parts, threshold=threshold)
+    metric = parts.task.scores["val"]
     if parts.trainer.is_global_zero:
         write_json(folder / "metrics.json", results)
         draw_figures(parts, results, details, folder / "figures")
-        print_results(
-            results, parts.task.scores["val"].SHOWN, {"scores": folder / "metrics.json", "figures": folder / "figures"}
-        )
-    return results["val"][parts.task.scores["val"].selection]
+        print_results(results, metric.SHOWN, {"scores": folder / "metrics.json", "figures": folder / "figures"})
+    return EvaluateResult(folder=folder, artifact=path, scores=results, objective=results["val"][metric.selection])
 
 
-def _refuse_onnx(path: "Path") -> None:
-    """Raise ConfigError where a quantization or an export left an ONNX file instead of the model file `path`."""
-    from wellseg.errors import ConfigError
-
+def _refuse_onnx(path: Path) -> None:
+    """Raises ConfigError where a quantization or an export left an ONNX file instead of the model file `path`."""
     folder = path.parent
     if path.exists() or not (folder / "model.onnx").exists():
         return
@@ -63,5 +86,7 @@ def _refuse_onnx(path: "Path") -> None:
         "the folder holds model.onnx, which evaluate does not score",
         where=str(folder),
         why=f"evaluate scores the networks of {path.name} files; this one is for predict alone",
-        fix="its scores are in report.json, beside it" if scored else f"evaluate the {path.name} that it was made from",
+        fix="its scores are in report.json of this folder"
+        if scored
+        else f"evaluate the {path.name} that it was made from",
     )

@@ -1,14 +1,27 @@
 """`python -m wellseg.export`: a model for another engine, in one file, compared with the model file before it is there."""
 
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from pathlib import Path
+import numpy as np
+import yaml
 
-    import numpy as np
-
-    from wellseg.config import Composed
+from wellseg import artifact
+from wellseg.commands.result import CommandResult
+from wellseg.config import Composed
+from wellseg.errors import ArtifactError, ConfigError, DataError
+from wellseg.export import parity
+from wellseg.export.formats import FORMATS
+from wellseg.export.formats import export as export_file
+from wellseg.files import as_path, is_onnx, path_sha256, write_json
+from wellseg.inference.engines.metadata import input_channels, is_image
+from wellseg.inference.jobs.image_inputs import find_images
+from wellseg.inference.jobs.inputs import find_items
+from wellseg.inference.jobs.manifest import versions
+from wellseg.overrides import key_of
 
 log = logging.getLogger("wellseg.export")
 
@@ -18,21 +31,43 @@ ROWS = 2000
 """Rows of each well that are read for comparing."""
 WELLS = 5
 """Wells, or pictures, that are read, from all over what there is."""
+_VERSIONS = {"onnx": ("torch", "onnx", "onnxruntime"), "openvino": ("torch", "openvino"), "torch_export": ("torch",)}
 
 
-def run(composed: "Composed", folder: "Path") -> None:
-    """Write the file and export.json into the output folder. Raises ArtifactError, and leaves no file, where the export
-    does not compute what the artefact does.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ExportResult(CommandResult):
+    """An exported model.
+
+    Attributes:
+        folder: The folder of the file and export.json.
+        artifact: The exported file, the first where the format has several.
+        files: All files of the format.
+        report: The content of export.json, with the differences from the model file under "parity".
     """
 
-    from wellseg import artifact
-    from wellseg.errors import ArtifactError, ConfigError
-    from wellseg.export import parity
-    from wellseg.export.formats import FORMATS, export
-    from wellseg.files import as_path, is_onnx, path_sha256, write_json
-    from wellseg.inference.engines.metadata import is_image
-    from wellseg.overrides import key_of
+    folder: Path
+    artifact: Path
+    files: Sequence[Path]
+    report: Mapping[str, Any]
 
+    def _lines(self) -> list[str]:
+        compared = "compared with the model file" if self.report["parity"] else "not compared with the model file"
+        sizes = [f"{record['name']}, {record['bytes']:,} bytes" for record in self.report["files"]]
+        return [f"files:  {'; '.join(sizes)}; {compared}", f"folder: {self.folder}"]
+
+
+def export(composed: Composed, folder: Path) -> ExportResult:
+    """Writes a model for another engine, and export.json, into `folder`.
+
+    Args:
+        composed: The configuration of conf/export.yaml, with `artifact` and `format`.
+        folder: The folder to write to.
+
+    Raises:
+        ConfigError: No model or no known format is chosen, or the format's package is not installed.
+        ArtifactError: The model file is damaged, or the export computes something else; then no file is left.
+        DataError: The wells or images of `input` cannot be read.
+    """
     cfg = composed.cfg
     asked = "output" in map(key_of, composed.overrides)
     if asked and as_path(str(cfg.output)) != folder and not composed.swept:
@@ -49,14 +84,14 @@ def run(composed: "Composed", folder: "Path") -> None:
             fix="artifact= the model.safetensors that it was made from",
         )
     metadata = artifact.read_metadata(source)
-    examples, origin = _examples(cfg.input, source, metadata) if cfg.parity else ([], None)
-    files, exported, differences = export(source, form, folder, examples, compared=cfg.parity)
+    examples, origin = _examples(cfg.input, source, metadata) if cfg.parity else ([], "")
+    files, exported, differences = export_file(source, form, folder, examples, compared=cfg.parity)
     report = {
         "format": cfg.format,
-        "files": [{"name": f.name, "bytes": f.stat().st_size, "sha256": path_sha256(f)} for f in files],
-        "artifact": {"name": source.name, "bytes": source.stat().st_size, "sha256": path_sha256(source)},
+        "files": [_file_record(f) for f in files],
+        "artifact": _file_record(source),
         "engine": exported["engine"],
-        "versions": _versions(cfg.format),
+        "versions": versions(*_VERSIONS[cfg.format]),
         "parity": _parity_record(differences, origin) if cfg.parity else None,
     }
     write_json(folder / REPORT, report)
@@ -70,34 +105,39 @@ def run(composed: "Composed", folder: "Path") -> None:
         log.warning("not compared with the model file: parity=false")
     for file in files:
         log.info("%s (%s bytes)", file, f"{file.stat().st_size:,}")
+    return ExportResult(folder=folder, artifact=files[0], files=tuple(files), report=report)
 
 
-def _examples(given: Any, source: "Path", metadata: dict[str, Any]) -> "tuple[list[np.ndarray], str]":
-    """What to compare on, and where it is from: wells as recorded (H, W), with nulls, or pictures (H, W, C). Raises
-    DataError, ConfigError.
+def _file_record(path: Path) -> dict[str, Any]:
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": path_sha256(path)}
+
+
+def _parity_record(differences: Sequence[parity.Difference], origin: str) -> dict[str, Any]:
+    shapes = [d.as_dict() for d in differences]
+    return {"data": origin, "tolerance": parity.TOLERANCE, "band_around_threshold": parity.BAND, "shapes": shapes}
+
+
+def _examples(
+    given: str | Sequence[str] | None, source: Path, metadata: Mapping[str, Any]
+) -> tuple[list[np.ndarray], str]:
+    """Returns what to compare on, and its origin: wells as recorded (H, W), with nulls, or pictures (H, W, C).
+
+    Raises DataError, ConfigError.
     """
-    from wellseg.export.parity import synthetic_pictures, synthetic_wells
-    from wellseg.files import as_path
-    from wellseg.inference.engines.metadata import input_channels, is_image
-
     named = [given] if isinstance(given, str) else list(given or [])
     paths = [as_path(str(path)) for path in named] or [p for p in [_data_of_run(source)] if p is not None]
     if is_image(metadata):
-        # Of a data set's folder nobody knows which pictures are images and which are labels: those that are named only.
+        # A data set's folder does not say which pictures are images and which are labels: only those that are named.
         if not named:
-            return synthetic_pictures(metadata), "pictures made by code"
+            return parity.synthetic_pictures(metadata), "pictures made by code"
         return _pictures(paths, input_channels(metadata)), ", ".join(map(str, paths))
     if paths:
-        return _read(paths), ", ".join(map(str, paths))
-    return synthetic_wells(metadata), "wells made by code"
+        return _wells(paths), ", ".join(map(str, paths))
+    return parity.synthetic_wells(metadata), "wells made by code"
 
 
-def _data_of_run(source: "Path") -> "Path | None":
-    """The data folder that the run's configuration beside a model file names, where it is still there."""
-    from pathlib import Path
-
-    import yaml
-
+def _data_of_run(source: Path) -> Path | None:
+    """Returns the data folder named by the configuration in a model file's run folder, or None without one."""
     try:
         stored = yaml.safe_load((source.parent / ".hydra" / "config.yaml").read_text(encoding="utf-8"))
         root = stored["data"]["root"]
@@ -106,21 +146,16 @@ def _data_of_run(source: "Path") -> "Path | None":
         return None  # not in a run folder, or a run on data without files
 
 
-def _read(paths: "list[Path]") -> "list[np.ndarray]":
-    """The first rows of a few wells below `paths`. Raises DataError."""
-    import numpy as np
-
-    from wellseg.errors import DataError
-    from wellseg.inference.jobs.inputs import find_items
-
+def _wells(paths: Sequence[Path]) -> list[np.ndarray]:
+    """Returns the first rows of a few wells below `paths`. Raises DataError."""
     items, _ = find_items([str(path) for path in paths], "all", [])
     wells = []
     for item in items[:: max(len(items) // WELLS, 1)][:WELLS]:
         if item.patches:
             wells += [np.concatenate(list(images.values())) for images, _ in [item.read()] if images]
         else:
-            with item.open() as source:
-                rows = source.read(0, min(source.shape[0], ROWS))
+            with item.open() as rows_of:
+                rows = rows_of.read(0, min(rows_of.shape[0], ROWS))
                 wells.append(np.asarray(rows, np.float32).reshape(-1, rows.shape[-1])[:ROWS])
     if not wells:
         raise DataError(
@@ -129,29 +164,10 @@ def _read(paths: "list[Path]") -> "list[np.ndarray]":
     return wells
 
 
-def _pictures(paths: "list[Path]", channels: int) -> "list[np.ndarray]":
-    """A few pictures below `paths`, of one dtype. Raises DataError."""
-    import numpy as np
-
-    from wellseg.inference.jobs.image_inputs import find_images
-
+def _pictures(paths: Sequence[Path], channels: int) -> list[np.ndarray]:
+    """Returns a few pictures below `paths`, all of the same dtype. Raises DataError."""
     items, _ = find_images([str(path) for path in paths])
     pictures = [item.read(channels) for item in items[:: max(len(items) // WELLS, 1)][:WELLS]]
     if all(picture.dtype == np.uint8 for picture in pictures):
         return pictures
     return [picture.astype(np.float32) for picture in pictures]
-
-
-def _parity_record(differences: list[Any], origin: str) -> dict[str, Any]:
-    from wellseg.export.parity import BAND, TOLERANCE
-
-    shapes = [d.as_dict() for d in differences]
-    return {"data": origin, "tolerance": TOLERANCE, "band_around_threshold": BAND, "shapes": shapes}
-
-
-def _versions(form: str) -> dict[str, str]:
-    from wellseg.inference.jobs.manifest import versions
-
-    return versions(
-        *{"onnx": ("torch", "onnx", "onnxruntime"), "openvino": ("torch", "openvino")}.get(form, ("torch",))
-    )

@@ -1,18 +1,22 @@
 """`python -m wellseg.data.preview data=... augment=...`: a picture of what training is going to see."""
 
+import io
 import logging
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from pathlib import Path
+import numpy as np
 
-    import numpy as np
-
-    from wellseg.config import Composed
-    from wellseg.data.module import SegmentationDataModule
-    from wellseg.data.store import Store
-    from wellseg.plots.samples import Row
-    from wellseg.types import Batch
+from wellseg import build
+from wellseg.commands.result import CommandResult
+from wellseg.config import Composed
+from wellseg.data.module import SegmentationDataModule
+from wellseg.data.sampler import step_generator
+from wellseg.data.store import Store
+from wellseg.errors import ConfigError
+from wellseg.files import as_path, write_bytes
+from wellseg.plots.samples import DPI, Row, View, draw
+from wellseg.types import IGNORE, Batch
 
 log = logging.getLogger("wellseg.preview")
 
@@ -22,25 +26,39 @@ REPEATS = 2
 """Times that each sample is augmented."""
 
 
-def run(composed: "Composed", folder: "Path") -> None:
-    """Write the picture: a row for each of `count` training samples with image, label, and both as augmented.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PreviewResult(CommandResult):
+    """A picture of training samples.
 
-    Raises ConfigError, and DataError for faults of the data set.
+    Attributes:
+        picture: The PNG file.
+        samples: The numbers of the samples that it shows, from top to bottom.
     """
-    import io
 
-    from wellseg import build
-    from wellseg.errors import ConfigError
-    from wellseg.files import as_path, write_bytes
-    from wellseg.plots.samples import DPI, draw
+    picture: Path
+    samples: tuple[int, ...]
 
-    cfg = composed.cfg
+    def _lines(self) -> list[str]:
+        return [f"samples: {', '.join(map(str, self.samples))}", f"picture: {self.picture}"]
+
+
+def preview(composed: Composed, folder: Path) -> PreviewResult:
+    """Writes the picture: a row for each of `count` training samples with image, label, and both as augmented.
+
+    Args:
+        composed: The configuration of conf/preview.yaml.
+        folder: Only the file `output` is written.
+
+    Raises:
+        ConfigError: `output` does not name a PNG file, or `count` is out of range.
+        DataError: The data set has faults.
+    """
+    cfg, choices = composed.cfg, composed.choices
     path = as_path(cfg.output)
     if path is None or path.suffix.lower() != ".png" or path.is_dir():
         raise ConfigError(f"output={cfg.output} is no PNG file", fix="a name such as output=preview.png")
     if not 1 <= cfg.count <= MOST:
         raise ConfigError(f"count={cfg.count}", fix=f"a whole number from 1 to {MOST}")
-    choices = composed.choices
     datamodule = build.part(cfg, "data", choices, augment=build.part(cfg, "augment", choices))
     datamodule.setup()
     store = datamodule.store("train")
@@ -50,16 +68,14 @@ def run(composed: "Composed", folder: "Path") -> None:
     figure.savefig(content, format="png", dpi=DPI)
     write_bytes(path, content.getvalue())
     log.info("%d of %s training samples: %s", len(numbers), f"{len(store):,}", path)
+    return PreviewResult(picture=path, samples=tuple(numbers))
 
 
-def choose(store: "Store", count: int, seed: int) -> list[int]:
-    """Numbers of `count` samples, in order: of four times as many drawn at random, those whose label is not all class 0
-    are taken first.
+def choose(store: Store, count: int, seed: int) -> list[int]:
+    """Returns numbers of `count` samples, in order.
+
+    Of four times as many drawn at random, those with a pixel of another class than 0 are taken first.
     """
-    import numpy as np
-
-    from wellseg.types import IGNORE
-
     drawn = np.random.default_rng(seed).permutation(len(store))[: 4 * count]
 
     def is_plain(number: int) -> bool:
@@ -69,13 +85,8 @@ def choose(store: "Store", count: int, seed: int) -> list[int]:
     return sorted(sorted(drawn.tolist(), key=is_plain)[:count])
 
 
-def sample_row(datamodule: "SegmentationDataModule", store: "Store", number: int, seed: int) -> "Row":
-    """One sample as it comes, and as training augments it; `seed` and `number` decide how."""
-    import numpy as np
-
-    from wellseg.data.sampler import step_generator
-    from wellseg.plots.samples import Row
-
+def sample_row(datamodule: SegmentationDataModule, store: Store, number: int, seed: int) -> Row:
+    """Returns one sample as it comes, and as training augments it; `seed` and `number` decide how."""
     augment, generator = datamodule.augment, step_generator(seed, 0, number)
     changed = []
     for _ in range(REPEATS if augment is not None else 0):
@@ -86,5 +97,5 @@ def sample_row(datamodule: "SegmentationDataModule", store: "Store", number: int
     return Row(store.title(number), _view(store.gather(np.array([number]))), tuple(changed))
 
 
-def _view(batch: "Batch") -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
+def _view(batch: Batch) -> View:
     return batch.image[0].float().numpy(), batch.valid[0].numpy(), batch.target[0].numpy()

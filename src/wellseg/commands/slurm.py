@@ -1,17 +1,25 @@
-"""`python -m wellseg.slurm`: a script for sbatch that trains as a run did, and goes on where a time limit stopped it."""
+"""`python -m wellseg.slurm`: a script for sbatch that trains as a run did, and resumes after a time limit."""
 
 import logging
 import re
 import shlex
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+from omegaconf import DictConfig
 
-    from omegaconf import DictConfig
-
-    from wellseg.config import Composed
+from wellseg import config
+from wellseg.build import check_stored
+from wellseg.cli.overrides import added_to, recorded, value_of
+from wellseg.commands.result import CommandResult
+from wellseg.config import Composed
+from wellseg.errors import ConfigError
+from wellseg.files import as_path, write_bytes
+from wellseg.overrides import key_of, quote_path
 
 log = logging.getLogger("wellseg.slurm")
 
@@ -26,7 +34,7 @@ _FORMS = {
 _SCRIPT = """\
 #!/bin/bash
 # Written by `python -m wellseg.slurm`. The run's folder stays the same however often the job is queued again, and
-# ckpt_path=auto goes on with the checkpoint that lies there.
+# ckpt_path=auto resumes from the checkpoint that lies there.
 {directives}
 
 cd {here} || exit 1
@@ -49,14 +57,32 @@ exit "$status"
 """
 
 
-def run(composed: "Composed", folder: "Path") -> None:
-    """Write the script. Raises ConfigError for what sbatch or train would refuse, and for a folder that is none of a run."""
-    from pathlib import Path
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SlurmResult(CommandResult):
+    """A script for sbatch.
 
-    from wellseg.cli.overrides import added_to, recorded
-    from wellseg.errors import ConfigError
-    from wellseg.files import as_path, write_bytes
+    Attributes:
+        script: The script.
+        folder: The run folder of the training that it starts.
+    """
 
+    script: Path
+    folder: Path
+
+    def _lines(self) -> list[str]:
+        return [f"script: {self.script}", f"trains into: {self.folder}"]
+
+
+def slurm(composed: Composed, folder: Path) -> SlurmResult:
+    """Writes the script.
+
+    Args:
+        composed: The configuration of conf/slurm.yaml.
+        folder: Only the file `output` is written.
+
+    Raises:
+        ConfigError: sbatch or train would refuse a value, or `run` is not a run folder.
+    """
     cfg = composed.cfg
     path = as_path(cfg.output)
     if path is None or path.is_dir():
@@ -67,26 +93,19 @@ def run(composed: "Composed", folder: "Path") -> None:
         raise ConfigError("slurm takes run=DIR, or the arguments of train, or both", fix=fix)
     if cfg.run is not None:
         given = added_to(recorded(as_path(cfg.run)), given)
-    training, arguments = compose_training(given, from_folder=cfg.run)
+    training, arguments, place = compose_training(given, from_folder=cfg.run)
     write_bytes(path, script(cfg, training, arguments, Path.cwd()).encode())
     path.chmod(0o755)
     log.info("%s, for `sbatch`; it trains with %s", path, arguments[-2])
+    return SlurmResult(script=path, folder=place)
 
 
-def compose_training(overrides: "Sequence[str]", *, from_folder: str | None) -> "tuple[DictConfig, list[str]]":
-    """train's configuration, and its arguments: at the end a folder that does not change, and to go on with what is there.
+def compose_training(overrides: Sequence[str], *, from_folder: str | None) -> tuple[DictConfig, list[str], Path]:
+    """Returns train's configuration, its arguments, and the run folder, which stays the same when the job is queued again.
 
-    The folder is what hydra.run.dir says, else a new one. Raises ConfigError for what train does not take, and for what
-    a stored run may not ask for.
+    The folder is that of hydra.run.dir, or a new one. The last arguments name it and resume from what lies there.
+    Raises ConfigError for what train does not take, and for what a stored run may not name.
     """
-    from datetime import datetime
-    from pathlib import Path
-
-    from wellseg import config
-    from wellseg.build import check_stored
-    from wellseg.cli.overrides import value_of
-    from wellseg.overrides import key_of, quote_path
-
     apart = ("hydra.run.dir", "ckpt_path")
     made = config.compose("train", [o for o in overrides if key_of(o) not in apart])
     if from_folder is not None:
@@ -94,13 +113,11 @@ def compose_training(overrides: "Sequence[str]", *, from_folder: str | None) -> 
     arguments = [o for o in made.all_overrides if key_of(o) != "hydra.mode"]
     new = Path("outputs", "slurm", f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{made.cfg.name}")
     place = Path(value_of("hydra.run.dir", overrides) or new).absolute()
-    return made.cfg, [*arguments, quote_path(f"hydra.run.dir={place}"), "ckpt_path=auto"]
+    return made.cfg, [*arguments, quote_path(f"hydra.run.dir={place}"), "ckpt_path=auto"], place
 
 
-def script(cfg: "DictConfig", training: "DictConfig", arguments: "Sequence[str]", here: "Path") -> str:
-    """The text of the script. cfg: this command's configuration; training: train's. Raises ConfigError."""
-    import sys
-
+def script(cfg: DictConfig, training: DictConfig, arguments: Sequence[str], here: Path) -> str:
+    """Returns the text of the script. cfg: the command's configuration; training: that of train. Raises ConfigError."""
     _check_forms(cfg)
     gpus = _gpus(cfg.gpus, training.trainer)
     directives = {
@@ -126,9 +143,8 @@ def script(cfg: "DictConfig", training: "DictConfig", arguments: "Sequence[str]"
     )
 
 
-def _check_forms(cfg: "DictConfig") -> None:
-    from wellseg.errors import ConfigError
-
+def _check_forms(cfg: DictConfig) -> None:
+    """Raises ConfigError for values that sbatch does not take."""
     for key, (form, example) in _FORMS.items():
         if cfg[key] is not None and not re.fullmatch(form, str(cfg[key])):
             raise ConfigError(f"{key}={cfg[key]}", why="sbatch would not take it", fix=f"{key}= {example}")
@@ -142,10 +158,8 @@ def _check_forms(cfg: "DictConfig") -> None:
             )
 
 
-def _gpus(asked: Any, trainer: "DictConfig") -> int:
-    """GPUs of the job: `asked`, or as many as the trainer's devices. Raises ConfigError where the two differ."""
-    from wellseg.errors import ConfigError
-
+def _gpus(asked: Any, trainer: DictConfig) -> int:
+    """Returns the GPUs of the job: `asked`, or the number of the trainer's devices. Raises ConfigError where they differ."""
     if asked is not None and (type(asked) is not int or asked < 0):
         raise ConfigError(f"gpus={asked}", fix="a whole number, or null")
     if trainer.accelerator == "cpu":

@@ -1,0 +1,225 @@
+"""The commands as Python functions: for notebooks, services, searches and scripts.
+
+    from wellseg import api
+
+    result = api.train(["model=unet_flex", "model.thickness=8"], folder="runs/a")
+    result.scores["val"]["dice_per_image"], result.artifact
+
+Each function takes the arguments of the command of the same name and leaves the same files. It prints what the command
+prints unless `quiet` is true, and writes the command's log file. It works in threads, in a running event loop and in
+worker processes, any number of times. The seeds, log handlers and warning filters that a command sets belong to the
+process, so calls from several threads run one after the other, and each puts them back at its end; what it leaves
+changed is named by `wellseg.cli.session.session`.
+
+Overrides are a sequence of strings "key=value" as on the command line, but without quoting for a shell, or a mapping of
+keys to values. Relative paths are relative to the working folder; "~" is the home folder.
+
+All functions raise `wellseg.errors.WellsegError`: ConfigError for arguments, DataError for data, ArtifactError for model
+files, TrainingError for a run that cannot continue, EnvironmentFault for the machine (memory, disk, a missing package).
+Errors of another class are faults of wellseg and keep their traceback.
+"""
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from omegaconf import OmegaConf, open_dict
+
+from wellseg import config
+from wellseg.cli.main import _quoted, prepare, quote_path, with_recorded
+from wellseg.cli.session import logged, session
+from wellseg.commands import check as _check
+from wellseg.commands.check import CheckResult
+from wellseg.commands.evaluate import EvaluateResult
+from wellseg.commands.evaluate import evaluate as _evaluate
+from wellseg.commands.export import ExportResult
+from wellseg.commands.export import export as _export
+from wellseg.commands.quantize import QuantizeResult
+from wellseg.commands.quantize import quantize as _quantize
+from wellseg.commands.train import TrainResult
+from wellseg.commands.train import train as _train
+from wellseg.config import Composed
+from wellseg.errors import Bug, ConfigError, as_problem
+
+__all__ = ["check", "evaluate", "export", "quantize", "train"]
+
+Overrides = Sequence[str] | Mapping[str, Any]
+_Result = TypeVar("_Result")
+
+_FOLDER_KEYS = {"export": "output", "predict": "output"}
+"""Commands whose folder has a key of its own; that of the others is hydra.run.dir."""
+_ONE_AT_A_TIME = threading.RLock()
+
+
+def train(overrides: Overrides = (), *, folder: str | os.PathLike[str], quiet: bool = False) -> TrainResult:
+    """Trains a model and leaves a run folder.
+
+    Args:
+        overrides: Arguments of `python -m wellseg.train`.
+        folder: The run folder. It must not hold a finished run, unless `ckpt_path=auto` resumes it.
+        quiet: Prints nothing; the log file train.log is written all the same.
+
+    Returns:
+        The scores (the content of metrics.json), the model file and the run folder.
+
+    Raises:
+        ConfigError: An argument does not exist or does not fit the data.
+        DataError: The data set has faults.
+        TrainingError: The folder holds another run, or the loss is not finite.
+    """
+    return _call("train", _train, overrides, folder, quiet)
+
+
+def evaluate(overrides: Overrides = (), *, folder: str | os.PathLike[str], quiet: bool = False) -> EvaluateResult:
+    """Scores a run or a model file on validation and test.
+
+    Args:
+        overrides: Arguments of `python -m wellseg.evaluate`: run=DIR, or artifact=FILE and data=...
+        folder: The folder for metrics.json and figures.
+        quiet: Prints nothing; the log file is written all the same.
+
+    Raises:
+        ConfigError: An argument does not exist, or the model does not fit the data.
+        ArtifactError: The model file is damaged.
+        DataError: The data set has faults.
+    """
+    return _call("evaluate", _evaluate, overrides, folder, quiet)
+
+
+def quantize(overrides: Overrides = (), *, folder: str | os.PathLike[str], quiet: bool = False) -> QuantizeResult:
+    """Quantizes a model file and reports what that costs.
+
+    Args:
+        overrides: Arguments of `python -m wellseg.quantize`: artifact=FILE and quant=...
+        folder: The folder for the quantized model and report.json; another than that of the model.
+        quiet: Prints nothing; the log file is written all the same.
+
+    Raises:
+        ConfigError: An argument does not exist, or the folder holds another model.
+        ArtifactError: The model file is damaged or quantized already.
+        GateRefusal: The quantized model scores too much below the original; report.json is written.
+    """
+    return _call("quantize", _quantize, overrides, folder, quiet)
+
+
+def export(overrides: Overrides = (), *, folder: str | os.PathLike[str], quiet: bool = False) -> ExportResult:
+    """Writes a model file for another engine, compared with the original.
+
+    Args:
+        overrides: Arguments of `python -m wellseg.export`: artifact=FILE and format=...
+        folder: The folder for the exported file and export.json.
+        quiet: Prints nothing; the log file is written all the same.
+
+    Raises:
+        ConfigError: An argument does not exist, or the format's package is not installed.
+        ArtifactError: The model file is damaged, or the export computes something else.
+    """
+    return _call("export", _export, overrides, folder, quiet)
+
+
+def check(overrides: Overrides = ()) -> CheckResult:
+    """Returns everything that is wrong with a data set, or with a submission, without raising for any of it.
+
+    Args:
+        overrides: Arguments of `python -m wellseg.check`: data=... and submission=FILE.
+
+    Returns:
+        The findings; `.errors` are those that training, or the challenge, refuses.
+
+    Raises:
+        ConfigError: An argument does not exist, or the data set is not configured.
+        DataError: The data set cannot be listed at all.
+    """
+    with _command_errors(), _ONE_AT_A_TIME, session():
+        return _check.find(_composed("check", _arguments(overrides)))
+
+
+def _call(
+    command: str,
+    function: Callable[[Composed, Path], _Result],
+    overrides: Overrides,
+    folder: str | os.PathLike[str],
+    quiet: bool,
+) -> _Result:
+    """Returns the result of a command's function in a session that is put back."""
+    place = Path(folder).expanduser().resolve()
+    with _command_errors(), _ONE_AT_A_TIME, ExitStack() as stack:
+        stack.enter_context(session())
+        composed = _composed(command, _arguments(overrides), place)
+        if quiet and "progress" in (composed.cfg.get("callbacks") or {}):
+            composed.cfg.callbacks.progress = None  # a bar writes to the terminal by itself
+        place.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(logged(place / f"{command}.log", screen=not quiet))
+        return function(composed, place)
+
+
+@contextmanager
+def _command_errors() -> Iterator[None]:
+    """Raises what the command line would print, with the original as its cause; a fault of wellseg stays as it is."""
+    try:
+        yield
+    except Exception as error:
+        known = as_problem(error)
+        if known is error or isinstance(known, Bug):
+            raise
+        raise known from error
+
+
+def _arguments(overrides: Overrides) -> list[str]:
+    """Returns overrides as Hydra reads them, with quotes around paths."""
+    if isinstance(overrides, str):
+        raise ConfigError("overrides are a list of strings", why="got one string", fix=f"[{overrides!r}]")
+    if isinstance(overrides, Mapping):
+        return [_override(key, value) for key, value in overrides.items()]
+    return [quote_path(override) for override in overrides]
+
+
+def _override(key: str, value: object) -> str:
+    """Returns "key=value" in Hydra's grammar for a Python value."""
+    if isinstance(value, str | os.PathLike):
+        plain = f"{key}={os.fspath(value)}"
+        if (path := quote_path(plain)) != plain:
+            return path
+    return f"{key}={_written(value, key)}"
+
+
+def _written(value: object, key: str) -> str:
+    """Returns a Python value in Hydra's grammar: True as true, None as null, lists in brackets, text in quotes."""
+    if isinstance(value, Mapping):
+        raise ConfigError(
+            f"{key} is a mapping", fix=f"one key for each value, such as {key}.{next(iter(value), 'key')}"
+        )
+    if isinstance(value, list | tuple):
+        return f"[{','.join(_written(item, key) for item in value)}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return repr(value)
+    text = str(value)
+    plain = re.fullmatch(r"[A-Za-z_][\w./-]*", text) and text.lower() not in ("true", "false", "null", "nan", "inf")
+    return text if plain else _quoted(text)
+
+
+def _composed(command: str, arguments: Sequence[str], folder: Path | None = None) -> Composed:
+    """Returns the configuration of a command, checked, with its folder among the overrides."""
+    given = list(arguments)
+    if folder is not None:
+        key = _FOLDER_KEYS.get(command, "hydra.run.dir")
+        others = ("hydra.run.dir=", f"{key}=")
+        if named := [a for a in given if a.startswith(others)]:
+            raise ConfigError(f"{named[0]} and folder= name the same thing", fix="folder= is enough")
+        given.append(quote_path(f"{key}={folder}"))
+    if "ckpt_path=auto" in given:
+        given = with_recorded(given)
+    given = prepare(command, given, multirun=False)
+    cfg = config.load(command, given, with_hydra=True)
+    hydra = cast(dict[str, Any], OmegaConf.to_container(cfg.hydra, resolve=False))
+    hydra["runtime"]["output_dir"] = str(folder or Path.cwd())
+    with open_dict(cfg):
+        del cfg["hydra"]
+    own = [a for a in given if not a.lstrip("+~").startswith("hydra.")]
+    return Composed(cfg, dict(hydra["runtime"]["choices"]), own, given, hydra)

@@ -48,6 +48,7 @@ def command(name, *arguments, cwd=None):
 def without_figures():
     """Runs and evaluations draw nothing at their end: for the smallest ones that takes longer than all the rest."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wellseg.commands.finish.draw_figures", lambda *_: None)
+        for module in ("finish", "evaluate"):
+            patch.setattr(f"wellseg.commands.{module}.draw_figures", lambda *_: None)
         patch.setattr("wellseg.commands.finish.figures", SimpleNamespace(curves=lambda _: None, save=lambda *_: None))
         yield

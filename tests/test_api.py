@@ -129,12 +129,12 @@ def test_a_mapping_says_the_same_as_arguments(tmp_path):
         "name": "it's a (b), c=d",
         "pretrained": Path("a b") / "c.safetensors",
     }
-    cfg = api._composed("train", api._arguments(given), tmp_path).cfg
+    cfg = api._composed("train", given, tmp_path).cfg
     assert (cfg.model.thickness, cfg.model.encoders, cfg.test, cfg.ckpt_path) == (3, [1, 1], False, None)
     assert cfg.name == "it's a (b), c=d"
     assert cfg.pretrained == str(Path("a b/c.safetensors").absolute())
     for text in ("8", "true", "1e3", "", "null"):
-        assert api._composed("train", api._arguments({"name": text}), tmp_path).cfg.name == text
+        assert api._composed("train", {"name": text}, tmp_path).cfg.name == text
 
 
 def test_paths_need_no_quotes_and_may_begin_at_home(tmp_path, monkeypatch):

@@ -23,15 +23,15 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
-
-from omegaconf import OmegaConf, open_dict
+from typing import Any, TypeVar
 
 from wellseg import config
-from wellseg.cli.main import _quoted, prepare, quote_path, with_recorded
-from wellseg.cli.session import logged, session
+from wellseg.cli.logs import logged
+from wellseg.cli.memory import keep_freed_memory
+from wellseg.cli.overrides import with_recorded
+from wellseg.cli.session import session
 from wellseg.commands import check as _check
 from wellseg.commands.check import CheckResult
 from wellseg.commands.evaluate import EvaluateResult
@@ -44,14 +44,13 @@ from wellseg.commands.train import TrainResult
 from wellseg.commands.train import train as _train
 from wellseg.config import Composed
 from wellseg.errors import Bug, ConfigError, as_problem
+from wellseg.overrides import key_of, quote_path, quoted
 
 __all__ = ["check", "evaluate", "export", "quantize", "train"]
 
 Overrides = Sequence[str] | Mapping[str, Any]
 _Result = TypeVar("_Result")
 
-_FOLDER_KEYS = {"export": "output", "predict": "output"}
-"""Commands whose folder has a key of its own; that of the others is hydra.run.dir."""
 _ONE_AT_A_TIME = threading.RLock()
 
 
@@ -134,8 +133,10 @@ def check(overrides: Overrides = ()) -> CheckResult:
         ConfigError: An argument does not exist, or the data set is not configured.
         DataError: The data set cannot be listed at all.
     """
-    with _command_errors(), _ONE_AT_A_TIME, session():
-        return _check.find(_composed("check", _arguments(overrides)))
+    with _command_errors(), _ONE_AT_A_TIME:
+        composed = config.compose("check", _arguments(overrides))
+        with session(seed=composed.cfg.seed):
+            return _check.find(composed)
 
 
 def _call(
@@ -147,14 +148,23 @@ def _call(
 ) -> _Result:
     """Returns the result of a command's function in a session that is put back."""
     place = Path(folder).expanduser().resolve()
-    with _command_errors(), _ONE_AT_A_TIME, ExitStack() as stack:
-        stack.enter_context(session())
-        composed = _composed(command, _arguments(overrides), place)
+    with _command_errors(), _ONE_AT_A_TIME:
+        composed = _composed(command, overrides, place)
         if quiet and "progress" in (composed.cfg.get("callbacks") or {}):
             composed.cfg.callbacks.progress = None  # a bar writes to the terminal by itself
+        keep_freed_memory()
         place.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(logged(place / f"{command}.log", screen=not quiet))
-        return function(composed, place)
+        with session(seed=composed.cfg.get("seed")), logged(place / f"{command}.log", screen=not quiet):
+            return function(composed, place)
+
+
+def _composed(command: str, overrides: Overrides, folder: Path) -> Composed:
+    """Returns the configuration of a command that writes to `folder`."""
+    given, key = _arguments(overrides), config.folder_key(command)
+    if named := [override for override in given if key_of(override) in (key, "hydra.run.dir")]:
+        raise ConfigError(f"{named[0]} and folder= name the same thing", fix="folder= is enough")
+    given.append(f"{key}={quoted(str(folder))}")
+    return config.compose(command, with_recorded(given) if "ckpt_path=auto" in given else given)
 
 
 @contextmanager
@@ -201,25 +211,4 @@ def _written(value: object, key: str) -> str:
         return repr(value)
     text = str(value)
     plain = re.fullmatch(r"[A-Za-z_][\w./-]*", text) and text.lower() not in ("true", "false", "null", "nan", "inf")
-    return text if plain else _quoted(text)
-
-
-def _composed(command: str, arguments: Sequence[str], folder: Path | None = None) -> Composed:
-    """Returns the configuration of a command, checked, with its folder among the overrides."""
-    given = list(arguments)
-    if folder is not None:
-        key = _FOLDER_KEYS.get(command, "hydra.run.dir")
-        others = ("hydra.run.dir=", f"{key}=")
-        if named := [a for a in given if a.startswith(others)]:
-            raise ConfigError(f"{named[0]} and folder= name the same thing", fix="folder= is enough")
-        given.append(quote_path(f"{key}={folder}"))
-    if "ckpt_path=auto" in given:
-        given = with_recorded(given)
-    given = prepare(command, given, multirun=False)
-    cfg = config.load(command, given, with_hydra=True)
-    hydra = cast(dict[str, Any], OmegaConf.to_container(cfg.hydra, resolve=False))
-    hydra["runtime"]["output_dir"] = str(folder or Path.cwd())
-    with open_dict(cfg):
-        del cfg["hydra"]
-    own = [a for a in given if not a.lstrip("+~").startswith("hydra.")]
-    return Composed(cfg, dict(hydra["runtime"]["choices"]), own, given, hydra)
+    return text if plain else quoted(text)

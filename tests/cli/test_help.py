@@ -66,7 +66,7 @@ def test_a_reader_that_has_seen_enough_is_no_fault(arguments, job, tmp_path):
     """As in `python -m wellseg.evaluate ... | head -1`: no error, no traceback."""
     code = (
         "import logging, os, sys, types; from wellseg.cli.main import run_command\n"
-        f"sys.modules['wellseg.commands.check'] = types.SimpleNamespace(run=lambda composed, folder: {job})\n"
+        f"sys.modules['wellseg.commands.check'] = types.SimpleNamespace(check=lambda composed, folder: {job})\n"
         "read, write = os.pipe(); os.close(read); os.dup2(write, 1)\n"
         "run_command('check')"
     )
@@ -81,7 +81,7 @@ def test_a_pipe_that_breaks_elsewhere_is_a_fault(monkeypatch, tmp_path):
     def run(composed, folder):
         raise BrokenPipeError(32, "a worker is gone")
 
-    monkeypatch.setitem(sys.modules, "wellseg.commands.check", SimpleNamespace(run=run))
+    monkeypatch.setitem(sys.modules, "wellseg.commands.check", SimpleNamespace(check=run))
     out = command("check", cwd=tmp_path)
     assert out.returncode == ENVIRONMENT
     assert "error: a worker is gone" in out.stderr

@@ -34,7 +34,7 @@ def jobs(monkeypatch):
     def run(composed, folder):
         seen.append((composed, folder))
 
-    monkeypatch.setitem(sys.modules, "wellseg.commands.train", SimpleNamespace(run=run))
+    monkeypatch.setitem(sys.modules, "wellseg.commands.train", SimpleNamespace(train=run))
     return seen
 
 
@@ -129,7 +129,7 @@ def test_the_log_of_the_next_command_is_not_that_of_the_last(tmp_path, monkeypat
     monkeypatch.setitem(
         sys.modules,
         "wellseg.commands.train",
-        SimpleNamespace(run=lambda *_: logging.getLogger("wellseg").info("hello")),
+        SimpleNamespace(train=lambda *_: logging.getLogger("wellseg").info("hello")),
     )
     for folder in ("a", "b"):
         assert command("train", f"hydra.run.dir={folder}", cwd=tmp_path).returncode == OK

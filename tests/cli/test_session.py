@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from wellseg.cli.session import session
+from wellseg.cli.session import VARIABLES, session
 from wellseg.errors import ConfigError
 
 
@@ -22,7 +22,8 @@ def state():
         "handlers": list(root.handlers),
         "levels": [logging.getLogger(name).level for name in ("", "pytorch_lightning", "lightning.pytorch")],
         "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
-        "variables": {key: os.environ.get(key) for key in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")},
+        "variables": {key: os.environ.get(key) for key in VARIABLES},
+        "switches": (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark),
         "random": (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()),  # noqa: NPY002
     }
 
@@ -35,6 +36,9 @@ def test_everything_is_put_back(tmp_path):
         logging.getLogger().setLevel(logging.DEBUG)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         warnings.simplefilter("ignore")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = True
+        os.environ["LOCAL_RANK"] = os.environ["CUBLAS_WORKSPACE_CONFIG"] = "1"
         raise RuntimeError(os.environ["PL_GLOBAL_SEED"])
 
     with pytest.raises(RuntimeError, match="3"), session(seed=3):

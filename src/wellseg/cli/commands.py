@@ -43,8 +43,8 @@ class Command:
 
 
 _ALL = (
-    Command("train", "wellseg.commands.train:run", resumes=True),
-    Command("evaluate", "wellseg.commands.evaluate:run"),
+    Command("train", "wellseg.commands.train:train", resumes=True),
+    Command("evaluate", "wellseg.commands.evaluate:evaluate"),
     Command(
         "predict",
         "wellseg.commands.predict:run",
@@ -52,13 +52,13 @@ _ALL = (
         alone="runs no sweeps",
         instead="several inputs: input=[a,b] or a glob; several models: one by one",
     ),
-    Command("quantize", "wellseg.commands.quantize:run"),
-    Command("export", "wellseg.commands.export:run", key="output"),
-    Command("check", "wellseg.commands.check:run", writes="nothing"),
-    Command("preview", "wellseg.commands.preview:run", writes="file", key="output"),
+    Command("quantize", "wellseg.commands.quantize:quantize"),
+    Command("export", "wellseg.commands.export:export", key="output"),
+    Command("check", "wellseg.commands.check:check", writes="nothing"),
+    Command("preview", "wellseg.commands.preview:preview", writes="file", key="output"),
     Command(
         "slurm",
-        "wellseg.commands.slurm:run",
+        "wellseg.commands.slurm:slurm",
         writes="file",
         key="output",
         alone="writes one script for one run",

@@ -6,10 +6,12 @@ Library functions set none of it. The command line and `wellseg.api` enter a ses
 import logging
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from wellseg.errors import ConfigError
 
@@ -23,6 +25,11 @@ _EXPECTED_WARNINGS = (
     ".*tensorboardX.*",
     ".*recommended to use .self.log.*sync_dist=True.*",  # scores are gathered already, train/loss is the first process's
 )
+VARIABLES = (
+    *("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG"),
+    *("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),  # the next run would wait for processes
+)
+"""Variables of the environment that Lightning sets for a run and leaves behind."""
 _TALKATIVE = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")
 _LARGEST_SEED = 2**32 - 1
 
@@ -37,7 +44,8 @@ def session(seed: int | None = None) -> Iterator[None]:
     """Leaves out expected warnings and Lightning's notes, and seeds Python, NumPy and torch where a seed is given.
 
     When the last open session ends, warning filters, log levels and handlers, signal handlers, the states of the random
-    generators and the variables that Lightning's seeding sets are what they were before the first. Raises ConfigError for
+    generators, torch's switches for deterministic algorithms and the variables that Lightning sets are what they were
+    before the first, and no group of processes is left. Raises ConfigError for
     a seed that is not a whole number from 0 to 4,294,967,295.
     """
     global _depth
@@ -59,7 +67,13 @@ def session(seed: int | None = None) -> Iterator[None]:
 
 
 def _enter() -> None:
-    for saved in (_logging_restored(), _signals_restored(), _variables_restored(), warnings.catch_warnings()):
+    for saved in (
+        _logging_restored(),
+        _signals_restored(),
+        _variables_restored(),
+        _torch_restored(),
+        warnings.catch_warnings(),
+    ):
         _outermost.enter_context(saved)
     for message in _EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
@@ -119,8 +133,7 @@ def _signals_restored() -> Iterator[None]:
 
 @contextmanager
 def _variables_restored() -> Iterator[None]:
-    names = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
-    before = {name: os.environ.get(name) for name in names}
+    before = {name: os.environ.get(name) for name in VARIABLES}
     try:
         yield
     finally:
@@ -128,3 +141,30 @@ def _variables_restored() -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+@contextmanager
+def _torch_restored() -> Iterator[None]:
+    before = _torch_switches()
+    try:
+        yield
+    finally:
+        torch: Any = sys.modules.get("torch")
+        if torch is not None:
+            deterministic, warn_only, benchmark = before or (False, False, False)  # torch's defaults
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+            torch.backends.cudnn.benchmark = benchmark
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
+
+
+def _torch_switches() -> tuple[bool, bool, bool] | None:
+    """Returns what Lightning's `deterministic` and `benchmark` set; None before torch is imported, which takes seconds."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        return None
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.benchmark,
+    )

@@ -25,7 +25,6 @@ COVERED = {
     "composition/checks.py": "test_config.py",
     "composition/hydra_api.py": "cli/test_main.py",
     "composition/values.py": "test_config.py",
-    "commands/runs.py": "commands/test_evaluate.py",
     "types.py": "metrics/test_functional.py",
     # Callbacks and scores: covered by whole runs, which are interrupted, resumed and made to fail.
     "callbacks/checkpoint.py": "commands/test_resume.py",

@@ -32,11 +32,14 @@ _SAMPLE = (43, 37)
 
 
 def onnx_bytes(model: Artifact) -> bytes:
-    """The file: input "image" (N, C, H, W) float32 as recorded, output "probability" (N, K, H, W) float32, NaN without data;
-    less the network's margin, where it has one.
+    """Returns an ONNX file of null handling, normalisation, network and probabilities.
 
-    N is free. H and W are, unless the network's own code decides by them: then they are those of `window_size`. Metadata:
-    see wellseg.inference.engines.onnx_file. Raises ArtifactError where the network cannot be exported.
+    Input "image" (N, C, H, W) float32 as recorded; output "probability" (N, K, H, W) float32, NaN without data, smaller by
+    the margin of the network. N is free. H and W are free unless the network's code branches on them: then they are those
+    of `window_size`. wellseg.inference.engines.onnx_file describes the metadata.
+
+    Raises:
+        ArtifactError: The network cannot be exported.
     """
     pipeline = Pipeline(model.network, model.normalization).eval()
     size, extent, channels = (
@@ -54,8 +57,9 @@ def onnx_bytes(model: Artifact) -> bytes:
 
 
 def window_size(model: Artifact) -> tuple[int, int]:
-    """Rows and columns of the images that the network was trained on; of several widths, the first. With a margin, the
-    nearest that it takes, from there on.
+    """Returns rows and columns of the training images; of several widths, the first.
+
+    With a margin: the smallest size from there on that the network accepts.
     """
     given, extent = model.metadata["input"], extent_of(traits_of(model.network), model.metadata)
     rows, columns = given.get("resize") or (given["window"], (given.get("widths") or [36])[0])
@@ -136,8 +140,9 @@ def _sample(extent: Extent) -> tuple[int, int]:
 
 
 def _traced(pipeline: Pipeline, size: tuple[int, int, int], *, free: bool) -> "onnx.ModelProto | None":
-    """The graph as traced on images of `size` (C, H, W), for any H and W where `free`; None where that cannot be, since the
-    network's code decides by a size and the graph would be right for the traced one only.
+    """Returns the graph as traced on images of `size` (C, H, W), for any H and W if `free`.
+
+    None if the network's code branches on a size: the graph would be right for the traced size only.
     """
     onnx, optimizer = _tools()
     axes = {0: "N"} | ({2: "H", 3: "W"} if free else {})

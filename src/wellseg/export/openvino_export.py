@@ -20,9 +20,14 @@ FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 def write_openvino(model: Artifact, path: Path) -> dict[str, Any]:
-    """Write `path` (.xml) and the .bin beside it, weights in float32; returns the metadata, which also stand in the
-    graph's rt_info. N is free; H and W are those of a window: with free ones OpenVINO (2026.4) gets the sizes of
-    what is padded after a crop wrong. Raises ArtifactError, EnvironmentFault.
+    """Writes `path` (.xml) and its .bin file, with weights in float32; returns the metadata, also stored as rt_info.
+
+    N is free; H and W are those of a window: with free sizes OpenVINO (2026.4) computes wrong sizes for padding after a
+    crop.
+
+    Raises:
+        ArtifactError: The network cannot be exported.
+        EnvironmentFault: OpenVINO is missing.
     """
     openvino = _openvino()
     rows, columns = window_size(model)
@@ -43,6 +48,7 @@ class OpenvinoEngine(DescribedEngine):
         self._model = _openvino().Core().compile_model(path, "CPU", FULL_PRECISION | {"INFERENCE_NUM_THREADS": 1})
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Returns the probabilities (N, K, H, W) of images (N, C, H, W) as recorded."""
         return np.array(self._model({INPUT: np.ascontiguousarray(image)})[0])
 
 

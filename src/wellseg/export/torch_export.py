@@ -57,4 +57,5 @@ class ProgramEngine(DescribedEngine):
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Returns the probabilities (N, K, H, W) of images (N, C, H, W) as recorded."""
         return self._module(torch.from_numpy(np.ascontiguousarray(image))).numpy()

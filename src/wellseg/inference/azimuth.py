@@ -14,11 +14,13 @@ WIDTHS = ("auto", "native")
 
 
 class Azimuth:
-    """The way of a log of `columns` columns into a network and back.
+    """Resamples a log to a width the network was trained on, and its output back.
 
-    trained: widths that the network was trained on; none given, it takes every log as it is.
-    width: "auto" feeds the network a width that it knows: the log itself, or the log resampled to the trained width nearest
-    to its own; "native" feeds the log itself whatever its width.
+    Args:
+        columns: Width of the log.
+        trained: Widths that the network was trained on; empty: every log keeps its width.
+        width: "auto" gives the network a trained width: the log itself, or the log resampled to the nearest trained width;
+            "native" gives it the log itself, whatever its width.
 
     Rolling the log by columns that are whole columns of the network rolls what the network sees. A well of 72 columns that
     was recorded as two views of 36 is resampled like any other; what that does to scores, and why, stands in
@@ -57,8 +59,10 @@ class Azimuth:
 
 
 def resampling_matrix(columns: int, wanted: int) -> np.ndarray:
-    """(columns, wanted) float32, each output column's weights summing to 1: the share of its angles that each input
-    column covers where there are fewer output columns, else linear interpolation between the middles, across the seam.
+    """Returns weights (columns, wanted) float32, which sum to 1 over the input columns of each output column.
+
+    Fewer output columns: the fraction of an output column's angles that each input column covers. More: linear
+    interpolation between the middles of columns, across the seam.
     """
     if wanted < columns:
         edges = np.arange(wanted + 1) / wanted

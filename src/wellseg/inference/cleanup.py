@@ -41,6 +41,7 @@ class CleanUp:
         return f"CleanUp(closing={list(self.closing)}, opening={list(self.opening)}, min_size={self.min_size})"
 
     def __call__(self, mask: np.ndarray) -> np.ndarray:
+        """Returns the cleaned mask (H, W) uint8 of a mask (H, W) uint8. Raises ValueError for other arrays."""
         if mask.ndim != 2 or mask.dtype != np.uint8:
             raise ValueError(f"the mask must be (H, W) uint8, got {mask.shape} {mask.dtype}")
         cleaned = mask

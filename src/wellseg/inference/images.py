@@ -19,25 +19,20 @@ Augmentation = Callable[[Callable[[np.ndarray], np.ndarray], np.ndarray], np.nda
 
 
 class ImagePredictor(PicturePredictor):
-    """`predictor(image)` -> probabilities float32 of the picture's own size: (H, W) of class 1 where there are two classes,
-    otherwise (K, H, W) that sum to 1 over the classes.
+    """Predicts pictures with one model file.
 
-    image: (H, W, C) or (C, H, W), in the units of the data set (pictures: 0..255); (H, W) where C = 1; or N of them with N
-    in front, which then stands in front of the result too. The last axis is taken for the channels where it has as many,
-    and three axes of a model with one channel are (N, H, W), unless the last one is 1. Of floats, NaN, an infinity or a
-    sentinel (wellseg.data.nulls.NULL_VALUES) in any channel means no data: NaN in the result. Raises ValueError for other
-    shapes and for what is no real number.
+    A model that was trained on pictures of one size gets pictures resized to that size, and its probabilities are resized
+    back. Networks with a margin see a mirror image around the picture. wellseg.inference.image_tiling says how, and when,
+    a picture is cut into pieces.
 
-    Where the model was trained on pictures of one size, pictures are brought to it, and probabilities back. Networks with
-    a margin see a mirror image around the picture. How a picture is cut into pieces, and when: see
-    wellseg.inference.image_tiling.
+    Args:
+        engine: The engine of a model of pictures.
+        tta: (forward, image (1, C, H, W)) -> probability, such as wellseg.inference.tta.TestTimeAugmentation without
+            circular shifts; None: one plain pass.
+        tile: Pixels of a picture that pass through the network at once; None: see wellseg.inference.image_tiling.
 
-    `classes` are names by index; `threshold`, of two classes, is the one that validation chose; `metadata` is what the
-    model file says of itself.
-
-    tta   (forward, image (1, C, H, W)) -> probability, such as wellseg.inference.tta.TestTimeAugmentation without
-          turns; None: the plain pass
-    tile  pixels of a picture that go through the network at once; None: what wellseg.inference.image_tiling says
+    Raises:
+        ConfigError: The model is one of wells, or an option does not fit it.
     """
 
     def __init__(self, engine: Engine, *, tta: Augmentation | None = None, tile: int | None = None) -> None:
@@ -70,18 +65,45 @@ class ImagePredictor(PicturePredictor):
         tta: Augmentation | None = None,
         tile: int | None = None,
     ) -> "ImagePredictor":
-        """Read a model file, an artefact or ONNX. Raises ArtifactError, and ConfigError for what such a file cannot do;
-        precision, device and compile: see wellseg.inference.engines.open.open_engine.
+        """Reads a model file, an artefact or ONNX.
+
+        Args:
+            path: The file.
+            precision: See wellseg.inference.engines.open.ModelFile.open, as for `device` and `compile`.
+            device: Where a network of torch runs.
+            compile: Whether torch.compile runs first.
+            tta: As for the constructor, as is `tile`.
+            tile: Pixels of a picture that pass through the network at once.
+
+        Raises:
+            ArtifactError: The file is missing, damaged, or not a model.
+            ConfigError: The file or the model does not offer an option.
         """
         return cls(open_engine(path, precision=precision, device=device, compile=compile), tta=tta, tile=tile)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Returns the probabilities of a picture, in its own size.
+
+        Args:
+            image: Real numbers (H, W, C) or (C, H, W), in the units of the data set (0 to 255 for files); (H, W) if
+                C = 1; or N of them along a first axis. The last axis holds the channels if it has the length C; three
+                axes of a model with one channel are (N, H, W), unless the last one has length 1. In arrays of floats,
+                NaN, an infinity or a sentinel (wellseg.data.nulls.NULL_VALUES) in any channel means no data.
+
+        Returns:
+            Float32 array (H, W) of the second class if there are two classes, else (K, H, W), which sums to 1 over the
+            classes; with N in front if `image` has it. NaN where there is no data.
+
+        Raises:
+            ValueError: Another shape, or not real numbers.
+            ArtifactError: The network does not give one channel per class.
+        """
         images, several = self._stack(image)
         found = [self._picture(one) for one in images]
         return np.stack(found) if several else found[0]
 
     def pieces(self, size: tuple[int, int]) -> int:
-        """The number of pieces that a picture of `size` (H, W) is predicted in."""
+        """Returns the number of pieces that a picture of `size` (H, W) is predicted in."""
         return len(self._cut(self.resize or size))
 
     def _cut(self, size: tuple[int, int]) -> list:

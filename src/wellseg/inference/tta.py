@@ -11,9 +11,7 @@ Forward = Callable[[np.ndarray], np.ndarray]
 
 
 class View(NamedTuple):
-    """One way to look at the pipe: turned by `shift` columns towards larger azimuth, given `above` and `below` rows of no
-    data, then mirrored.
-    """
+    """One view of the pipe: shifted by `shift` columns towards larger azimuth, padded with rows of no data, then mirrored."""
 
     shift: int
     flip_azimuth: bool

@@ -30,21 +30,18 @@ Key = TypeVar("Key")
 
 
 class Predictor(WellPredictor):
-    """`predictor(values)` -> probabilities of the same shape.
+    """Predicts logs of wells with one model file.
 
-    values: float (H, W) or (N, H, W), N images of one size, of any height, in the units of the data set; NaN, an infinity
-    or a sentinel (wellseg.data.nulls.NULL_VALUES) means no data, as does what a masked array masks. Returns float32, NaN where
-    there is no data. Raises ValueError for other shapes and for what is no real number, ConfigError for a number of
-    columns that the engine does not take.
+    `engine.workers` bands, or stacks of images, are computed at the same time.
 
-    `threshold` is the one that validation chose: a pixel is a defect when its probability is at least that.
-    `metadata` is what the model file says of itself.
+    Args:
+        engine: The engine of a model of wells, without a margin.
+        tta: (forward, image) -> probability, such as wellseg.inference.tta.TestTimeAugmentation; None: one plain pass.
+        band: Rows that pass through the network at once; None: as many as make BAND_PIXELS.
+        width: "auto" or "native", see wellseg.inference.azimuth.
 
-    tta    (forward, image) -> probability, such as wellseg.inference.tta.TestTimeAugmentation; None: the plain pass
-    band   rows that go through the network at once, None: as many as make BAND_PIXELS
-    width  "auto" or "native", see wellseg.inference.azimuth
-
-    As many bands or stacks of images are worked on at once as `engine.workers` says.
+    Raises:
+        ConfigError: The model is one of pictures, or has a margin, or an option does not fit it.
     """
 
     def __init__(
@@ -91,15 +88,27 @@ class Predictor(WellPredictor):
         band: int | None = None,
         width: str = "auto",
     ) -> "Predictor":
-        """Read a model file, an artefact or ONNX. Raises ArtifactError, and ConfigError for what such a file cannot do;
-        precision, device and compile: see wellseg.inference.engines.open.open_engine.
+        """Reads a model file, an artefact or ONNX.
+
+        Args:
+            path: The file.
+            precision: See wellseg.inference.engines.open.ModelFile.open, as for `device` and `compile`.
+            device: Where a network of torch runs.
+            compile: Whether torch.compile runs first.
+            tta: As for the constructor, as are `band` and `width`.
+            band: Rows that pass through the network at once.
+            width: "auto" or "native".
+
+        Raises:
+            ArtifactError: The file is missing, damaged, or not a model.
+            ConfigError: The file or the model does not offer an option.
         """
         engine = open_engine(path, precision=precision, device=device, compile=compile)
         return cls(engine, tta=tta, band=band, width=width)
 
     @cached_property
     def halo(self) -> tuple[int, int]:
-        """Rows (above, below) that the output of a row depends on, over all its places in the sampling grid."""
+        """Receptive field of an output row: rows (above, below), the largest over all phases of the sampling grid."""
         if self._window is not None:
             return 0, 0
         above, below = self.engine.reach()
@@ -109,8 +118,9 @@ class Predictor(WellPredictor):
 
     @property
     def grid(self) -> int:
-        """Rows by which a log may begin later without another answer away from its ends, within rounding: these and their
-        multiples.
+        """Depth stride of the model, in rows.
+
+        Shifting the log by a multiple of the stride shifts the output and changes nothing else, away from the ends.
         """
         return 1 if self._tta.starts else self.engine.stride
 
@@ -120,12 +130,29 @@ class Predictor(WellPredictor):
         return (self.engine.stride - 1) * self._tta.symmetric_reach + self.engine.stride * self._tta.starts
 
     def azimuth(self, columns: int) -> Azimuth:
-        """How a log of `columns` columns meets the widths that the network was trained on; as text, for a manifest."""
+        """Returns how a log of `columns` columns is resampled to a trained width; its text is for a manifest.
+
+        Raises:
+            ConfigError: The engine takes no images of this width.
+        """
         azimuth = Azimuth(columns, self._trained, width=self._width)
         check_columns(self.engine, azimuth.network_columns)
         return azimuth
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Returns the probability of a defect for each pixel.
+
+        Args:
+            values: Real numbers (H, W), or (N, H, W) for N images of one size, of any height, in the units of the data
+                set. NaN, an infinity, a sentinel (wellseg.data.nulls.NULL_VALUES) and masked elements mean no data.
+
+        Returns:
+            Float32 array of the shape of `values`, NaN where there is no data.
+
+        Raises:
+            ValueError: Another shape, or not real numbers.
+            ConfigError: The engine takes no images of this width.
+        """
         if isinstance(values, np.ma.MaskedArray):
             values = values.astype(np.float32).filled(np.nan)
         values = np.asarray(values)
@@ -145,10 +172,10 @@ class Predictor(WellPredictor):
         return np.concatenate([p for _, p in self._in_order(tasks, lambda v: self._images(v, azimuth))])
 
     def stream(self, rows: RowSource) -> Iterator[tuple[int, np.ndarray]]:
-        """(first row, probabilities (h, W)) of consecutive bands that cover `rows` once; memory does not grow with H.
+        """Yields (first row, probabilities (h, W)) of consecutive bands that cover `rows` once.
 
-        Every row comes out as from one pass over the whole image, within rounding; a network that is defined on windows
-        only (padding=turns) gets window after window from row 0 on.
+        Memory does not grow with H. Every row equals, within rounding, that of one pass over the whole image; a network
+        that is defined on windows only (padding=turns) gets window after window from row 0 on.
         """
         height, columns = rows.shape
         azimuth = self.azimuth(columns)

@@ -42,7 +42,9 @@ class Engine(Protocol):
     sizes: tuple[int, int]
     local: bool
 
-    def __call__(self, image: np.ndarray) -> np.ndarray: ...
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Returns the probabilities (N, K, H, W) of images (N, C, H, W)."""
+        ...
 
     def reach(self) -> tuple[int, int]:
         """Rows (above, below) that the output of a row depends on, over all its places in the sampling grid."""
@@ -54,8 +56,9 @@ class Engine(Protocol):
 
 
 class DescribedEngine:
-    """What engines for exported files share: all that a Predictor asks stands in metadata["engine"] (see
-    wellseg.inference.engines.onnx_file).
+    """What engines for exported files share: metadata["engine"] describes the network.
+
+    wellseg.inference.engines.onnx_file lists the keys.
     """
 
     def __init__(self, metadata: Mapping[str, Any], *, workers: int = 1) -> None:
@@ -68,10 +71,12 @@ class DescribedEngine:
         self.workers = workers
 
     def reach(self) -> tuple[int, int]:
+        """Returns the receptive field of an output row: rows (above, below)."""
         return self.metadata["engine"]["above"], self.metadata["engine"]["below"]
 
     @contextmanager
     def pool(self) -> Iterator[Executor]:
+        """Yields `workers` threads that call the engine at the same time."""
         pool = ThreadPoolExecutor(self.workers, "wellseg")
         try:
             yield pool

@@ -20,11 +20,13 @@ class Extent(NamedTuple):
 
 
 def extent_of(network: "SegmentationNetwork", metadata: Mapping[str, Any]) -> Extent:
-    """The extent of what a network declares with the artefact's `metadata`. Raises ConfigError for sizes that are no even
-    ladder.
+    """Returns the extent of a network with the artefact's `metadata`.
 
-    Not local are networks whose rows depend on the image's height (`any_height` False), images that are normalised by
-    their own mean, and those that are brought to one size, which are never cut.
+    Not local are networks whose rows depend on the image's height (`any_height` False), and models whose images are
+    normalised by their own mean or resized to one size, which are never cut.
+
+    Raises:
+        ConfigError: The sizes that the network accepts are not evenly spaced.
     """
     margin, sizes = network.margin, (1, 1)
     if margin:

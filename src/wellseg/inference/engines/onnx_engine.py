@@ -46,10 +46,12 @@ class OnnxEngine(DescribedEngine):
 
     @classmethod
     def from_file(cls, path: str | Path) -> "OnnxEngine":
+        """Reads an ONNX file. Raises ArtifactError, EnvironmentFault."""
         content, metadata = read_onnx(Path(path))
         return cls(content, metadata, str(path))
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Returns the probabilities (N, K, H, W) of images (N, C, H, W) as recorded, NaN where there is no data."""
         return self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(image, np.float32)})[0]
 
     def _check_signature(self, where: str) -> None:

@@ -49,15 +49,17 @@ _LARGEST_KEY, _LARGEST_LENGTH, _LARGEST_NUMBER = 2**32 - 1, 2**31 - 1, 2**64 - 1
 
 
 def read_onnx(path: Path) -> tuple[bytes, dict[str, Any]]:
-    """The file and its metadata. Raises ArtifactError for a file that is damaged, foreign, too large or not whole: one
-    whose weights lie in other files is refused, and those are not touched.
+    """Reads an ONNX file; returns its bytes and its metadata.
+
+    Raises:
+        ArtifactError: The file is damaged, foreign, too large, or keeps weights in other files, which are not opened.
     """
     content = read_model_bytes(path)
     return content, parse_onnx(content, path)
 
 
 def parse_onnx(content: bytes, path: Path) -> dict[str, Any]:
-    """`read_onnx` of what is in memory; `path` is where it came from, or will go to."""
+    """Returns the metadata of an ONNX file in memory; `path` is named in errors. Raises ArtifactError, as `read_onnx`."""
     name = path.name
     try:
         external = _keeps_data_elsewhere(memoryview(content), "Model", 0)
@@ -168,8 +170,10 @@ def _keeps_data_elsewhere(message: memoryview, kind: str, depth: int) -> bool:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(field number, number or bytes) of a protobuf message. Raises ValueError where it is not one, or where parsers may
-    read it in different ways.
+    """Yields (field number, number or bytes) of a protobuf message.
+
+    Raises:
+        ValueError: The bytes are not such a message, or parsers may read them in different ways.
     """
     place, size = 0, len(message)
     while place < size:
@@ -193,8 +197,10 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _varint(message: memoryview, place: int, largest: int) -> tuple[int, int]:
-    """The number at `place`, and the place after it. Raises ValueError for one above `largest`, or in more bytes than it
-    takes.
+    """Returns the number at `place`, and the place after it.
+
+    Raises:
+        ValueError: The number is above `largest`, or has more bytes than necessary.
     """
     value, start = 0, place
     for shift in range(0, 70, 7):

@@ -36,6 +36,7 @@ class Pipeline(nn.Module):
         self.normalize = Normalize(normalization)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Returns the probabilities (B, K, H, W) of images (B, C, H, W) as recorded."""
         valid = valid_pixels(image)
         # NaN times zero is NaN: values without data must be gone before any arithmetic.
         known = torch.where(valid.unsqueeze(1), image, torch.zeros((), dtype=image.dtype, device=image.device))

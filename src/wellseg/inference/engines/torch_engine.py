@@ -91,13 +91,16 @@ class TorchEngine:
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Returns the probabilities (N, K, H, W) of images (N, C, H, W) as recorded, NaN where there is no data."""
         return self.pipeline(torch.from_numpy(np.ascontiguousarray(image)).to(self.device)).cpu().numpy()
 
     def reach(self) -> tuple[int, int]:
+        """Returns the receptive field of an output row: rows (above, below); 0 for a network of windows."""
         return (0, 0) if self.window is not None else depth_reach(self.pipeline.network)
 
     @contextmanager
     def pool(self) -> Iterator[Executor]:
+        """Yields `workers` threads that call the engine at the same time, each with one thread of torch."""
         # OpenMP's number of threads is a setting of the thread that asks.
         threads = torch.get_num_threads()
         pool = ThreadPoolExecutor(self.workers, "wellseg", initializer=torch.set_num_threads, initargs=(1,))

@@ -126,7 +126,7 @@ def test_a_submission_is_held_against_the_patches_of_the_test_folder(challenge, 
 def test_a_submission_needs_the_test_folder_and_must_be_there(challenge, tmp_path):
     out = command("check", "submission=missing.csv", cwd=tmp_path)
     assert out.returncode == 2
-    assert "nothing is handed in for this data set" in out.stderr
+    assert "this data set has no submission format" in out.stderr
     assert "data=corroseg data.root=FOLDER" in out.stderr
     out = command("check", "data=corroseg", "submission=missing.csv", cwd=tmp_path)
     assert out.returncode == 2

@@ -1,12 +1,12 @@
 """Batches for Lightning: gathered, moved and augmented on the training device."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from wellseg.data.augment.base import augmentation_of
+from wellseg.data.augment.base import Augmentation, augmentation_of
 from wellseg.data.sampler import WindowSampler, step_generator
 from wellseg.data.store import Store
 from wellseg.errors import WellsegError
@@ -31,7 +31,7 @@ class WindowLoader:
         sampler: WindowSampler,
         *,
         device: torch.device,
-        augment: Callable | None = None,
+        augment: Augmentation | None = None,
         scale: float = 1.0,
         seed: int = 0,
         rank: int = 0,
@@ -81,14 +81,16 @@ class WindowLoader:
             yield batch
 
     def state_dict(self) -> dict[str, int]:
+        """Returns the epoch and the number of batches that were handed out of it."""
         return {"epoch": self.sampler.epoch, "batches": self._handed_out}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
+        """Makes the next pass start behind the batches that `state` counts."""
         # A checkpoint from the end of an epoch goes on with the first batch of the next one.
         self.sampler.first = state["batches"] if state["batches"] < len(self) else 0
 
 
-class _Gather(Dataset):
+class _Gather(Dataset[Batch | WellsegError]):
     """Gathers batches in a worker; a WellsegError is returned, since torch adds the worker's stack to one that is raised."""
 
     def __init__(self, store: Store, windows: list[_Windows]) -> None:

@@ -1,15 +1,15 @@
 """What training, scoring, compression and the commands ask of every data module, be it of wells or of separate images."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from wellseg.data.augment.base import BatchAugmentation, augmentation_of
+from wellseg.data.augment.base import Augmentation, BatchAugmentation, augmentation_of
 from wellseg.data.loader import WindowLoader
 from wellseg.data.normalize import Normalization
 from wellseg.data.sampler import WindowSampler
@@ -17,8 +17,12 @@ from wellseg.data.store import Store
 from wellseg.errors import ConfigError
 from wellseg.problems import Problem
 
+S = TypeVar("S", bound=Store)
+Submission = Mapping[str, Any]
+"""Format of a challenge's submission, "format", and its settings: see wellseg.inference.submission."""
 
-class SegmentationDataModule(pl.LightningDataModule, ABC):
+
+class SegmentationDataModule(pl.LightningDataModule, ABC, Generic[S]):
     """A data set, split and served as `wellseg.types.Batch`es.
 
     classes        names by class index; two of them are told apart by one logit
@@ -28,15 +32,11 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
     deals, by name), `normalization`, `problems`.
     """
 
-    classes: Sequence[str] = ("intact", "defect")
-    channels: int = 1
-    submission: Mapping[str, Any] | None = None
-    leaky = False
-    """True when what is scored has been seen in training, so that scores are too good."""
+    classes: ClassVar[Sequence[str]] = ("intact", "defect")
+    channels: ClassVar[int] = 1
+    submission: ClassVar[Submission | None] = None
     closed = True
     """Whether column 0 is the neighbour of the last one; augmentations have the same attribute, None for either."""
-    resident = False
-    """Whether the windows lie in memory and are gathered on the trainer's device."""
 
     batch_size: int
     num_workers: int
@@ -44,7 +44,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
     split: str
     augment: BatchAugmentation | None
 
-    def __init__(self, *, root: str | None, fake: bool, batch_size: int, augment: Callable | None) -> None:
+    def __init__(self, *, root: str | None, fake: bool, batch_size: int, augment: Augmentation | None) -> None:
         super().__init__()
         if batch_size < 1:
             raise ConfigError(f"data.batch_size={batch_size}", fix="a whole number of at least 1")
@@ -61,8 +61,18 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         self.problems: list[Problem] = []
         self.parts: dict[str, str] = {}
         self.normalization = Normalization()
-        self._stores: dict[str, Store] = {}
+        self._stores: dict[str, S] = {}
         self._known_split: tuple[str, dict[str, str]] | None = None
+
+    @property
+    def leaky(self) -> bool:
+        """True when what is scored has been seen in training, so that scores are too good."""
+        return False
+
+    @property
+    def resident(self) -> bool:
+        """True when the windows lie in memory and are gathered on the trainer's device."""
+        return False
 
     @property
     def num_logits(self) -> int:
@@ -113,11 +123,12 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         """Serve images as the model of this `input_record` was trained on them, for scoring it; before `setup`."""
 
     def submission_rows(self) -> dict[str, tuple[int, int]]:
-        """(H, W) of every image that predictions are handed in for, by name. Raises DataError for faults of the set, and
-        ConfigError where nothing is handed in for it.
+        """Returns (H, W) of every image that a submission covers, by name.
+
+        Raises DataError for faults of the set, and ConfigError where the set has no submission format.
         """
         raise ConfigError(
-            "nothing is handed in for this data set",
+            "this data set has no submission format",
             why="a submission is checked against the challenge that it is for",
             fix="data=corroseg data.root=FOLDER, or another challenge's data set",
         )
@@ -156,16 +167,21 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
                     fix="give the data.* settings of that run (its .hydra/overrides.yaml), or train anew without ckpt_path",
                 )
 
-    def store(self, part: str) -> Store | None:
+    def store(self, part: str) -> S | None:
         """What is in "train", "validation" or "test"; None when the split has no such part."""
         self.setup()
         return self._stores.get(part)
 
+    def training_store(self) -> S:
+        """What is in "train", which no split leaves empty."""
+        self.setup()
+        return self._stores["train"]
+
     def training_numbers(self) -> np.ndarray:
         """Numbers of the windows of store("train") that a quantization may look at."""
-        return np.arange(len(self.store("train")))
+        return np.arange(len(self.training_store()))
 
-    def sampler(self, store: Store, *, training: bool, rank: int, world_size: int) -> WindowSampler:
+    def sampler(self, store: S, *, training: bool, rank: int, world_size: int) -> WindowSampler:
         """Which windows make up which batch."""
         return WindowSampler(
             store.group_of, self.batch_size, seed=self.seed, shuffle=training, rank=rank, world_size=world_size
@@ -199,10 +215,13 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         )
 
     def train_dataloader(self) -> WindowLoader:
+        """Returns shuffled and augmented training batches (Lightning's hook)."""
         return self.loader("train", training=True)
 
     def val_dataloader(self) -> WindowLoader:
+        """Returns validation batches (Lightning's hook)."""
         return self.loader("validation")
 
     def test_dataloader(self) -> WindowLoader:
+        """Returns test batches (Lightning's hook)."""
         return self.loader("test")

@@ -49,6 +49,7 @@ class Normalization:
 
     @classmethod
     def from_dict(cls, numbers: Mapping[str, Any]) -> "Normalization":
+        """Returns the normalisation that `as_dict` wrote. Raises KeyError, TypeError or ValueError."""
         clip = numbers["clip"]
         made = cls(
             _constant(numbers["center"]),
@@ -102,6 +103,9 @@ class Normalize(nn.Module):
     `valid` is False. Whatever stands at such a pixel, NaN and sentinels included, has no influence.
     """
 
+    center: Tensor | float
+    scale: Tensor | float
+
     def __init__(self, normalization: Normalization) -> None:
         super().__init__()
         self.normalization = normalization
@@ -112,6 +116,7 @@ class Normalize(nn.Module):
                 setattr(self, name, constant)
 
     def forward(self, image: Tensor, valid: Tensor) -> Tensor:
+        """Returns `image` (B, C, H, W) normalised, 0 where `valid` (B, H, W) is False."""
         n, known = self.normalization, valid.unsqueeze(1)
         x = image
         if n.per_image:
@@ -122,6 +127,7 @@ class Normalize(nn.Module):
         return torch.where(known, x, torch.zeros((), dtype=x.dtype, device=x.device))
 
     def extra_repr(self) -> str:
+        """Returns the constants, for the printed network."""
         return str(self.normalization)
 
 

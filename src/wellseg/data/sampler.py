@@ -1,6 +1,6 @@
 """Which windows make up which batch: a pure function of (seed, epoch), so that a resumed run sees what it would have seen."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -139,8 +139,11 @@ class WindowSampler:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         common = {"seed": seed, "rank": rank, "world_size": world_size}
+        self._make: Callable[..., list[np.ndarray]]
         if shares is None:
             self._make = partial(epoch_batches, group_of, batch_size, shuffle=shuffle, **common)
+        elif stratum_of is None:
+            raise ValueError("shares need stratum_of, the stratum of every window")
         else:
             self._make = partial(mixed_batches, group_of, stratum_of, dict(shares), batch_size, **common)
         self.epoch = 0
@@ -151,6 +154,7 @@ class WindowSampler:
         return self._make(epoch=self.epoch)
 
     def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose batches the next pass yields."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -14,13 +14,19 @@ class Splittable(Protocol):
     """A well as far as a split looks at it: its pipe, its depth rows, and the part in which the data set put it."""
 
     @property
-    def group(self) -> str: ...
+    def group(self) -> str:
+        """Name of the pipe."""
+        ...
 
     @property
-    def num_rows(self) -> int: ...
+    def num_rows(self) -> int:
+        """Depth rows."""
+        ...
 
     @property
-    def split(self) -> str: ...
+    def split(self) -> str:
+        """The split that the data set names, "train", "validation" or "test", or ""."""
+        ...
 
 
 def fold_groups(rows_of: dict[str, int], num_folds: int) -> list[list[str]]:

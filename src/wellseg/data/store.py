@@ -11,12 +11,17 @@ from wellseg.types import Batch
 class Store(Protocol):
     """The windows or images of one part, numbered from 0.
 
-    group_of (N,) int64: number of the size that each has, since a batch holds one size; well_of (N,) int64: what stands
-    in `Batch.well`.
+    group_of (N,) int64: number of the size that each has, since a batch holds one size; well_of (N,) int64: what
+    `Batch.well` holds.
     """
 
     group_of: np.ndarray
     well_of: np.ndarray
+
+    @property
+    def window(self) -> int:
+        """Rows of a window, or of the images of the first size."""
+        ...
 
     def __len__(self) -> int: ...
 

@@ -6,6 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+Augmentation = Callable[..., tuple[Tensor, Tensor, Tensor]]
+"""A BatchAugmentation, or a plain function of the signature of its `__call__`."""
+
 
 class BatchAugmentation:
     """Declares what loaders and data modules ask of an augmentation; the classes of this package derive from it.
@@ -16,8 +19,10 @@ class BatchAugmentation:
     start: float = 0.0
     """Probability that a window is cut elsewhere; above 0 the loader asks `draw_start` before it gathers."""
 
-    closed: bool | None = None
-    """Whether column 0 is taken for the neighbour of the last one; None where that makes no difference."""
+    @property
+    def closed(self) -> bool | None:
+        """Whether column 0 is taken for the neighbour of the last one; None where that makes no difference."""
+        return None
 
     def draw_start(self, batch: int, window: int, generator: torch.Generator) -> np.ndarray:
         """Returns rows (batch,) int64 by which each window of `window` rows is cut further down; negative is further up."""
@@ -33,7 +38,7 @@ class BatchAugmentation:
 class _Function(BatchAugmentation):
     """Wraps a plain function."""
 
-    def __init__(self, function: Callable) -> None:
+    def __init__(self, function: Augmentation) -> None:
         self._function = function
 
     def __call__(
@@ -42,6 +47,6 @@ class _Function(BatchAugmentation):
         return self._function(image, valid, target, generator=generator, scale=scale)
 
 
-def augmentation_of(augment: Callable | None) -> BatchAugmentation | None:
+def augmentation_of(augment: Augmentation | None) -> BatchAugmentation | None:
     """Returns `augment` with the declarations of a BatchAugmentation; None stays None."""
     return augment if augment is None or isinstance(augment, BatchAugmentation) else _Function(augment)

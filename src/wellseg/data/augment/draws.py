@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from wellseg.errors import ConfigError
+
+T = TypeVar("T")
 
 
 def change(image: Tensor, chosen: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -35,19 +38,19 @@ def between_log(unit: Tensor, bounds: tuple[float, float]) -> Tensor:
 
 def probability(key: str, value: float) -> float:
     """Setting `augment.<key>` as a number from 0 to 1. This and those below raise ConfigError for what does not fit."""
-    return _check(key, value, "a probability from 0 to 1", lambda v: 0 <= v <= 1)
+    return _check(key, value, "a probability from 0 to 1", lambda v: 0 <= v <= 1, float)
 
 
 def limit(key: str, value: float, *, at_most: float | None = None) -> float:
     """The largest size of something that is drawn in both directions."""
     if at_most is not None:
-        return _check(key, value, f"a number from 0 to {at_most:g}", lambda v: 0 <= v <= at_most)
-    return _check(key, value, "a finite number of at least 0", lambda v: 0 <= v < math.inf)
+        return _check(key, value, f"a number from 0 to {at_most:g}", lambda v: 0 <= v <= at_most, float)
+    return _check(key, value, "a finite number of at least 0", lambda v: 0 <= v < math.inf, float)
 
 
 def positive(key: str, value: float) -> float:
     """A finite number above 0."""
-    return _check(key, value, "a finite number above 0", lambda v: 0 < v < math.inf)
+    return _check(key, value, "a finite number above 0", lambda v: 0 < v < math.inf, float)
 
 
 def positive_range(key: str, value: Sequence[float]) -> tuple[float, float]:
@@ -66,14 +69,14 @@ def size_or_none(key: str, value: Sequence[int] | None) -> tuple[int, int] | Non
     return _check(key, value, expected, lambda v: len(v) == 2 and all(type(n) is int and n >= 1 for n in v), tuple)
 
 
-def _check(key: str, value: object, expected: str, holds: Callable, kind: Callable = float):
+def _check(key: str, value: object, expected: str, holds: Callable[[Any], bool], kind: Callable[[Any], T]) -> T:
     try:
-        value = kind(value)
-        fits = holds(value)
+        made = kind(value)
+        fits = holds(made)
     except (TypeError, ValueError):  # a word or a list for a number, a number for a list
         fits = False
     if not fits:
         raise ConfigError(
             f"{key} must be {expected}, got {value!r}", where=f"augment.{key}", fix=f"set augment.{key} to {expected}"
         )
-    return value
+    return made

@@ -8,6 +8,7 @@ global generator, which would tie an epoch to all that was drawn before it.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -91,8 +92,10 @@ class ImageAugment(BatchAugmentation):
     they push beyond. Raises ConfigError where a probability is not in [0, 1] or a range cannot be drawn from.
     """
 
-    closed = False
-    """Column 0 is not the neighbour of the last one: what leaves on one side does not come back on the other."""
+    @property
+    def closed(self) -> bool:
+        """False: column 0 is no neighbour of the last one, and what leaves on one side does not come back on the other."""
+        return False
 
     def __init__(
         self,
@@ -189,10 +192,10 @@ class ImageAugment(BatchAugmentation):
         self._check_fits(image)
         draw = self.draw(len(image), generator)
         for flipped, axis in ((draw.flip_horizontal, -1), (draw.flip_vertical, -2)):
-            image, valid, target = (
-                change(x, flipped, lambda part, _, a=axis: part.flip(a)) for x in (image, valid, target)
-            )
-        image, valid, target = move(image, valid, target, draw, self.crop or image.shape[-2:])
+            mirror = partial(_mirrored, axis=axis)
+            image, valid, target = (change(x, flipped, mirror) for x in (image, valid, target))
+        height, width = image.shape[-2:]
+        image, valid, target = move(image, valid, target, draw, self.crop or (height, width))
         return self._retone(image, valid, draw, scale), valid, target
 
     def _check_fits(self, image: Tensor) -> None:
@@ -255,9 +258,9 @@ def move(
     matrix = _matrix(draw, (height, width), top, left)[moved].to(image)
     source, known, labels = (x.index_select(0, there) for x in whole)
     mixed = torch.cat([source, known[:, None].to(source.dtype)], dim=1)
-    mixed = warp_affine(mixed, matrix, tuple(size), mode="bilinear", padding_mode="zeros", align_corners=True)
+    mixed = warp_affine(mixed, matrix, size, mode="bilinear", padding_mode="zeros", align_corners=True)
     known = mixed[:, -1] > 0.999
-    labels = warp_affine(labels[:, None].to(source.dtype), matrix, tuple(size), mode="nearest", align_corners=True)
+    labels = warp_affine(labels[:, None].to(source.dtype), matrix, size, mode="nearest", align_corners=True)
     labels = torch.where(known, labels[:, 0].to(torch.uint8), IGNORE)
     return (
         image.index_copy(0, there, torch.where(known[:, None], mixed[:, :-1], 0.0)),
@@ -312,3 +315,8 @@ def smooth(image: Tensor, valid: Tensor, sigma: Tensor, radius: int) -> Tensor:
     both = gaussian_blur2d(both, 2 * radius + 1, sigma, border_type="replicate")
     weight = both[:, -1:]
     return torch.where(weight > 0, both[:, :-1] / weight.clamp(min=torch.finfo(weight.dtype).tiny), 0.0)
+
+
+def _mirrored(samples: Tensor, numbers: Tensor, *, axis: int) -> Tensor:
+    """Returns `samples` mirrored along one axis; `change` passes their numbers, which play no role here."""
+    return samples.flip(axis)

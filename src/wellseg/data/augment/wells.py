@@ -132,8 +132,8 @@ class Augment(BatchAugmentation):
     @property
     def closed(self) -> bool | None:
         """True: column 0 is taken for the neighbour of the last one; None where nothing is switched on."""
-        names = ("start", "roll", "flip_azimuth", "flip_depth", "rescale", "shear", "blur", "sharpen")
-        names += ("exposure", "contrast", "noise")
+        names = ["start", "roll", "flip_azimuth", "flip_depth", "rescale", "shear", "blur", "sharpen"]
+        names += ["exposure", "contrast", "noise"]
         return True if any(getattr(self, name) for name in names) else None
 
     def draw_start(self, batch: int, window: int, generator: torch.Generator) -> np.ndarray:
@@ -284,12 +284,13 @@ def smooth(image: Tensor, valid: Tensor, sigma: Tensor, radius: int) -> Tensor:
     for axis, source in ((3, columns), (2, rows)):
         padded = both.index_select(axis, source)
         length = both.shape[axis]
-        both = sum(weights[:, k] * padded.narrow(axis, k, length) for k in range(2 * radius + 1))
+        taken = (weights[:, k] * padded.narrow(axis, k, length) for k in range(2 * radius + 1))
+        both = sum(taken, start=torch.zeros((), dtype=both.dtype, device=both.device))
     return both[:, :-1] / both[:, -1:]
 
 
 def s_curve(image: Tensor, strength: Tensor, knee: float) -> Tensor:
-    """knee * tanh(strength * image / knee) / tanh(strength): odd, increasing, bounded by knee / tanh(strength).
+    """Returns knee * tanh(strength * image / knee) / tanh(strength): odd, increasing, bounded by knee / tanh(strength).
 
     0 and +-knee stay where they are, and the slope at 0 is strength / tanh(strength) > 1: small echoes stand out more,
     spikes less. image (B, C, H, W), strength (B, 1, 1, 1) above 0, knee above 0 in units of the image.
@@ -298,7 +299,7 @@ def s_curve(image: Tensor, strength: Tensor, knee: float) -> Tensor:
 
 
 def _pick_pixels(x: Tensor, index: Tensor) -> Tensor:
-    """x (B, H, W) or (B, C, H, W) at the flat pixel numbers index (B, H, W)."""
+    """Returns x (B, H, W) or (B, C, H, W) at the flat pixel numbers index (B, H, W)."""
     index = index.flatten(1) if x.ndim == 3 else index.flatten(1)[:, None].expand(-1, x.shape[1], -1)
     return x.flatten(-2).gather(-1, index).view(x.shape)
 

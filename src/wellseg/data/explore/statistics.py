@@ -58,11 +58,15 @@ def empty_share(well: Well, window: int = PATCH_ROWS) -> float:
     return _ratio(empty, labelled)
 
 
-def patch_row(well: Well) -> dict[str, str | int | float]:
+Row = dict[str, str | int | float]
+"""A line of a table: cell by the heading of its column."""
+
+
+def patch_row(well: Well) -> Row:
     """The line of a well in the table of wells; shares in %, NaN for what needs labels that are not there."""
     found, missing = count_patches(well)
     nan = float("nan")
-    row = {
+    row: Row = {
         "well": well.name,
         "columns": well.num_columns,
         "layout": well.azimuth_layout,
@@ -80,7 +84,7 @@ def patch_row(well: Well) -> dict[str, str | int | float]:
     return row
 
 
-def null_row(well: Well) -> dict[str, str | int | float]:
+def null_row(well: Well) -> Row:
     """The line of a well in the table of nulls: pixels per code as recorded, and what is lost in the restored well.
 
     The restored well lacks more than its codes where patches are missing or repeat an earlier one.
@@ -97,38 +101,41 @@ def null_row(well: Well) -> dict[str, str | int | float]:
     }
 
 
-def value_row(well: Well) -> dict[str, str | float]:
+def value_row(well: Well) -> Row:
     """The line of a well in the table of values: those of the data set, or in robust scales where the name says so.
 
     "clipped" counts what lies beyond the 16 scales at which networks see values cut off. "contrast" is the median of
     the intact pixels less that of the defects. Row means are those of rows without nulls; one beyond a hundredth of the
     scale is "off zero".
     """
-    row = dict.fromkeys(("center", "scale", "deviation / scale", "lowest", "highest"), float("nan"))
+    row: Row = dict.fromkeys(("center", "scale", "deviation / scale", "lowest", "highest"), float("nan"))
     row |= dict.fromkeys(("clipped, %", "largest row mean", "rows off zero, %", "contrast / scale"), float("nan"))
     values = well.values[well.valid]
     if values.size:
         norm = fit_normalization([values])
+        center, scale = norm.center, norm.scale
+        assert isinstance(center, float), "wells have one channel"
+        assert isinstance(scale, float), "wells have one channel"
         whole = well.values[well.valid.all(axis=1)]
         row |= {
-            "center": norm.center,
-            "scale": norm.scale,
-            "deviation / scale": float(values.std(dtype=np.float64)) / norm.scale,
+            "center": center,
+            "scale": scale,
+            "deviation / scale": float(values.std(dtype=np.float64)) / scale,
             "lowest": float(values.min()),
             "highest": float(values.max()),
-            "clipped, %": 100 * float(np.mean(np.abs(values - norm.center) > norm.clip * norm.scale)),
+            "clipped, %": 100 * float(np.mean(np.abs(values - center) > norm.clip * scale)),
         }
         if whole.size:
             means = np.abs(whole.mean(axis=1, dtype=np.float64))
             row["largest row mean"] = float(means.max())
-            row["rows off zero, %"] = 100 * float(np.mean(means > norm.scale / 100))
+            row["rows off zero, %"] = 100 * float(np.mean(means > scale / 100))
         if well.target is not None and (well.target == 1).any() and (well.target == 0).any():
             contrast = np.median(well.values[well.target == 0]) - np.median(well.values[well.target == 1])
-            row["contrast / scale"] = float(contrast) / norm.scale
+            row["contrast / scale"] = float(contrast) / scale
     return {"well": well.name, **row}
 
 
-def twin_row(well: Well) -> dict[str, str | float]:
+def twin_row(well: Well) -> Row:
     """How alike the two views of an interleaved well are, the line of a well in the table of twins.
 
     Correlations of values over pixels that both have, medians over blocks of 36 rows: column i of the even view with
@@ -141,7 +148,7 @@ def twin_row(well: Well) -> dict[str, str | float]:
     if well.azimuth_layout != "interleaved":
         raise ValueError(f"{well.name} is {well.azimuth_layout}, only an interleaved well has twins")
     even, odd = well.views()
-    row = {
+    row: Row = {
         "well": well.name,
         "even i, odd i": _correlation(even.values, odd.values),
         "odd i, even i+1": _correlation(odd.values, np.roll(even.values, -1, axis=1)),
@@ -169,8 +176,10 @@ class Runs(NamedTuple):
 
 
 def label_runs(target: np.ndarray) -> Runs:
-    """The runs in `target` (H, W) uint8, row by row; those that end at an IGNORE pixel are left out: nobody knows how wide
-    they are."""
+    """Returns the runs of defect columns in `target` (H, W) uint8, row by row.
+
+    Runs that end at an IGNORE pixel are left out, since their width is unknown.
+    """
     columns = target.shape[1]
     defect = target == 1
     rows, first = np.nonzero(defect & ~np.roll(defect, 1, axis=1))
@@ -197,6 +206,7 @@ def label_counts(wells: Sequence[Well], *, views: bool = True) -> dict[str, list
     for well in (w for w in wells if w.target is not None):
         found: dict[str, list[np.ndarray]] = {name: [] for name in counts}
         for target in (piece.target for piece in (well.views() if views else (well,))):
+            assert target is not None, "views of a labelled well are labelled"
             known, runs = (target != IGNORE).all(axis=1), label_runs(target)
             found["defect columns per row"].append((target == 1).sum(axis=1)[known])
             found["grooves per row"].append(np.bincount(runs.row, minlength=len(target))[known])
@@ -206,13 +216,15 @@ def label_counts(wells: Sequence[Well], *, views: bool = True) -> dict[str, list
     return counts
 
 
-def seam_row(view: Well) -> dict[str, str | int | float]:
+def seam_row(view: Well) -> Row:
     """The line of a labelled well or view in the table of widths; widths in its own columns.
 
     "expected" is the share of runs that would lie on the seam if every azimuth were as likely: (width - 1) / columns.
     """
+    if view.target is None:
+        raise ValueError(f"{view.name} has no labels, whose runs could be counted")
     runs = label_runs(view.target)
-    row = {"well": view.name, "columns": view.num_columns, "runs": len(runs.width)}
+    row: Row = {"well": view.name, "columns": view.num_columns, "runs": len(runs.width)}
     if not len(runs.width):
         names = ("median width", "90th percentile", "widest", "on the seam, %", "expected, %")
         return row | dict.fromkeys(names, float("nan"))

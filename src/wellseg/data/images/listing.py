@@ -33,7 +33,7 @@ def look_at(paths: Iterable[Path], look: Callable[[Path], Found]) -> list[Found 
 
 
 def list_sizes(
-    folder: Path, ending: str, names: re.Pattern, size_of: Callable[[Path], Size], named: str
+    folder: Path, ending: str, names: re.Pattern[str], size_of: Callable[[Path], Size], named: str
 ) -> tuple[dict[str, Size | None], list[Problem]]:
     """(H, W) by name without `ending` of the files in `folder`, None of those that cannot be read; and what is wrong.
 

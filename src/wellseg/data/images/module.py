@@ -3,13 +3,14 @@
 import logging
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from rich.progress import track
 
+from wellseg.data.augment.base import Augmentation
 from wellseg.data.images.decoding import faults
 from wellseg.data.images.samples import ImageSet, ImageStore, Sample, read_checked
 from wellseg.data.module import SegmentationDataModule
@@ -27,7 +28,7 @@ FITTED = 256
 """Training images that statistics are taken of, from all over the part."""
 
 
-class ImageDataModule(SegmentationDataModule):
+class ImageDataModule(SegmentationDataModule[ImageStore]):
     """Whole images of one set for training, validation and test; they are read from disk as they are needed.
 
     root          folder of the data set
@@ -48,7 +49,8 @@ class ImageDataModule(SegmentationDataModule):
     After `setup`: what SegmentationDataModule says, and `samples`, all there are.
     """
 
-    channels, closed = 3, False
+    channels: ClassVar[int] = 3
+    closed = False
 
     def __init__(
         self,
@@ -67,16 +69,16 @@ class ImageDataModule(SegmentationDataModule):
         num_workers: int = 0,
         strict: bool = False,
         seed: int = 0,
-        augment: Callable | None = None,
+        augment: Augmentation | None = None,
     ) -> None:
         super().__init__(root=root, fake=fake, batch_size=batch_size, augment=augment)
         for key, value, choices in (("split", split, SPLITS), ("normalize", normalize, METHODS)):
             if value not in choices:
                 raise ConfigError(f"data.{key}={value}", fix=f"one of {', '.join(choices)}")
-        for key, value, kind in (("shares", shares, list | tuple), ("batch_shares", batch_shares or {}, Mapping)):
-            if not isinstance(value, kind):
+        for key, given, kind in (("shares", shares, list | tuple), ("batch_shares", batch_shares or {}, Mapping)):
+            if not isinstance(given, kind):
                 fix = "[0.7,0.15,0.15]" if key == "shares" else "{kind: 0.25}, or null"
-                raise ConfigError(f"data.{key}={value}", fix=f"such as {fix}")
+                raise ConfigError(f"data.{key}={given}", fix=f"such as {fix}")
         if type(num_workers) is not int or num_workers < 0:
             raise ConfigError(f"data.num_workers={num_workers}", fix="a whole number of processes, 0 or more")
         if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
@@ -89,12 +91,12 @@ class ImageDataModule(SegmentationDataModule):
                 raise ConfigError(f"data.{key}={size}", fix="rows and columns, such as [256,256], or null")
         if fake_images is not None and fake_images < 1:
             raise ConfigError(f"data.fake_images={fake_images}", fix="a whole number of at least 1, or null")
-        self.fake_images, self.fake_size = fake_images, None if fake_size is None else tuple(fake_size)
-        self.resize = None if resize is None else tuple(resize)
+        self.fake_images, self.fake_size = fake_images, _size(fake_size)
+        self.resize = _size(resize)
         self.split, self.shares, self.split_seed = split, tuple(shares), split_seed
         self.normalize, self.num_workers, self.strict = normalize, num_workers, strict
         self.batch_shares, self.seed = batch_shares, seed
-        self.images: ImageSet | None = None
+        self._images: ImageSet | None = None
         self._fingerprint: str | None = None
         self._scale = 1.0
 
@@ -103,36 +105,48 @@ class ImageDataModule(SegmentationDataModule):
         """All samples of the set, and everything that is wrong with it; never stops at the first fault."""
 
     @property
+    def images(self) -> ImageSet:
+        """The set as `check` read it."""
+        assert self._images is not None, "check() reads the set"
+        return self._images
+
+    @property
     def samples(self) -> list[Sample]:
-        return [] if self.images is None else self.images.samples
+        """Samples of the set, in its order; none before `check`."""
+        return [] if self._images is None else self._images.samples
 
     @property
     def well_names(self) -> list[str]:
+        """Names of the groups of images, by the number that `Batch.well` holds."""
         return sorted({s.group for s in self.samples})
 
     @property
     def window(self) -> int:
-        return self.store("train").sizes[0][0]
+        """Rows of the images of the first size."""
+        return self.training_store().sizes[0][0]
 
     @property
     def scale(self) -> float:
+        """Spread of the data in their units, for augmentation."""
         return self._scale
 
     @property
     def about(self) -> str:
+        """Number of images, labelled images and groups, in half a line."""
         labelled = sum(s.labelled for s in self.samples)
         return f"{count(self.samples, 'image')} ({labelled:,} labelled) of {count(self.well_names, 'group')}"
 
     def take_input(self, record: Mapping[str, Any]) -> None:
-        resize = record.get("resize")
-        resize = None if resize is None else tuple(resize)
+        """Resizes images as the model of this `input_record` was trained on them."""
+        resize = _size(record.get("resize"))
         if record.get("kind") == "image" and resize != self.resize:
             size = "as recorded" if resize is None else f"{resize[0]} x {resize[1]}"
             log.info("images are scored at the size of the model's training: %s (data.resize says otherwise)", size)
             self.resize = resize
 
     def input_record(self) -> dict[str, Any]:
-        store = self.store("train")
+        """Returns what an artefact records of the images: size, channels, resizing."""
+        store = self.training_store()
         return {
             "kind": "image",
             "window": store.sizes[0][0],
@@ -143,6 +157,7 @@ class ImageDataModule(SegmentationDataModule):
         }
 
     def submission_rows(self) -> dict[str, tuple[int, int]]:
+        """Returns (H, W) of every unlabelled image by name; raises DataError for faults of the set."""
         if self.submission is None:
             return super().submission_rows()
         images = self.read()
@@ -153,7 +168,7 @@ class ImageDataModule(SegmentationDataModule):
 
     def check(self, *, thorough: bool = False) -> list[Problem]:
         """Everything that is wrong with the set and with its split. thorough: every image is decoded, which takes its time."""
-        self.images, self._fingerprint = self.read(), None
+        self._images, self._fingerprint = self.read(), None
         problems = list(self.images.problems)
         names = Counter(s.name for s in self.samples)
         if twice := sorted(name for name, number in names.items() if number > 1):
@@ -201,6 +216,7 @@ class ImageDataModule(SegmentationDataModule):
         return [s.part for s in labelled]
 
     def setup(self, stage: str | None = None) -> None:
+        """Reads, checks and splits once; raises DataError with all errors of the set."""
         if self._stores:
             return
         problems = self.check()
@@ -211,7 +227,7 @@ class ImageDataModule(SegmentationDataModule):
         if any(p.severity == "warning" for p in problems):
             log.warning("(`python -m wellseg.check` with the same data says more about these warnings)")
         number_of = {name: i for i, name in enumerate(self.well_names)}
-        stores = {}
+        stores: dict[str, ImageStore] = {}
         for part in PARTS:
             samples = [s for s in self.samples if self.parts.get(s.name) == part]
             if samples:
@@ -257,13 +273,15 @@ class ImageDataModule(SegmentationDataModule):
             self.normalization = Normalization(per_image=self.normalize == "per_image")
 
     def fingerprint(self) -> str:
+        """Returns the SHA-256 over the labelled images: see ImageSet.fingerprint."""
         if self._fingerprint is None:  # it looks at every file, and every checkpoint asks for it
             self._fingerprint = self.images.fingerprint()
         return self._fingerprint
 
-    def sampler(self, store: ImageStore, *, training: bool, **process: int) -> WindowSampler:
+    def sampler(self, store: ImageStore, *, training: bool, rank: int, world_size: int) -> WindowSampler:
+        """Returns the sampler of a split; training batches hold the fractions of `batch_shares`."""
         if not training or self.batch_shares is None:
-            return super().sampler(store, training=training, **process)
+            return super().sampler(store, training=training, rank=rank, world_size=world_size)
         return WindowSampler(
             store.group_of,
             self.batch_size,
@@ -271,5 +289,10 @@ class ImageDataModule(SegmentationDataModule):
             shuffle=True,
             shares=self.batch_shares,
             stratum_of=store.stratum_of,
-            **process,
+            rank=rank,
+            world_size=world_size,
         )
+
+
+def _size(given: Sequence[int] | None) -> tuple[int, int] | None:
+    return None if given is None else (given[0], given[1])

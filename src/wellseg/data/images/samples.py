@@ -46,9 +46,7 @@ class Sample:
 
 
 class ImageSet(ABC):
-    """What the file of a data set makes: its samples, and what is wrong with them. It goes to worker processes, so that it
-    holds paths and no pixels.
-    """
+    """Holds the samples of a data set, and the findings about them; it pickles, with paths and without pixels."""
 
     def __init__(self, samples: Sequence[Sample], problems: Sequence[Problem]) -> None:
         self.samples, self.problems = list(samples), list(problems)
@@ -59,17 +57,21 @@ class ImageSet(ABC):
 
     @abstractmethod
     def read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
-        """Image (H, W, C), uint8 or float32 with no data as wellseg.data.nulls.is_null has it; target (H, W) uint8, class
-        index or IGNORE, None without a label. Raises DataError, naming the file.
+        """Returns the image and the target of a sample, as recorded.
+
+        The image is (H, W, C), uint8 or float32, with no data as in wellseg.data.nulls.is_null; the target is (H, W) uint8, a
+        class index or IGNORE, or None without a label. Raises DataError, naming the file.
         """
 
     def labels_digest(self) -> bytes:
-        """What decides the labels beside the samples' own files: a table of run lengths, a list of classes."""
+        """Returns a hash of what decides the labels besides the samples' own files: a table, a list of classes."""
         return b""
 
     def fingerprint(self) -> str:
-        """SHA-256 over the labelled samples: names, kinds, sizes of their files, `labels_digest`. Images without a label
-        do not count, and what is in the files is not read: one that is replaced by another of equal length goes unnoticed.
+        """Returns the SHA-256 over the labelled samples: names, strata, sizes of their files, and `labels_digest`.
+
+        Images without a label do not count. The content of the files is not read: a file that is replaced by another of equal
+        length goes unnoticed.
         """
         digest = hashlib.sha256(self.labels_digest())
         for sample in sorted((s for s in self.samples if s.labelled), key=lambda s: s.name):
@@ -120,18 +122,24 @@ class ImageStore:
         self.channels, self.classes = channels, classes
         self.sizes = [resize] if resize else sorted({s.size for s in samples})
         number = {size: i for i, size in enumerate(self.sizes)}
-        self.group_of = np.array([number[resize or s.size] for s in samples], dtype=np.int64)
-        self.well_of = np.array(groups, dtype=np.int64)
+        self.group_of: np.ndarray = np.array([number[resize or s.size] for s in samples], dtype=np.int64)
+        self.well_of: np.ndarray = np.array(groups, dtype=np.int64)
         self.stratum_of = np.array([s.stratum for s in samples])
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def window(self) -> int:
+        """Rows of the images of the first size."""
+        return self.sizes[0][0]
 
     def to(self, device: torch.device) -> "ImageStore":
         """Nothing is held in memory."""
         return self
 
     def title(self, number: int) -> str:
+        """Returns a heading: the name of the sample, shortened, and its group."""
         sample = self.samples[number]
         name = sample.name if len(sample.name) <= LONGEST else f"{sample.name[:9]}…{sample.name[10 - LONGEST :]}"
         return f"{name} ({sample.group})" if sample.group else name
@@ -139,7 +147,7 @@ class ImageStore:
     def load(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Image (C, H, W) uint8 or float32 (0 without data), valid (H, W) bool, target (H, W) uint8. Raises DataError."""
         image, target = read_checked(self.images, self.samples[number], self.channels, self.classes)
-        null = None if image.dtype == np.uint8 else is_null(image).any(axis=2)
+        null = None if image.dtype == np.uint8 else np.asarray(is_null(image).any(axis=2))
         if target is None:
             target = np.full(image.shape[:2], IGNORE, np.uint8)
         if null is not None:

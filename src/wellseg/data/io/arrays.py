@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -95,7 +95,7 @@ def open_npz(path: str) -> Iterator[RowSource]:
 class NpyRows:
     """The rows (or images of a stack) of an open .npy file; a RowSource where its shape is (H, W)."""
 
-    def __init__(self, file: BinaryIO, header: NpyHeader, path: str) -> None:
+    def __init__(self, file: IO[bytes], header: NpyHeader, path: str) -> None:
         self.shape = header.shape
         self._file, self._header, self._path = file, header, path
 
@@ -122,12 +122,14 @@ class NpzRows:
     Reading before that starts again from the first row.
     """
 
-    def __init__(self, file: BinaryIO, header: NpyHeader, path: str) -> None:
+    def __init__(self, file: IO[bytes], header: NpyHeader, path: str) -> None:
         self.shape = (header.shape[0], header.shape[1])
         self._file, self._header, self._path = file, header, path
+        self._first, self._kept = 0, np.empty((0, self.shape[1]), np.float32)
         self._rewind()
 
     def read(self, start: int, stop: int) -> np.ndarray:
+        """Returns rows [start, stop) as float32 (stop - start, W). Raises DataError."""
         if start < self._first:
             self._rewind()
         while (there := self._first + len(self._kept)) < start:
@@ -152,7 +154,7 @@ class NpzRows:
         return _as_float32(values.reshape(rows, self.shape[1]))
 
 
-def _whole(file: BinaryIO, header: NpyHeader, path: str) -> ArrayRows:
+def _whole(file: IO[bytes], header: NpyHeader, path: str) -> ArrayRows:
     """A compressed array in column order: its rows are complete only when all of it has been read."""
     try:
         file.seek(header.start)
@@ -177,12 +179,12 @@ def _member(archive: zipfile.ZipFile, path: str) -> zipfile.ZipInfo:
     )
 
 
-def _read_values(file: BinaryIO, count: int, dtype: np.dtype, path: str) -> np.ndarray:
+def _read_values(file: IO[bytes], count: int, dtype: np.dtype, path: str) -> np.ndarray:
     """The next `count` values of a file, in memory of their own, which torch may share."""
     values = np.empty(count, dtype)
-    into = memoryview(values.view(np.uint8))
+    into = memoryview(values.view(np.uint8).data)
     while len(into):
-        size = file.readinto(into)
+        size = file.readinto(into)  # type: ignore[attr-defined]  # IO has none, but zip members and files have
         if not size:
             why = f"it ends {len(into):,} B too early"
             raise DataError(f"cannot read {os.path.basename(path)}", where=path, why=why, fix="copy or make it again")

@@ -6,13 +6,14 @@ as it is by the masks and box lists that come with such pictures; alpha is dropp
 
 import io
 import os
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
-from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin
+from PIL import GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
 from wellseg.data.io.image_containers import Container, Damaged, check_png_rows, container_of
 from wellseg.errors import DataError
@@ -28,12 +29,14 @@ DARKEST = 45
 """Least CIE L* of a class colour."""
 
 _BLOCK = 1 << 12  # bytes that are read of a file at a time; the first ones hold the size in nearly every file
-_READERS = MappingProxyType(
+_READERS: Mapping[str, Callable[[IO[bytes]], ImageFile.ImageFile]] = MappingProxyType(
     {"PNG": PngImagePlugin.PngImageFile, "JPEG": JpegImagePlugin.JpegImageFile, "GIF": GifImagePlugin.GifImageFile}
 )
 
 
-def image_size(path: str | os.PathLike, *, to_its_end: bool = False, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def image_size(
+    path: str | os.PathLike[str], *, to_its_end: bool = False, max_pixels: int = MAX_PIXELS
+) -> tuple[int, int]:
     """(H, W) as the header of a picture says; no pixel is decoded.
 
     It reads 4 kB of nearly every file, and never much at a time. The file may be cut short behind its header, unless
@@ -59,7 +62,7 @@ def image_size(path: str | os.PathLike, *, to_its_end: bool = False, max_pixels:
 
 
 def read_image(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     mode: str = "RGB",
     reduce_to: tuple[int, int] | None = None,
@@ -214,7 +217,7 @@ def _resized(array: np.ndarray, size: tuple[int, int], method: Image.Resampling)
     return Image.fromarray(np.ascontiguousarray(array)).resize((size[1], size[0]), method)
 
 
-def write_png(path: str | os.PathLike, array: np.ndarray, palette: np.ndarray | None = None) -> None:
+def write_png(path: str | os.PathLike[str], array: np.ndarray, palette: np.ndarray | None = None) -> None:
     """Write a picture (H, W, 3) uint8, or a mask (H, W) uint8, as a PNG file, atomically.
 
     palette (K, 3) uint8 gives the classes 0 ... K - 1 of a mask their colours: the file holds the indices, and any viewer

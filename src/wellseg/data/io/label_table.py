@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class LabelTable:
     lines: list[int] = field(default_factory=list)
 
 
-def parse_label_map(label_map: Mapping | None) -> dict[float, int]:
+def parse_label_map(label_map: Mapping[float, int] | None) -> dict[float, int]:
     """`data.label_map` as {value in the file: 0, 1 or IGNORE}. Raises ConfigError for anything else."""
     try:
         parsed = {float(k): int(v) for k, v in (label_map or {}).items()}
@@ -51,7 +52,7 @@ def parse_label_map(label_map: Mapping | None) -> dict[float, int]:
     return parsed
 
 
-def map_labels(values: np.ndarray, label_map: Mapping[float, int]) -> tuple[np.ndarray, Counter]:
+def map_labels(values: np.ndarray, label_map: Mapping[float, int]) -> tuple[np.ndarray, Counter[float]]:
     """Class indices uint8 of the same shape, and the values that are neither 0, 1 nor mapped, with their pixel counts.
 
     values of any real dtype; offending pixels become IGNORE.
@@ -61,7 +62,7 @@ def map_labels(values: np.ndarray, label_map: Mapping[float, int]) -> tuple[np.n
     if not label_map and values.dtype == np.uint8 and (values.size == 0 or values.max() <= 1):
         return values, Counter()
     mapped = np.full(values.shape, IGNORE, dtype=np.uint8)
-    offending: Counter = Counter()
+    offending: Counter[float] = Counter()
     kinds, counts = np.unique(values, return_counts=True)
     for kind, pixels in zip(kinds.tolist(), counts.tolist(), strict=True):
         if kind in label_map:
@@ -73,7 +74,7 @@ def map_labels(values: np.ndarray, label_map: Mapping[float, int]) -> tuple[np.n
     return mapped, offending
 
 
-def offending_values_problem(offending: Counter, where: str) -> Problem:
+def offending_values_problem(offending: Counter[float], where: str) -> Problem:
     """The error for label values that are no class: names the values and the map that would take them."""
     shown = sorted(offending, key=lambda v: (v != v, v))
     text = list_names([f"{v:g}" for v in shown])
@@ -89,7 +90,7 @@ def offending_values_problem(offending: Counter, where: str) -> Problem:
 
 
 def read_labels(
-    path: str | Path, *, num_pixels: int = 1296, label_map: Mapping | None = None
+    path: str | Path, *, num_pixels: int = 1296, label_map: Mapping[float, int] | None = None
 ) -> tuple[LabelTable, list[Problem]]:
     """Masks from a CSV with an index column `well_i_patch_j` and `num_pixels` cells per row, in one pass over the file.
 
@@ -147,7 +148,7 @@ class _Reader:
         self.duplicates: list[str] = []
         self.unusable: list[str] = []
 
-    def read(self, file) -> None:
+    def read(self, file: BinaryIO) -> None:
         number = 0
         while line := file.readline(MAX_LINE):
             number += 1
@@ -249,7 +250,7 @@ class _Reader:
         self.table.values = values
         return self.table, self._problems(offending, offending_rows)
 
-    def _problems(self, offending: Counter, offending_rows: list[int]) -> list[Problem]:
+    def _problems(self, offending: Counter[float], offending_rows: list[int]) -> list[Problem]:
         where, problems = str(self.path), []
         expected = f"expected {self.num_pixels + 1:,} cells: the patch's name and {self.num_pixels:,} pixels"
         for texts, what, why, fix, fault in (

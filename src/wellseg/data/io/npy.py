@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class NpyHeader:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_header(file: BinaryIO, path: str, size: int, *, kinds: str = "fiu") -> NpyHeader:
+def read_header(file: IO[bytes], path: str, size: int, *, kinds: str = "fiu") -> NpyHeader:
     """The header of the .npy file that `file` gives from its first byte on; `path` and `size` (bytes) are the file's.
 
     Raises DataError as `read_npy` does; no value is read.

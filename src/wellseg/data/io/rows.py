@@ -6,18 +6,23 @@ import numpy as np
 
 
 class RowSource(Protocol):
-    """An image of `shape` (H, W); `read(start, stop)` gives rows [start, stop) as recorded, (stop - start, W) float32,
-    numbers that mean "no data" still in place. Raises DataError where the rows cannot be read.
-    """
+    """Reads the rows of one image piece by piece."""
 
     @property
-    def shape(self) -> tuple[int, int]: ...
+    def shape(self) -> tuple[int, int]:
+        """(H, W): depth rows and azimuth columns."""
+        ...
 
-    def read(self, start: int, stop: int) -> np.ndarray: ...
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Returns rows [start, stop) as recorded, (stop - start, W) float32, null codes still in place.
+
+        Raises DataError where the rows cannot be read.
+        """
+        ...
 
 
 class ArrayRows:
-    """A RowSource over an array in memory, (H, W) of any real dtype."""
+    """Serves the rows of an array in memory, (H, W) of any real dtype; a RowSource."""
 
     def __init__(self, values: np.ndarray) -> None:
         if values.ndim != 2:
@@ -26,7 +31,9 @@ class ArrayRows:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(H, W): depth rows and azimuth columns."""
         return self.values.shape
 
     def read(self, start: int, stop: int) -> np.ndarray:
+        """Returns rows [start, stop) as float32 (stop - start, W)."""
         return self.values[start:stop].astype(np.float32, copy=False)

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -79,6 +79,7 @@ class ZarrRows:
         self._number, self._rows = -1, np.empty((0, self.shape[1]), np.float32)
 
     def read(self, start: int, stop: int) -> np.ndarray:
+        """Returns rows [start, stop) as float32 (stop - start, W). Raises DataError."""
         pieces = []
         for number in range(start // self._height, -(-stop // self._height)):
             top = number * self._height
@@ -129,7 +130,7 @@ def _names(path: str) -> list[str]:
 
 
 @contextmanager
-def _opener(path: str) -> Iterator[Callable[[str], tuple[BinaryIO, int]]]:
+def _opener(path: str) -> Iterator[Callable[[str], tuple[IO[bytes], int]]]:
     """A function that opens a file of the array and tells its bytes. What reading meets is raised as DataError."""
     with ExitStack() as stack:
         try:
@@ -142,12 +143,12 @@ def _opener(path: str) -> Iterator[Callable[[str], tuple[BinaryIO, int]]]:
             raise unreadable(path, error) from error
 
 
-def _open_file(folder: str, name: str) -> tuple[BinaryIO, int]:
+def _open_file(folder: str, name: str) -> tuple[IO[bytes], int]:
     file = open_regular(os.path.join(folder, name), buffering=0)
     return file, os.fstat(file.fileno()).st_size
 
 
-def _open_member(archive: zipfile.ZipFile, name: str) -> tuple[BinaryIO, int]:
+def _open_member(archive: zipfile.ZipFile, name: str) -> tuple[IO[bytes], int]:
     member = archive.getinfo(name)
     return archive.open(member), member.file_size
 

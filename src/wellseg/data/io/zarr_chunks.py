@@ -7,7 +7,7 @@ of Zstandard (RFC 8878, 3.1.1; of several, the library unpacks all), the 16 byte
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -73,7 +73,8 @@ class ChunkCheck:
         self._at_end = settings.get("index_location", "end") == "end"
         return chunk
 
-    def __call__(self, file: BinaryIO, size: int, where: str) -> None:
+    def __call__(self, file: IO[bytes], size: int, where: str) -> None:
+        """Raises DataError where a chunk file of `size` bytes claims more than its chunk holds."""
         if not self._inner:
             self._check(file, 0, size, where)
             return
@@ -88,7 +89,7 @@ class ChunkCheck:
                 raise self._refused(where, f"a chunk at byte {start:,} of {held:,} B ends after its {size:,} B")
             self._check(file, start, held, where)
 
-    def _check(self, file: BinaryIO, start: int, size: int, where: str) -> None:
+    def _check(self, file: IO[bytes], start: int, size: int, where: str) -> None:
         """Judge one packed chunk of `size` bytes, from byte `start` of `file` on."""
         # What cannot be made smaller is packed with a little beside it.
         if size > self._bytes + self._bytes // 64 + 4096:
@@ -106,7 +107,7 @@ class ChunkCheck:
         return DataError(f"a chunk of {self._name} is not unpacked", where=where, why=why, fix=fix)
 
 
-def _zstd(file: BinaryIO, start: int, size: int) -> int | None:
+def _zstd(file: IO[bytes], start: int, size: int) -> int | None:
     file.seek(start)
     head = file.read(min(_HEAD, size))
     if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
@@ -130,7 +131,7 @@ def _zstd(file: BinaryIO, start: int, size: int) -> int | None:
     return int.from_bytes(head[first : first + width], "little") + (256 if width == 2 else 0)
 
 
-def _blosc(file: BinaryIO, start: int, size: int) -> int | None:
+def _blosc(file: IO[bytes], start: int, size: int) -> int | None:
     file.seek(start)
     head = file.read(min(16, size))
     if len(head) < 16 or int.from_bytes(head[12:], "little") != size:
@@ -138,7 +139,7 @@ def _blosc(file: BinaryIO, start: int, size: int) -> int | None:
     return int.from_bytes(head[4:8], "little")
 
 
-def _lz4(file: BinaryIO, start: int, size: int) -> int | None:
+def _lz4(file: IO[bytes], start: int, size: int) -> int | None:
     file.seek(start)
     head = file.read(min(4, size))
     return int.from_bytes(head, "little") if len(head) == 4 else None

@@ -101,7 +101,8 @@ def _block_rows(well: Well) -> int:
 
 
 def _block_names(well: Well) -> list[str]:
-    return [next((str(n) for n in row if n), "") for row in well.patch_names]
+    names = () if well.patch_names is None else well.patch_names
+    return [next((str(n) for n in row if n), "") for row in names]
 
 
 def _short(first: str, second: str) -> str:
@@ -125,7 +126,7 @@ def _digests(well: Well) -> Iterator[tuple[str, bytes]]:
                 name = f"{well.name} rows {top}-{top + rows - 1}"
             else:
                 name = str(well.patch_names[block, side]) or well.name
-            yield name, blake2b(part, digest_size=16).digest()
+            yield name, blake2b(part.tobytes(), digest_size=16).digest()
 
 
 def _duplicates(wells: Sequence[Well]) -> list[Problem]:

@@ -48,6 +48,7 @@ class Evidence:
 
     @property
     def paired(self) -> bool:
+        """True for a well recorded as pairs of patches, even and odd azimuths of the same rows."""
         return self.score > 0
 
     @property

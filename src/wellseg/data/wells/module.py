@@ -6,12 +6,13 @@ import shutil
 import tempfile
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wellseg.data.augment.base import Augmentation
 from wellseg.data.module import SegmentationDataModule
 from wellseg.data.normalize import METHODS, fit_normalization
 from wellseg.data.sampler import epoch_batches
@@ -28,7 +29,7 @@ SPLITS = ("wells", "shuffle", "original")
 AZIMUTH_CHOICES = ("auto", "single", "interleaved", "views")
 
 
-class WellDataModule(SegmentationDataModule):
+class WellDataModule(SegmentationDataModule[WindowStore]):
     """Windows of wells for training, validation and test.
 
     root            folder of the data set; None where it needs none
@@ -76,7 +77,7 @@ class WellDataModule(SegmentationDataModule):
         storage: str = "memory",
         num_workers: int = 0,
         seed: int = 0,
-        augment: Callable | None = None,
+        augment: Augmentation | None = None,
     ) -> None:
         super().__init__(root=root, fake=fake, batch_size=batch_size, augment=augment)
         for key, value, choices in (
@@ -87,9 +88,9 @@ class WellDataModule(SegmentationDataModule):
         ):
             if value not in choices:
                 raise ConfigError(f"data.{key}={value}", fix=f"one of {', '.join(choices)}")
-        for key, value in (("window", window), ("stride", 1 if stride is None else stride)):
-            if value < 1:
-                raise ConfigError(f"data.{key}={value}", fix="a whole number of at least 1")
+        for key, rows in (("window", window), ("stride", 1 if stride is None else stride)):
+            if rows < 1:
+                raise ConfigError(f"data.{key}={rows}", fix="a whole number of at least 1")
         if num_workers and storage == "memory":
             raise ConfigError(
                 f"data.num_workers={num_workers} with data.storage=memory",
@@ -119,8 +120,9 @@ class WellDataModule(SegmentationDataModule):
         """All wells of the set, and everything that is wrong with it; never stops at the first fault."""
 
     def training_extras(self) -> list[Well]:
-        """Labelled wells that are trained on besides those of the set, without being dealt: the split, what is scored and
-        the fingerprint stay those of the set. Normalisation is fitted, and a quantization calibrated, on them as well.
+        """Returns labelled wells that training uses in addition to the set, outside of its split.
+
+        Scores and fingerprint stay those of the set. Normalisation is fitted, and a quantization calibrated, on them as well.
         """
         return []
 
@@ -136,37 +138,45 @@ class WellDataModule(SegmentationDataModule):
 
     @property
     def window(self) -> int:
+        """Rows of a window."""
         return self._window
 
     @property
     def scale(self) -> float:
-        return self.normalization.scale
+        """Spread of the data in their units, for augmentation."""
+        scale = self.normalization.scale
+        assert isinstance(scale, float), "wells have one channel"
+        return scale
 
     @property
     def resident(self) -> bool:
+        """True when the windows lie in memory."""
         return self.storage == "memory"
 
     @property
     def about(self) -> str:
+        """Number of images of wells, labelled ones and depth rows, in half a line."""
         rows = sum(w.num_rows for w in self._own)
         labelled = sum(w.target is not None for w in self._own)
         more = f", and {len(self._extras)} wells for training alone" if self._extras else ""
         return f"{len(self._own)} images of wells ({labelled} labelled), {rows:,} depth rows{more}"
 
     def input_record(self) -> dict[str, Any]:
+        """Returns what an artefact records of the windows: rows, widths, layout, channels."""
         return {
             "kind": "well",
             "window": self.window,
-            "widths": self.store("train").widths,
+            "widths": self.training_store().widths,
             "layout": self.azimuth_layout,
             "channels": self.channels,
         }
 
     def training_numbers(self) -> np.ndarray:
-        """Windows of wells in the part train alone, whatever else is trained on (data.unlabelled); split=shuffle deals no
-        wells.
+        """Returns the numbers of windows of training wells, without unlabelled ones (data.unlabelled).
+
+        With split=shuffle these are all windows of the training split, since that splits windows and not wells.
         """
-        store = self.store("train")
+        store = self.training_store()
         training = np.array([self.leaky or self.parts.get(name) == "train" for name in self.well_names])
         return np.flatnonzero(training[store.well_of])
 
@@ -272,6 +282,7 @@ class WellDataModule(SegmentationDataModule):
         return _digest(self._own)
 
     def training_fingerprint(self) -> str:
+        """Returns the SHA-256 over all wells, those for training alone included."""
         return _digest(self.wells)
 
 

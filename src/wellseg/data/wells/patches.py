@@ -31,6 +31,7 @@ class PatchFile:
 
     @property
     def name(self) -> str:
+        """Name as in the data set, `well_i_patch_j`."""
         return f"well_{self.well}_patch_{self.index}"
 
 
@@ -50,6 +51,7 @@ class PatchedWell:
     parts: dict[int, str] = field(default_factory=dict)
 
     def add(self, file: PatchFile, values: np.ndarray, part: str, label: np.ndarray | None = None) -> None:
+        """Adds the values (36, 36) of a patch, and its label where there is one."""
         self.values[file.index], self.names[file.index], self.parts[file.index] = values, file.name, part
         if label is not None:
             self.labels = {} if self.labels is None else self.labels
@@ -126,6 +128,7 @@ def shape_problem(
 
 
 def by_well(wells: Mapping[int, PatchedWell]) -> list[PatchedWell]:
+    """Returns the wells in the order of their numbers."""
     return [wells[number] for number in sorted(wells)]
 
 

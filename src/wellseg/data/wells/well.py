@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,13 @@ class Well:
 
     @classmethod
     def from_raw(
-        cls, name: str, values: np.ndarray, *, depth: np.ndarray | None = None, target: np.ndarray | None = None, **more
+        cls,
+        name: str,
+        values: np.ndarray,
+        *,
+        depth: np.ndarray | None = None,
+        target: np.ndarray | None = None,
+        **more: Any,
     ) -> "Well":
         """A well from values as recorded: null codes become NaN and are counted, their labels become IGNORE.
 
@@ -85,10 +92,12 @@ class Well:
 
     @property
     def num_rows(self) -> int:
+        """H, the depth rows."""
         return self.values.shape[0]
 
     @property
     def num_columns(self) -> int:
+        """W, the azimuth columns."""
         return self.values.shape[1]
 
     def views(self) -> tuple["Well", ...]:

@@ -36,6 +36,7 @@ class Group:
     target: Tensor
 
     def to(self, device: torch.device) -> "Group":
+        """Returns the rows on another device."""
         return Group(self.image.to(device), self.valid.to(device), self.target.to(device))
 
 
@@ -49,6 +50,12 @@ class WindowStore:
     Per window n: `group_of[n]` its width group, `start_of[n]` its first row there, `well_of[n]` the number of its well,
     `row_of[n]` its first row within the well, `last_of[n]` the first row there of that well's last window.
     """
+
+    group_of: np.ndarray
+    start_of: np.ndarray
+    well_of: np.ndarray
+    row_of: np.ndarray
+    last_of: np.ndarray
 
     def __init__(
         self,
@@ -98,14 +105,15 @@ class WindowStore:
                 first = table[i][:, 1]
                 table[i] = table[i][has_row[first + window] > has_row[first]]
             self.groups.append(Group(torch.from_numpy(image), torch.from_numpy(valid), torch.from_numpy(target)))
-        rows = np.concatenate(table) if table else np.zeros((0, len(_COLUMNS)), dtype=np.int64)
-        for name, column in zip(_COLUMNS, rows.T, strict=True):
+        windows = np.concatenate(table) if table else np.zeros((0, len(_COLUMNS)), dtype=np.int64)
+        for name, column in zip(_COLUMNS, windows.T, strict=True):
             setattr(self, name, np.ascontiguousarray(column))
 
     def __len__(self) -> int:
         return len(self.start_of)
 
     def title(self, number: int) -> str:
+        """Returns a heading: the name of the well and the first row of the window."""
         return f"{self._names[self.well_of[number]]} row {self.row_of[number]}"
 
     def subset(self, numbers: np.ndarray) -> "WindowStore":

@@ -95,7 +95,8 @@ def scene(rng: np.random.Generator, size: tuple[int, int], ships: int) -> tuple[
     taken = _coast(rng, image) if rng.random() < 0.5 else np.zeros(size, dtype=bool)
     for _ in range(rng.integers(0, 5)):
         _rock(rng, image, taken)
-    masks, hulls = [], []
+    masks: list[np.ndarray] = []
+    hulls = []
     for _ in range(60 * ships):
         if len(masks) == ships:
             break
@@ -146,7 +147,7 @@ def _coast(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 def _rock(rng: np.random.Generator, image: np.ndarray, taken: np.ndarray) -> None:
     """An island or a reef, as broad as long, of a ship's colours and with surf around it."""
     size, side = taken.shape, min(taken.shape)
-    rows, columns = _axes(size, rng.uniform(0, 1, 2))
+    rows, columns = _axes(size, tuple(rng.uniform(0, 1, 2)))
     radius = np.hypot(rows, columns) / side - rng.uniform(0.015, 0.07) * (1 + 0.5 * _noise(rng, size, 12))
     image[(radius < rng.uniform(0.003, 0.012)) & ~taken] = _COLORS[0]
     inside = (radius < 0) & ~taken

@@ -16,6 +16,7 @@ from wellseg.data.images.module import ImageDataModule
 from wellseg.data.images.samples import ImageSet, Sample
 from wellseg.data.io import rle
 from wellseg.data.io.images import image_size, read_image
+from wellseg.data.module import Submission
 from wellseg.errors import ConfigError, DataError
 from wellseg.problems import Problem, count, extra_labels_problem, list_names, missing_labels_problem
 
@@ -35,12 +36,15 @@ class AirbusSet(ImageSet):
         self._root, self.ships = root, dict(ships)
 
     def files(self, sample: Sample) -> tuple[Path, ...]:
+        """Returns the path of the picture."""
         return (self._root / (TRAIN if sample.labelled else TEST) / sample.name,)
 
     def labels_digest(self) -> bytes:
+        """Returns the SHA-256 of the run lengths of all labelled pictures."""
         return "".join(f"{name} {texts};" for name, texts in sorted(self.ships.items())).encode()
 
     def read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns the picture (H, W, 3) uint8 and its target (H, W) uint8, None without labels."""
         image = read_image(self.files(sample)[0])
         if not sample.labelled:
             return image, None
@@ -119,7 +123,7 @@ def _sizes(folder: Path, min_bytes: int | None, problems: list[Problem]) -> tupl
         why += "" if min_bytes is None else f", or under {min_bytes:,} bytes for each {SIZE[0]} x {SIZE[1]} pixels"
         fix = "copy these files again" + ("" if min_bytes is None else "; data.min_bytes=null takes small ones")
         problems.append(Problem("warning", what, where=where, why=why, fix=fix))
-    return {name: size for name, size in found.items() if name not in left_out}, set(left_out)
+    return {name: size for name, size in found.items() if not isinstance(size, DataError)}, set(left_out)
 
 
 def _size(path: Path, min_bytes: int) -> Size:
@@ -146,8 +150,8 @@ def _size_problems(samples: Sequence[Sample], root: Path) -> list[Problem]:
 class AirbusDataModule(ImageDataModule):
     """Sea and ships; min_bytes: see `read_airbus`, everything else: wellseg.data.images.module."""
 
-    classes: ClassVar = ("sea", "ship")
-    submission: ClassVar = {"format": "rle_objects", "columns": list(COLUMNS), "order": "column"}
+    classes: ClassVar[Sequence[str]] = ("sea", "ship")
+    submission: ClassVar[Submission | None] = {"format": "rle_objects", "columns": list(COLUMNS), "order": "column"}
 
     def __init__(self, *, min_bytes: int | None = 52_000, **settings: Any) -> None:
         super().__init__(**settings)
@@ -156,6 +160,7 @@ class AirbusDataModule(ImageDataModule):
         self.min_bytes = min_bytes
 
     def read(self) -> AirbusSet:
+        """Reads the table and the folders of pictures; writes the dummy set first where `fake` asks for it."""
         if self.fake and self.root is not None:
             number = {} if self.fake_images is None else {"images": self.fake_images}
             write_fake(self.root, size=self.fake_size or SIZE, **number)

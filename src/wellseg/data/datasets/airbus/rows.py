@@ -70,6 +70,7 @@ class Faults:
         self._places: dict[Fault, list[str]] = {}
 
     def add(self, fault: Fault, place: str) -> None:
+        """Counts a fault, and remembers the first places where it occurs."""
         self._places.setdefault(fault, []).append(place)
 
     def refuse(self, what: str, why: str, fix: str) -> None:
@@ -77,6 +78,7 @@ class Faults:
         self._unusable.append(Problem("error", f"{self.path.name} {what}", where=str(self.path), why=why, fix=fix))
 
     def problems(self) -> list[Problem]:
+        """Returns one finding for every kind of fault."""
         return self._unusable + [
             Problem(
                 fault.severity,

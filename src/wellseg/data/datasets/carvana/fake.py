@@ -5,9 +5,10 @@ their colours from one distribution, tyres share theirs with shadows and dark bo
 shape and context tell a car from what is around it, colour does not.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
@@ -108,6 +109,7 @@ class Car:
 
     @classmethod
     def drawn(cls, entropy: tuple[int, ...]) -> "Car":
+        """Returns a car whose shape and paint depend on `entropy` alone."""
         rng = np.random.default_rng(np.random.SeedSequence(entropy))
         return cls(
             entropy,
@@ -175,7 +177,7 @@ def draw(car: Car, view: int, size: tuple[int, int]) -> tuple[Image.Image, np.nd
 
 
 def _car(
-    car: Car, rng: np.random.Generator, size: tuple[int, int], place, stretch: float
+    car: Car, rng: np.random.Generator, size: tuple[int, int], place: Callable[[Any], Any], stretch: float
 ) -> tuple[Image.Image, Image.Image]:
     """The car on a layer of its own, RGB, and where it is, L of 0 and 255. `place` brings its lengths into the picture."""
     layer = _field(rng, car.paint, size)

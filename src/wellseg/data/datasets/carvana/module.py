@@ -19,6 +19,7 @@ from wellseg.data.images.listing import Size, list_sizes
 from wellseg.data.images.module import ImageDataModule
 from wellseg.data.images.samples import ImageSet, Sample
 from wellseg.data.io.images import image_size, read_image
+from wellseg.data.module import Submission
 from wellseg.errors import DataError
 from wellseg.problems import Problem, count, extra_labels_problem, list_names, missing_labels_problem
 
@@ -34,12 +35,14 @@ class CarvanaSet(ImageSet):
         self._root = root
 
     def files(self, sample: Sample) -> tuple[Path, ...]:
+        """Returns the paths of the picture and of its mask, if it has one."""
         if not sample.labelled:
             return (self._root / "test" / sample.name,)
         mask = f"{sample.name.removesuffix('.jpg')}_mask.gif"
         return self._root / "train" / sample.name, self._root / "train_masks" / mask
 
     def read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns the picture (H, W, 3) uint8 and its target (H, W) uint8, None without a mask."""
         image, *mask = self.files(sample)
         return read_image(image, mode="RGB"), read_mask(mask[0]) if mask else None
 
@@ -95,7 +98,7 @@ def _read_train(root: Path, strict: bool, problems: list[Problem]) -> list[Sampl
         problems.append(missing_labels_problem(unlabelled, str(masks_folder)))
     if extra := [f"{name}_mask.gif" for name in masks if name not in sizes]:
         problems.append(extra_labels_problem(extra, str(masks_folder), strict))
-    both = {name: (sizes[name], masks[name]) for name in sizes if sizes[name] and masks.get(name)}
+    both = {name: (size, mask) for name, size in sizes.items() if size and (mask := masks.get(name))}
     if others := [f"{name}.jpg {_by(a)}, its mask {_by(b)}" for name, (a, b) in both.items() if a != b]:
         what = f"{count(others, 'mask')} of another size than the picture"
         problems.append(Problem("error", what, where=f"{root}\n{list_names(others)}", fix="copy both again", fault=4))
@@ -103,7 +106,9 @@ def _read_train(root: Path, strict: bool, problems: list[Problem]) -> list[Sampl
 
 
 def _sample(name: str, size: Size, labelled: bool) -> Sample:
-    car = _NAME.fullmatch(name)["car"]
+    match = _NAME.fullmatch(name)
+    assert match, "list_sizes gives names that match"
+    car = match["car"]
     return Sample(f"{name}.jpg", size, group=car, unit=car, labelled=labelled)
 
 
@@ -129,10 +134,11 @@ class CarvanaDataModule(ImageDataModule):
     on views of a car that was trained on are too good.
     """
 
-    classes: ClassVar = ("background", "car")
-    submission: ClassVar = {"format": "rle_image", "columns": ["img", "rle_mask"], "order": "row"}
+    classes: ClassVar[Sequence[str]] = ("background", "car")
+    submission: ClassVar[Submission | None] = {"format": "rle_image", "columns": ["img", "rle_mask"], "order": "row"}
 
     def read(self) -> CarvanaSet:
+        """Reads the folders of pictures and masks; writes the dummy set first where `fake` asks for it."""
         if self.fake and self.root is not None:
             number = {} if self.fake_images is None else {"images": self.fake_images}
             write_fake(self.root, size=self.fake_size or SIZE, **number)

@@ -29,7 +29,7 @@ def read_corroseg_course(
     root: str | Path | None,
     *,
     azimuth_layout: str = "auto",
-    label_map: Mapping | None = None,
+    label_map: Mapping[float, int] | None = None,
     strict: bool = False,
     split: str = "wells",
     fake: bool = False,
@@ -174,6 +174,7 @@ class CorroSegCourseDataModule(WellDataModule):
     """Windows of the wells in the course's layout; see wellseg.data.wells.module and `read_corroseg_course`."""
 
     def read(self) -> tuple[list[Well], list[Problem]]:
+        """Reads the folders train, validation and test of the course's layout."""
         return read_corroseg_course(
             self.root,
             azimuth_layout=self.azimuth_layout,

@@ -47,7 +47,7 @@ def write_corroseg(root: str | Path, train: Sequence[Well], test: Sequence[Well]
         for name, values, mask in _named(wells):
             _save(root / folder / f"{name}.npy", values)
             if folder == "x_train":
-                masks[name] = mask
+                masks[name] = _known(name, mask)
     write_label_csv(root / "y_train.csv", masks.items())
 
 
@@ -66,7 +66,7 @@ def write_corroseg_course(
         for name, values, mask in _named(wells):
             _save(Path(root) / part / "images" / f"{name}.npy", values)
             if part != "test":
-                _save(Path(root) / part / "labels" / f"{name}.npy", mask)
+                _save(Path(root) / part / "labels" / f"{name}.npy", _known(name, mask))
 
 
 def fake_wells(seed: int = 0) -> tuple[list[Well], list[Well]]:
@@ -111,6 +111,12 @@ def _named(wells: Sequence[Well]) -> Iterator[tuple[str, np.ndarray, np.ndarray 
     for well in wells:
         for index, values, mask in patches_of(well):
             yield f"{well.name.removeprefix('test_')}_patch_{index}", values, mask
+
+
+def _known(name: str, mask: np.ndarray | None) -> np.ndarray:
+    if mask is None:
+        raise ValueError(f"{name} has no labels, and training files need them")
+    return mask
 
 
 def _save(path: Path, array: np.ndarray) -> None:

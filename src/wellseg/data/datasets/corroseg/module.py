@@ -10,6 +10,7 @@ import numpy as np
 from wellseg.data.datasets.corroseg.files import write_fake
 from wellseg.data.datasets.roots import check_root
 from wellseg.data.io.label_table import LabelTable, parse_label_map, read_labels
+from wellseg.data.module import Submission
 from wellseg.data.wells.findings import restoration_problems
 from wellseg.data.wells.module import WellDataModule
 from wellseg.data.wells.patches import (
@@ -38,7 +39,7 @@ def read_corroseg(
     root: str | Path | None,
     *,
     azimuth_layout: str = "auto",
-    label_map: Mapping | None = None,
+    label_map: Mapping[float, int] | None = None,
     strict: bool = False,
     fake: bool = False,
 ) -> tuple[list[Well], list[Problem]]:
@@ -116,7 +117,9 @@ def restore_all(patched: Sequence[PatchedWell], azimuth_layout: str) -> tuple[li
     return restored, problems + restoration_problems(restored)
 
 
-def _read_train(root: Path, label_map: Mapping | None, strict: bool) -> tuple[list[PatchedWell], list[Problem]]:
+def _read_train(
+    root: Path, label_map: Mapping[float, int] | None, strict: bool
+) -> tuple[list[PatchedWell], list[Problem]]:
     files, problems = list_patches(root / "x_train")
     images, bad = read_images(files)
     problems += bad
@@ -170,7 +173,7 @@ def drop_first_release_rows(
     images of well 1 with a label numbered 450 higher, while no image is numbered so high.
     """
     images = {n: {f.index for f in files if f.well == n} for n in (0, 1)}
-    labels = {n: {} for n in (0, 1)}
+    labels: dict[int, dict[int, int]] = {n: {} for n in (0, 1)}
     for name, row in row_of.items():
         numbers = parse_name(name)
         if numbers and numbers[0] in labels:
@@ -204,7 +207,7 @@ def drop_first_release_rows(
 class CorroSegDataModule(WellDataModule):
     """Windows of the challenge's wells; see wellseg.data.wells.module and `read_corroseg`."""
 
-    submission: ClassVar = {
+    submission: ClassVar[Submission | None] = {
         "format": "pixels",
         "length": PATCH_SHAPE[0] * PATCH_SHAPE[1],
         "classes": 2,
@@ -213,6 +216,7 @@ class CorroSegDataModule(WellDataModule):
     }
 
     def read(self) -> tuple[list[Well], list[Problem]]:
+        """Reads x_train/, y_train.csv and x_test/ of the challenge's layout."""
         return read_corroseg(
             self.root,
             azimuth_layout=self.azimuth_layout,
@@ -222,6 +226,8 @@ class CorroSegDataModule(WellDataModule):
         )
 
     def submission_rows(self) -> dict[str, tuple[int, int]]:
+        """Returns (36, 36) for every patch of x_test/, by name; raises DataError where the folder is missing."""
         root, problems = check_layout(self.root, "data=corroseg", ("x_test",))
         raise_errors(problems)
+        assert root is not None, "no root is an error"
         return {f.name: PATCH_SHAPE for f in list_patches(root / "x_test")[0]}

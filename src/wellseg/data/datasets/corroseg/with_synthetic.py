@@ -1,5 +1,7 @@
 """CorroSeg with synthetic wells among its training wells: what few real wells lack, with exact labels."""
 
+from typing import Any
+
 from wellseg.data.datasets.corroseg.module import CorroSegDataModule
 from wellseg.data.datasets.synthetic.module import check_level, check_sizes, generate_well, well_generator
 from wellseg.data.wells.well import Well
@@ -10,8 +12,9 @@ NUM_COLUMNS = 36
 
 
 class CorroSegSyntheticDataModule(CorroSegDataModule):
-    """Windows of the challenge's wells, and of synthetic ones in training alone: as if they were training wells of the
-    challenge, for normalisation too; the rest is as in CorroSegDataModule.
+    """Serves windows of the challenge's wells, and of synthetic wells in training alone.
+
+    Synthetic wells count as training wells of the challenge, for normalisation too; the rest is as in CorroSegDataModule.
 
     synthetic_wells  how many; well i is the same however many there are
     synthetic_level  a name of wellseg.data.datasets.synthetic.module.LEVELS
@@ -27,7 +30,7 @@ class CorroSegSyntheticDataModule(CorroSegDataModule):
         synthetic_level: str = "hard",
         rows_per_well: int = 1800,
         wells_seed: int = 0,
-        **challenge,
+        **challenge: Any,
     ) -> None:
         super().__init__(**challenge)
         if self.split == "shuffle":
@@ -42,6 +45,7 @@ class CorroSegSyntheticDataModule(CorroSegDataModule):
         self.rows_per_well, self.wells_seed = rows_per_well, wells_seed
 
     def training_extras(self) -> list[Well]:
+        """Returns the synthetic wells."""
         return [
             generate_well(
                 well_generator(self.wells_seed, number),

@@ -74,7 +74,7 @@ def draw(rng: np.random.Generator, width: int) -> tuple[np.ndarray, np.ndarray]:
     step = rng.uniform(0.16, 0.24) * width
     waves += [casing + k * step for k in range(1, rng.integers(2, 5))]
     waves += [np.full(HEIGHT, rng.uniform(0.02, 0.95) * width) for _ in range(rng.integers(1, 4))]
-    values = sum(_wave(wave, rng, width, period) for wave in waves)
+    values = np.sum([_wave(wave, rng, width, period) for wave in waves], axis=0)
     target = np.zeros((HEIGHT, width), np.uint8)
     if rng.random() < 0.85:
         echo = rng.uniform(0.45, 0.85) * width + _wander(rng, 0.12 * width)

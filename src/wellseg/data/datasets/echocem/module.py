@@ -20,6 +20,7 @@ from wellseg.data.images.module import ImageDataModule
 from wellseg.data.images.samples import ImageSet, Sample
 from wellseg.data.io.label_rows import LabelRow, index_rows, read_row
 from wellseg.data.io.npy import read_header, read_npy
+from wellseg.data.module import Submission
 from wellseg.errors import ConfigError, DataError
 from wellseg.files import open_regular, path_sha256
 from wellseg.problems import Problem, count, extra_labels_problem, list_names, missing_labels_problem
@@ -32,8 +33,10 @@ _TABLE = "y_train.csv"
 
 
 class EchoCemSet(ImageSet):
-    """Samples are named as rows of the table; the labelled ones lie in x_train/. Group and unit is the well, the stratum
-    is the size. Labels stay in the table.
+    """Reads patches, and their labels from the rows of the label table.
+
+    Samples have the names of the table's rows; the labelled ones lie in x_train/. Group and unit are the well, the stratum is
+    the size.
     """
 
     def __init__(
@@ -43,14 +46,17 @@ class EchoCemSet(ImageSet):
         self._root, self._rows = root, dict(rows)
 
     def files(self, sample: Sample) -> tuple[Path, ...]:
+        """Returns the path of the patch."""
         path = self._root / ("x_train" if sample.labelled else "x_test") / f"{sample.name}.npy"
         return (path, self._root / _TABLE) if sample.labelled else (path,)
 
     def labels_digest(self) -> bytes:
+        """Returns the SHA-256 of the label table."""
         table = self._root / _TABLE
         return path_sha256(table).encode() if table.is_file() else b""
 
     def read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns the patch (H, W, 1) float32 and its target (H, W) uint8, None without labels."""
         path, *table = self.files(sample)
         image = read_npy(path, max_bytes=8 * LENGTH).astype(np.float32)
         if image.shape != sample.size:
@@ -112,7 +118,7 @@ def _read_train(root: Path, strict: bool, samples: list[Sample], problems: list[
         problems.append(missing_labels_problem(unlabelled, str(table)))
     if extra := [name for name in rows if name not in sizes]:
         problems.append(extra_labels_problem(extra, str(table), strict))
-    both = {name: (sizes[name], rows[name]) for name in sizes if sizes[name] and name in rows}
+    both = {name: (size, rows[name]) for name, size in sizes.items() if size and name in rows}
     wrong = [
         f"{name} {_by(size)}, {row.pixels:,} labels in line {row.line}"
         for name, (size, row) in both.items()
@@ -128,7 +134,9 @@ def _read_train(root: Path, strict: bool, samples: list[Sample], problems: list[
 
 
 def _sample(name: str, size: Size, labelled: bool) -> Sample:
-    well = _NAME.fullmatch(name)["well"]
+    match = _NAME.fullmatch(name)
+    assert match, "list_sizes gives names that match"
+    well = match["well"]
     return Sample(name, size, group=well, unit=well, stratum=_by(size), labelled=labelled)
 
 
@@ -139,11 +147,17 @@ def _by(shape: Sequence[int]) -> str:
 class EchoCemDataModule(ImageDataModule):
     """Casing and third-interface echo; see wellseg.data.images.module and `read_echocem`. Wells are dealt as a whole."""
 
-    channels = 1
-    classes: ClassVar = CLASSES
-    submission: ClassVar = {"format": "pixels", "length": LENGTH, "padding": -1, "classes": len(CLASSES)}
+    channels: ClassVar[int] = 1
+    classes: ClassVar[Sequence[str]] = CLASSES
+    submission: ClassVar[Submission | None] = {
+        "format": "pixels",
+        "length": LENGTH,
+        "padding": -1,
+        "classes": len(CLASSES),
+    }
 
     def read(self) -> EchoCemSet:
+        """Reads the patches and the label table; writes the dummy set first where `fake` asks for it."""
         if self.fake_size is not None:
             sizes = " or ".join(map(_by, SIZES))
             raise ConfigError(

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -38,12 +38,15 @@ class RoomSet(ImageSet):
         self.root, self.class_of = root, class_of
 
     def files(self, sample: Sample) -> tuple[Path, ...]:
+        """Returns the paths of the picture and of its semantic picture."""
         return _files(self.root, sample.group, sample.name)
 
     def labels_digest(self) -> bytes:
+        """Returns the SHA-256 of the class of every instance."""
         return self.class_of.tobytes()
 
     def read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the picture (H, W, 3) uint8 and its target (H, W) uint8."""
         image, label = self.files(sample)
         return read_image(image), self._target(label)
 
@@ -69,7 +72,7 @@ class Stanford2D3DDataModule(ImageDataModule):
     images             the keywords of ImageDataModule
     """
 
-    classes = CLASSES
+    classes: ClassVar[Sequence[str]] = CLASSES
 
     def __init__(
         self,
@@ -85,8 +88,9 @@ class Stanford2D3DDataModule(ImageDataModule):
         self.ignore_unlabelled = ignore_unlabelled
 
     def read(self) -> RoomSet:
+        """Reads the areas of all splits; writes the dummy set first where `fake` asks for it."""
         if self.fake and self.root is not None:
-            asked = {"images": self.fake_images, "size": self.fake_size}
+            asked: dict[str, Any] = {"images": self.fake_images, "size": self.fake_size}
             write_fake(self.root, **{key: value for key, value in asked.items() if value is not None})
         root, problems = check_root(self.root, "data=stanford2d3d", [f"area_{area}" for area in self.part_of])
         if root is None:
@@ -132,7 +136,8 @@ class Stanford2D3DDataModule(ImageDataModule):
 
 def _files(root: Path, group: str, name: str) -> tuple[Path, Path]:
     """Picture and label."""
-    return tuple(root / group / "data" / kind / f"{name}_domain_{kind}.png" for kind in ("rgb", "semantic"))
+    image, label = (root / group / "data" / kind / f"{name}_domain_{kind}.png" for kind in ("rgb", "semantic"))
+    return image, label
 
 
 def _names(folder: Path) -> set[str]:
@@ -142,12 +147,13 @@ def _names(folder: Path) -> set[str]:
 
 def _common_size(label: Path, pair: Sequence[Size | DataError], problems: list[Problem]) -> Size | None:
     """(H, W) of a picture and its label, given that of each; None, and what is wrong in `problems`, where there is none."""
-    if errors := [Problem.from_error(size) for size in pair if isinstance(size, DataError)]:
-        problems += errors
+    picture, labels = pair
+    if isinstance(picture, DataError) or isinstance(labels, DataError):
+        problems += [Problem.from_error(size) for size in pair if isinstance(size, DataError)]
         return None
-    if pair[0] == pair[1]:
-        return pair[0]
-    why = "the picture is {} x {}, its label {} x {}".format(*pair[0], *pair[1])
+    if picture == labels:
+        return picture
+    why = "the picture is {} x {}, its label {} x {}".format(*picture, *labels)
     problems.append(
         Problem("error", f"{label.name} does not fit its picture", where=str(label), why=why, fix="copy both again")
     )

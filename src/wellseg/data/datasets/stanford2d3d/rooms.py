@@ -88,7 +88,8 @@ def _at_wall(size: np.ndarray, side: int, start: float, stop: float, out: float,
 
 def _along_wall(size: np.ndarray, side: int, rng: np.random.Generator) -> list[tuple[str, list[np.ndarray]]]:
     """Things one after the other along a wall, corners left free."""
-    shapes, at, length, top = [], rng.uniform(0.3, 1.2), size[1 - side // 2], size[2]
+    shapes: list[tuple[str, list[np.ndarray]]] = []
+    at, length, top = rng.uniform(0.3, 1.2), size[1 - side // 2], size[2]
     while True:
         kind = str(rng.choice(_WALL_THINGS, p=_SHARES))
         wide = {"door": (0.85, 1.0), "column": (0.3, 0.5), "sofa": (1.5, 2.0), "bookcase": (0.8, 1.8)}
@@ -161,8 +162,10 @@ def _chair(x: float, y: float, side: int) -> list[np.ndarray]:
 def look(
     room: Room, place: np.ndarray, size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a camera at `place` (3,) sees in a random direction: image (H, W, 3) uint8, and (H, W) int32 numbers of the
-    things, -1 where the scan has a hole, which the image fills with streaks of its own colours.
+    """Returns what a camera at `place` (3,) sees in a random direction: an image, and the numbers of the things.
+
+    The image is (H, W, 3) uint8, the numbers (H, W) int32: -1 where the scan has a hole, which the image fills with streaks of
+    its own colours.
     """
     camera = _camera(place, room.size / 2, size, rng)
     rays = camera.rays()
@@ -206,10 +209,11 @@ class _Camera:
             return slice(None), slice(None)
         height, width = self.size
         scale = width / (2 * self.tangent)
-        spans = []
-        for at, length in ((height / 2 - up / ahead * scale, height), (width / 2 + right / ahead * scale, width)):
-            spans.append(slice(*np.clip((int(at.min()) - 1, int(at.max()) + 2), 0, length)))
-        return tuple(spans)
+        rows, columns = (
+            slice(*np.clip((int(at.min()) - 1, int(at.max()) + 2), 0, length))
+            for at, length in ((height / 2 - up / ahead * scale, height), (width / 2 + right / ahead * scale, width))
+        )
+        return rows, columns
 
 
 def _camera(place: np.ndarray, middle: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> _Camera:
@@ -222,8 +226,10 @@ def _camera(place: np.ndarray, middle: np.ndarray, size: tuple[int, int], rng: n
 
 
 def _trace(room: Room, camera: _Camera, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distance (H, W) float32 to the nearest box that each ray meets, in lengths of the ray, the box's number and the axis
-    across the face that is hit. A ray is inside a box between entering the last of three slabs and leaving the first.
+    """Returns the distance to the nearest box that each ray meets, the number of the box, and the axis across its face.
+
+    The distance (H, W) float32 is in lengths of the ray. A ray is inside a box between entering the last of three slabs and
+    leaving the first.
     """
     inverse = np.ascontiguousarray(np.moveaxis(1 / rays, 2, 0))  # planes: a maximum over a last axis of three is slow
     distance = np.full(rays.shape[:2], np.inf, np.float32)

@@ -5,11 +5,11 @@ both), given zero mean over azimuth in every row and rounded to 1e-4, as the Cor
 near it comes to real wells is measured in benchmarks/realism.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from wellseg.data.augment.base import Augmentation
 from wellseg.data.datasets.synthetic import casing, clutter, groove
 from wellseg.data.nulls import is_null
 from wellseg.data.wells.module import WellDataModule
@@ -167,7 +167,7 @@ class SyntheticDataModule(WellDataModule):
         storage: str = "memory",
         num_workers: int = 0,
         seed: int = 0,
-        augment: Callable | None = None,
+        augment: Augmentation | None = None,
     ) -> None:
         super().__init__(
             window=window,

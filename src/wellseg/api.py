@@ -77,7 +77,7 @@ def evaluate(overrides: Overrides = (), *, folder: str | os.PathLike[str], quiet
     """Scores a run or a model file on validation and test.
 
     Args:
-        overrides: Arguments of `python -m wellseg.evaluate`: run=DIR, or artifact=FILE and data=...
+        overrides: Arguments of `python -m wellseg.evaluate`: run=DIR, or artifact=FILE (or artifact=[A,B]) and data=...
         folder: The folder for metrics.json and figures.
         quiet: Prints nothing; the log file is written all the same.
 

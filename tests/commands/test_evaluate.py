@@ -2,11 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 from picturing import image_model
+from predicting import tiny_model
 from running import command
 
-from wellseg import artifact, build, config
+import wellseg
+from wellseg import api, artifact, build, config
+from wellseg.types import IGNORE
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -85,3 +90,33 @@ def test_names_tell_that_a_changed_set_is_not_wholly_new_to_a_model(tmp_path, ca
         out = command("evaluate", f"artifact={path}", *cars, f"hydra.run.dir={tmp_path / str(warned)}")
         assert ("not quite the data of the model's run" in out.stdout + out.stderr) == warned
         assert out.returncode == (0 if warned else 2)  # all of its own images were trained on: nothing is left to score
+
+
+def test_several_model_files_are_scored_as_one(tmp_path):
+    tiny_model(tmp_path / "one.safetensors")
+    model = artifact.load(tmp_path / "one.safetensors")
+    with torch.no_grad():
+        list(model.network.parameters())[-1].add_(1.5)
+    arguments = model.metadata["architecture"]["arguments"]
+    (tmp_path / "a, b").mkdir()
+    other = tmp_path / "a, b" / "two [1].safetensors"
+    artifact.save(other, model.network, arguments, model.metadata | {"threshold": 0.9})
+    one = tmp_path / "one.safetensors"
+    small = ["data=synthetic", "data.num_wells=5", "data.rows_per_well=180", "data.level=trivial"]
+    result = api.evaluate([f"artifact=['{one}','{other}']", *small], folder=tmp_path / "both")
+    alone = api.evaluate([f"artifact={one}", *small], folder=tmp_path / "alone")
+    assert result.artifact == (one, other)
+    assert alone.artifact == one
+    policy = result.scores["policy"]
+    assert policy["threshold"] == pytest.approx((wellseg.load(one).threshold + 0.9) / 2)
+    assert result.scores["confusion"] != alone.scores["confusion"]
+    predictor, data = wellseg.load([one, other]), build.part(config.load("evaluate", small), "data", {})
+    data.setup()
+    store = data.store("validation")
+    batch = store.gather(np.arange(len(store)))
+    values = batch.image[:, 0].masked_fill(~batch.valid, torch.nan).numpy()
+    predicted, target = predictor.mask(predictor(values)), batch.target.numpy()
+    scored = target != IGNORE
+    assert result.scores["confusion"]["val"]["tp"] == int(((predicted == 1) & (target == 1) & scored).sum())
+    assert result.scores["confusion"]["val"]["fp"] == int(((predicted == 1) & (target == 0) & scored).sum())
+    assert f"artifact: {other}" in repr(result)

@@ -1,11 +1,10 @@
-"""`python -m wellseg.evaluate`: score a run (run=DIR) or a model file (artifact=FILE data=...)."""
+"""`python -m wellseg.evaluate`: score a run (run=DIR), a model file (artifact=FILE data=...) or several (artifact=[A,B])."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wellseg import artifact
 from wellseg.commands.finish import draw_figures
 from wellseg.commands.result import CommandResult, score_lines
 from wellseg.commands.runs import asked_keys, with_choice, with_stored_run
@@ -15,6 +14,7 @@ from wellseg.evaluation.scores import score
 from wellseg.evaluation.tables import print_results
 from wellseg.files import as_path, write_json
 from wellseg.training.assembly import assemble_for_scoring
+from wellseg.training.ensemble import load_for_scoring
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -23,28 +23,32 @@ class EvaluateResult(CommandResult):
 
     Attributes:
         folder: The folder of metrics.json and figures/.
-        artifact: The model file that was scored.
+        artifact: The model file that was scored; of several, which are scored as one model, a tuple.
         scores: The content of metrics.json.
         objective: The validation score that `metrics.selection` names.
     """
 
     folder: Path
-    artifact: Path
+    artifact: Path | tuple[Path, ...]
     scores: Mapping[str, Any]
 
     def _lines(self) -> list[str]:
-        return [*score_lines(self.scores), f"artifact: {self.artifact}", f"folder:   {self.folder}"]
+        files = self.artifact if isinstance(self.artifact, tuple) else (self.artifact,)
+        return [*score_lines(self.scores), *(f"artifact: {file}" for file in files), f"folder:   {self.folder}"]
 
 
 def evaluate(composed: Composed, folder: Path) -> EvaluateResult:
     """Scores a model on validation and test and writes metrics.json and figures into `folder`.
+
+    Several model files are scored as one: by the mean of their probabilities, at the mean of their thresholds.
 
     Args:
         composed: The configuration of conf/evaluate.yaml, with `run` or `artifact`.
         folder: The folder to write to.
 
     Raises:
-        ConfigError: Neither or both of `run` and `artifact` are given, or the model does not fit the data.
+        ConfigError: Neither or both of `run` and `artifact` are given, or the model does not fit the data, or several do
+            not fit each other.
         ArtifactError: The model file is damaged, or is not one.
         DataError: The data set has faults.
     """
@@ -53,16 +57,16 @@ def evaluate(composed: Composed, folder: Path) -> EvaluateResult:
     if (cfg.run is None) == (cfg.artifact is None):
         raise ConfigError("evaluate takes run=DIR or artifact=FILE, one of them", fix="run= a run folder of train")
     if cfg.run is not None:
-        path = as_path(cfg.run) / "model.safetensors"
-        _refuse_onnx(path)
+        paths = [as_path(cfg.run) / "model.safetensors"]
+        _refuse_onnx(paths[0])
         composed = with_stored_run(composed, as_path(cfg.run), [k for k in asked if k not in ("run", "artifact")])
     else:
-        path = as_path(cfg.artifact)
+        paths = [as_path(path) for path in ([cfg.artifact] if isinstance(cfg.artifact, str) else cfg.artifact)]
         if not any(key.split(".")[0] == "data" for key in asked):
             raise ConfigError(
                 "artifact= needs data to be scored on", fix="add data=corroseg data.root=DIR, or another set"
             )
-    model = artifact.load(path)
+    model = load_for_scoring(paths)
     if cfg.run is None and len(model.metadata["classes"]) > 2 and "metrics" not in asked:
         composed = with_choice(composed, "metrics", "classes")  # the command's default is for two classes
     threshold = composed.cfg.metrics.threshold if "metrics.threshold" in asked else model.threshold
@@ -73,7 +77,8 @@ def evaluate(composed: Composed, folder: Path) -> EvaluateResult:
         write_json(folder / "metrics.json", results)
         draw_figures(parts, results, details, folder / "figures")
         print_results(results, metric.SHOWN, {"scores": folder / "metrics.json", "figures": folder / "figures"})
-    return EvaluateResult(folder=folder, artifact=path, scores=results, objective=results["val"][metric.selection])
+    scored = paths[0] if len(paths) == 1 else tuple(paths)
+    return EvaluateResult(folder=folder, artifact=scored, scores=results, objective=results["val"][metric.selection])
 
 
 def _refuse_onnx(path: Path) -> None:

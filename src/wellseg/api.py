@@ -38,6 +38,8 @@ from wellseg.commands.evaluate import EvaluateResult
 from wellseg.commands.evaluate import evaluate as _evaluate
 from wellseg.commands.export import ExportResult
 from wellseg.commands.export import export as _export
+from wellseg.commands.predict import PredictResult
+from wellseg.commands.predict import predict as _predict
 from wellseg.commands.quantize import QuantizeResult
 from wellseg.commands.quantize import quantize as _quantize
 from wellseg.commands.train import TrainResult
@@ -46,7 +48,7 @@ from wellseg.config import Composed
 from wellseg.errors import Bug, ConfigError, as_problem
 from wellseg.overrides import key_of, quote_path, quoted
 
-__all__ = ["check", "evaluate", "export", "quantize", "train"]
+__all__ = ["check", "evaluate", "export", "predict", "quantize", "train"]
 
 Overrides = Sequence[str] | Mapping[str, Any]
 _Result = TypeVar("_Result")
@@ -118,6 +120,25 @@ def export(overrides: Overrides = (), *, folder: str | os.PathLike[str], quiet: 
         ArtifactError: The model file is damaged, or the export computes something else.
     """
     return _call("export", _export, overrides, folder, quiet)
+
+
+def predict(overrides: Overrides = (), *, folder: str | os.PathLike[str], quiet: bool = False) -> PredictResult:
+    """Predicts masks and probabilities of wells, patches or images into a folder.
+
+    Args:
+        overrides: Arguments of `python -m wellseg.predict`: artifact=FILE (or several, an ensemble) and input=PATH.
+        folder: The output folder. The same call on the same folder keeps finished items.
+        quiet: Prints nothing; the log file is written all the same.
+
+    Returns:
+        The output folder, and what manifest.json states: the totals, and a record of each item.
+
+    Raises:
+        ConfigError: An argument does not exist or does not fit the model, or the folder holds other predictions.
+        ArtifactError: A model file is missing or damaged.
+        PartialResult: Some items could not be predicted.
+    """
+    return _call("predict", _predict, overrides, folder, quiet)
 
 
 def check(overrides: Overrides = ()) -> CheckResult:

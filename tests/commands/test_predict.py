@@ -12,6 +12,7 @@ from predicting import manifest_of, predict, tiny_model, values_of
 from running import command
 
 import wellseg
+from wellseg import api
 from wellseg.data.datasets.corroseg.files import fake_wells, write_corroseg, write_corroseg_course
 from wellseg.data.datasets.corroseg.module import read_corroseg
 from wellseg.data.io.npy import read_npy
@@ -225,7 +226,7 @@ def test_a_submission_needs_patches_of_different_names(tmp_path, model, challeng
     done = predict(model, tmp_path / "log.npy", tmp_path / "a", "save=[submission]", code=2)
     assert "a row is a patch" in done.stderr
     done = predict(model, challenge, tmp_path / "b", "save=[submission]", "part=all", code=2)
-    assert "several patches of this name" in done.stderr
+    assert "more than one patch has this name" in done.stderr
 
 
 def test_threshold_given_wins_over_the_models(tmp_path, model):
@@ -276,7 +277,7 @@ def test_hydra_run_dir_is_another_name_of_output_but_not_a_second_one(tmp_path, 
         ("device=tpu", "one of auto, cpu, cuda"),
         ("part=rest", "one of train, test, all"),
         ("azimuth_layout=views", "one of auto"),
-        ("band=0", "from 1 on"),
+        ("band=0", "band=0"),
         ("band=true", "band=True"),
         ("threshold=true", "from 0 to 1"),
         ("width=narrow", "one of auto, native"),
@@ -387,3 +388,61 @@ def test_real_wells_from_file_to_submission(tmp_path, model, real_wells):
     assert (item["files"], item["shape"]) == (25, [900, 36])
     expected = {f"well_1_patch_{k}": (36, 36) for k in range(25)}
     assert check(tmp_path / "out/submission.csv", expected, CORROSEG) == []
+
+
+def opened(path, work):
+    """How often the file at `path` is opened while `work` runs; the hook counts only then, since it cannot be removed."""
+    opens, counting = [], [True]
+
+    def count(event, arguments):
+        # With an opener, open() is one event with a mode, and the opener's os.open a second one without.
+        if counting[0] and event == "open" and str(arguments[0]) == str(path) and arguments[1] is not None:
+            opens.append(arguments[1])
+
+    sys.addaudithook(count)
+    try:
+        work()
+    finally:
+        counting[0] = False
+    return len(opens)
+
+
+def test_a_model_file_is_opened_once(tmp_path, model):
+    np.save(tmp_path / "log.npy", values_of(20))
+    assert opened(model, lambda: wellseg.load(model).metadata) == 1  # what the hook sees
+    assert opened(model, lambda: predict(model, tmp_path / "log.npy", tmp_path / "out")) == 1
+
+
+def test_several_model_files_are_an_ensemble(tmp_path, model):
+    tiny_model(tmp_path / "other.safetensors", gain=40)
+    values = values_of(60)
+    np.save(tmp_path / "log.npy", values)
+    files = [model, tmp_path / "other.safetensors"]
+    done = command(
+        "predict", f"artifact=[{files[0]},{files[1]}]", f"input={tmp_path / 'log.npy'}", f"output={tmp_path / 'out'}"
+    )
+    assert done.returncode == 0, done.stderr
+    members = [wellseg.load(file) for file in files]
+    probability = sum(member(values) for member in members) / np.float32(2)
+    threshold = sum(member.threshold for member in members) / 2
+    mask = np.load(tmp_path / "out/mask/log.npy")
+    np.testing.assert_array_equal(mask == 1, probability >= np.float32(threshold))
+    np.testing.assert_array_equal(mask == NO_DATA, np.isnan(probability))
+    record = manifest_of(tmp_path / "out")
+    assert record["settings"]["threshold"] == record["artifact"]["threshold"] == threshold
+    assert record["artifact"]["files"] == [
+        {"name": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()} for file in files
+    ]
+    done = predict(model, tmp_path / "log.npy", tmp_path / "out", code=2)
+    assert "artifact.files" in done.stderr
+
+
+def test_the_function_returns_what_the_command_left(tmp_path, model):
+    np.save(tmp_path / "log.npy", values_of(20))
+    result = api.predict({"artifact": model, "input": tmp_path / "log.npy"}, folder=tmp_path / "out", quiet=True)
+    assert str(result).splitlines()[1] == "items:  1 done, 0 failed"
+    assert (result.folder, result.manifest) == (tmp_path / "out", tmp_path / "out/manifest.json")
+    stored = manifest_of(tmp_path / "out")
+    assert (result.totals, result.records) == (stored["totals"], stored["items"])
+    assert stored["items"][0]["class_pixels"] == stored["totals"]["class_pixels"]
+    assert sum(stored["items"][0]["class_pixels"]) == 20 * 36 - 11

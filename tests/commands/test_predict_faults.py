@@ -14,8 +14,8 @@ from predicting import manifest_of, patch_folder, predict, results_of, tiny_mode
 from running import command
 
 from wellseg.data.nulls import NULL_VALUES
-from wellseg.inference.jobs import job as predictions
 from wellseg.inference.jobs import outputs
+from wellseg.inference.jobs.progress import progress
 from wellseg.inference.masks import to_storage
 from wellseg.inference.submission.pixels import Pixels
 from wellseg.inference.wells import Predictor
@@ -283,7 +283,7 @@ class Terminal(io.StringIO):
 def test_the_bar_on_a_terminal_shows_any_name_and_its_end(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stdout", Terminal())
-    with predictions._progress(1000, "rows") as bar:
+    with progress(1000, "rows") as bar:
         bar.begin("[/red]w.npy (1/2)", 0)  # of unknown length
         bar.advance(500)
         bar.end("done")

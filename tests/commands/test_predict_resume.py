@@ -11,6 +11,8 @@ import zarr
 from predicting import manifest_of, patch_folder, predict, results_of, tiny_model, values_of
 from running import command
 
+from wellseg.inference.jobs.manifest import Manifest
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
@@ -29,48 +31,70 @@ def wells(tmp_path):
     return folder
 
 
-# For every k, a prediction is killed before the kth file is put in place, one more goes on from there.
+# Before the kth file is put in place, or deleted, or in the middle of the kth line of the journal, a prediction is killed;
+# one more resumes from there. For every k.
 KILLED = """
-import os, shutil, signal, sys
+import json, os, shutil, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from wellseg.inference.jobs.inputs import find_items
 from wellseg.inference.jobs.manifest import Manifest
-from wellseg.inference.jobs.wells import Options
-from wellseg.inference.wells import Predictor
-from wellseg.inference.jobs.job import clear_leftovers, predict_all, save_submission, well_job
+from wellseg.inference.jobs.settings import WellSettings
+from wellseg.inference.jobs.wells import WellJob
+from wellseg.inference.predictor import open_predictor
 model, given, root = map(Path, sys.argv[1:])
-predictor = Predictor.from_file(model)
-items, _ = find_items([str(given)])
-replace = os.replace
+predictor = open_predictor(model)
+settings = WellSettings(
+    (str(given),), ("mask", "probability", "submission"), "submission.csv", 0.5, "float32", "cpu", False, {},
+    part="test", restore=True, azimuth_layout="auto", band=None, width="auto", postprocess={},
+)
+replace, unlink, append = os.replace, Path.unlink, Manifest._append
 
 def predict(out, kill_before=None):
-    done = 0
-    def count(*args):
-        nonlocal done
-        done += 1
-        if done == kill_before:
+    steps = []
+    def step(name, before_kill=None):
+        steps.append(name)
+        if len(steps) == kill_before:
+            if before_kill:
+                before_kill()
             os.kill(os.getpid(), signal.SIGKILL)
+    def counted_replace(*args):
+        step("replace")
         replace(*args)
-    os.replace = count
+    def counted_unlink(path, **settings):
+        if path.exists():
+            step("unlink")
+        unlink(path, **settings)
+    def counted_append(self, value):
+        half = json.dumps(value)[:40].encode()
+        step("append", lambda: (self._file.write(half), self._file.flush()))
+        append(self, value)
+    os.replace, Path.unlink, Manifest._append = counted_replace, counted_unlink, counted_append
     out.mkdir(exist_ok=True)
-    manifest = Manifest(out, {"artifact": {}, "settings": {}, "versions": {}}, [i.outputs[0] for i in items])
+    job = WellJob(predictor, settings, out)
+    job.find()
+    manifest = Manifest(out, {"artifact": {}, "settings": {}, "versions": {}}, job.keys, job.files, unit="row")
     manifest.open(overwrite=False)
-    clear_leftovers(out, ["submission.csv"])
-    job = well_job(items, predictor, Options(out, frozenset(["mask", "probability"]), 0.5))
-    assert not predict_all(job, manifest)
-    manifest.finish()
-    save_submission(out / "submission.csv", [i for i in items if i.patches], out)
-    return done
+    with manifest:
+        job.clear_leftovers()
+        assert not job.run(manifest)
+        manifest.finish()
+        job.items = [item for item in job.items if item.patches]
+        manifest.add_file("submission", job.submit())
+    return steps
 
 def files(out):
-    names = (p for p in out.rglob("*") if p.is_file() and p.name != "manifest.json")
+    names = (p for p in out.rglob("*") if p.is_file() and p.name not in ("manifest.json", "manifest.jsonl"))
     return {p.relative_to(out): p.read_bytes() for p in names}
 
-writes = predict(root / "whole")
+def done(out):
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert not (out / "manifest.jsonl").exists()
+    return {i["key"]: (i["status"], i["outputs"]) for i in manifest["items"]}, manifest["files"]
+
+steps = predict(root / "whole")
 expected, interrupted = files(root / "whole"), 0
-for k in range(1, writes + 1):
+for k in range(1, len(steps) + 1):
     out = root / "killed"
     shutil.rmtree(out, ignore_errors=True)
     child = os.fork()
@@ -82,19 +106,58 @@ for k in range(1, writes + 1):
     interrupted += bool(list(out.rglob(".*.tmp")))
     predict(out)
     assert files(out) == expected, k
-print(writes, interrupted)
+    assert done(out) == done(root / "whole"), k
+print(*(steps.count(name) for name in ("replace", "append", "unlink")), interrupted)
 """
 
 
-def test_kill_9_before_any_file_is_in_place_and_the_next_run_gives_the_same_bytes(tmp_path, model):
+def test_kill_9_at_any_moment_and_the_next_run_gives_the_same_bytes(tmp_path, model):
     wells = tmp_path / "wells"
     patch_folder(wells, range(2))
     np.save(wells / "log.npy", values_of(60))
     command = [sys.executable, "-c", KILLED, str(model), str(wells), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    writes, interrupted = map(int, done.stdout.split())
-    assert writes == interrupted == 4 + 2 * 3 + 1  # manifests; outputs of one log and two patches; the submission
+    replaced, appended, unlinked, interrupted = map(int, done.stdout.split())
+    assert (
+        replaced == interrupted == 1 + 2 * 3 + 1 + 1
+    )  # journal; outputs of one log, two patches; submission; manifest
+    assert (appended, unlinked) == (2, 1)  # items; the journal at the end
+
+
+def test_a_kill_between_two_commands_keeps_what_the_manifest_held(tmp_path, model, wells, monkeypatch):
+    """The journal of a second run is in place before manifest.json goes, and wins if both are there."""
+    predict(model, wells, tmp_path / "out")
+    before = (tmp_path / "out/manifest.json").read_bytes()
+    monkeypatch.setattr(Manifest, "close", lambda self: self._file.close())
+    predict(model, wells, tmp_path / "out")
+    assert not (tmp_path / "out/manifest.json").exists()
+    (tmp_path / "out/manifest.json").write_bytes(before.replace(b'"done"', b'"none"'))
+    monkeypatch.undo()
+    assert predict(model, wells, tmp_path / "out").stdout.count("done before") == 3
+    assert not (tmp_path / "out/manifest.jsonl").exists()
+
+
+def test_a_folder_of_format_1_resumes(tmp_path, model, wells):
+    predict(model, wells, tmp_path / "out")
+    manifest = manifest_of(tmp_path / "out")
+    old = {**manifest, "format": 1, "artifact": {k: v for k, v in manifest["artifact"].items() if k != "files"}}
+    old["items"] = [{k: v for k, v in item.items() if k != "class_pixels"} for item in manifest["items"]]
+    (tmp_path / "out/manifest.json").write_text(json.dumps(old))
+    assert predict(model, wells, tmp_path / "out").stdout.count("done before") == 3
+    assert manifest_of(tmp_path / "out") == manifest
+
+
+def test_a_damaged_journal_is_an_error_of_the_input(tmp_path, model, wells, monkeypatch):
+    monkeypatch.setattr(Manifest, "close", lambda self: self._file.close())
+    predict(model, wells, tmp_path / "out")
+    monkeypatch.undo()
+    journal = tmp_path / "out/manifest.jsonl"
+    lines = journal.read_bytes().split(b"\n")
+    journal.write_bytes(b"\n".join([lines[0], b"half", *lines[2:]]))
+    assert "manifest.jsonl cannot be read" in predict(model, wells, tmp_path / "out", code=2).stderr
+    predict(model, wells, tmp_path / "out", "overwrite=true")
+    assert len(manifest_of(tmp_path / "out")["items"]) == 3
 
 
 def test_a_run_with_another_model_or_other_settings_is_refused_unless_overwritten(tmp_path, model, wells):

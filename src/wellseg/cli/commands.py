@@ -47,7 +47,7 @@ _ALL = (
     Command("evaluate", "wellseg.commands.evaluate:evaluate"),
     Command(
         "predict",
-        "wellseg.commands.predict:run",
+        "wellseg.commands.predict:predict",
         key="output",
         alone="runs no sweeps",
         instead="several inputs: input=[a,b] or a glob; several models: one by one",

@@ -18,9 +18,10 @@ from wellseg.export.formats import FORMATS
 from wellseg.export.formats import export as export_file
 from wellseg.files import as_path, is_onnx, path_sha256, write_json
 from wellseg.inference.engines.metadata import input_channels, is_image
-from wellseg.inference.jobs.image_inputs import find_images
-from wellseg.inference.jobs.inputs import find_items
-from wellseg.inference.jobs.manifest import versions
+from wellseg.inference.jobs.image_inputs import ImageInputs
+from wellseg.inference.jobs.inputs import find
+from wellseg.inference.jobs.records import versions
+from wellseg.inference.jobs.well_inputs import WellInputs
 from wellseg.overrides import key_of
 
 log = logging.getLogger("wellseg.export")
@@ -148,7 +149,7 @@ def _data_of_run(source: Path) -> Path | None:
 
 def _wells(paths: Sequence[Path]) -> list[np.ndarray]:
     """Returns the first rows of a few wells below `paths`. Raises DataError."""
-    items, _ = find_items([str(path) for path in paths], "all", [])
+    items, _ = find([str(path) for path in paths], WellInputs("all"))
     wells = []
     for item in items[:: max(len(items) // WELLS, 1)][:WELLS]:
         if item.patches:
@@ -166,7 +167,7 @@ def _wells(paths: Sequence[Path]) -> list[np.ndarray]:
 
 def _pictures(paths: Sequence[Path], channels: int) -> list[np.ndarray]:
     """Returns a few pictures below `paths`, all of the same dtype. Raises DataError."""
-    items, _ = find_images([str(path) for path in paths])
+    items, _ = find([str(path) for path in paths], ImageInputs())
     pictures = [item.read(channels) for item in items[:: max(len(items) // WELLS, 1)][:WELLS]]
     if all(picture.dtype == np.uint8 for picture in pictures):
         return pictures

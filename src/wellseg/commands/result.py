@@ -7,8 +7,6 @@ from typing import Any
 from rich.table import Table
 
 from wellseg.cli.console import table_text
-from wellseg.metrics.classes import ClassScores
-from wellseg.metrics.segmentation import SegmentationScores
 
 PARTS = {"val": "validation", "test": "test"}
 
@@ -48,6 +46,9 @@ def score_lines(scores: Mapping[str, Any]) -> list[str]:
 
 def _shown(scores: Mapping[str, Any]) -> Sequence[str]:
     """Returns the names of the metric's final table, or all names of scores of a metric of another kind."""
+    from wellseg.metrics.classes import ClassScores  # here: `predict` serves an ONNX file without torch
+    from wellseg.metrics.segmentation import SegmentationScores
+
     for metric in (SegmentationScores, ClassScores):
         if all(name in scores for name in metric.SHOWN):
             return metric.SHOWN

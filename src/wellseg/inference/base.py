@@ -56,14 +56,15 @@ class SegmentationPredictor(ABC):
         Raises:
             ConfigError: A threshold is given for more than two classes.
         """
-        threshold = self._threshold(threshold)
+        threshold = self.threshold_for(threshold)
         return decide_classes(probability) if threshold is None else decide(probability, threshold)
 
     def stored(self, probability: np.ndarray, threshold: float | None = None) -> np.ndarray:
         """Returns probabilities as float16 that give the same mask; arguments and errors as for `mask`."""
-        return to_storage(probability, self._threshold(threshold))
+        return to_storage(probability, self.threshold_for(threshold))
 
-    def _threshold(self, given: float | None) -> float | None:
+    def threshold_for(self, given: float | None) -> float | None:
+        """Returns the threshold of masks: `given`, or the model's; None for more classes. Raises ConfigError as `mask` does."""
         if self.binary:
             return self.threshold if given is None else given
         if given is not None:

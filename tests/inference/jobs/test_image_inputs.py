@@ -3,7 +3,12 @@ import pytest
 from picturing import picture, save_picture
 
 from wellseg.errors import ConfigError, DataError
-from wellseg.inference.jobs.image_inputs import find_images
+from wellseg.inference.jobs.image_inputs import ImageInputs
+from wellseg.inference.jobs.inputs import find
+
+
+def find_images(inputs, results=()):
+    return find(inputs, ImageInputs(), results)
 
 
 @pytest.fixture

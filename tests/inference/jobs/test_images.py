@@ -11,12 +11,11 @@ from predicting import manifest_of, predict, results_of, tiny_model, values_of
 from running import command
 
 import wellseg
-from wellseg.commands import predict as predict_command
 from wellseg.config import load
 from wellseg.data.io.images import palette, read_image
 from wellseg.export import onnx_export
 from wellseg.inference.images import ImagePredictor
-from wellseg.inference.jobs import manifest
+from wellseg.inference.jobs.settings import OF_WELLS
 from wellseg.inference.masks import to_storage
 from wellseg.inference.submission import formats as image_submission
 from wellseg.types import NO_DATA
@@ -122,7 +121,7 @@ def test_a_submission_passes_its_own_check(tmp_path, models, area, name):
 
 def test_a_submission_that_cannot_be_made(tmp_path, models, area):
     done = predict(models["rooms"], area, tmp_path / "out", "save=submission", code=2)
-    assert "does not say what a submission looks like" in done.stderr
+    assert "does not describe a submission" in done.stderr
     save_picture(area / "@a.png")
     done = predict(models["ships"], area, tmp_path / "out", "save=submission", code=2)
     assert "cannot hold the name of an image\n where: '@a.png'" in done.stderr
@@ -131,7 +130,7 @@ def test_a_submission_that_cannot_be_made(tmp_path, models, area):
     (area / "@a.png").unlink()
     save_picture(area / "deep/a.png")
     done = predict(models["ships"], area, tmp_path / "out", "save=submission", code=2)
-    assert "several images of this name" in done.stderr
+    assert "more than one image has this name" in done.stderr
 
 
 def test_bad_images_are_listed_by_name_and_the_others_done(tmp_path, models, area):
@@ -177,7 +176,6 @@ def test_ctrl_c_keeps_what_is_done(tmp_path, models, area, monkeypatch):
         return call(self, image)
 
     monkeypatch.setattr(ImagePredictor, "__call__", broken)
-    monkeypatch.setattr(manifest, "_SHARE", 1e6)  # the file would not be written again for hours
     predict(models["rooms"], area, tmp_path / "out", code=130)
     assert statuses(tmp_path / "out") == {"a.png": "done", "b.jpg": "done"}
     monkeypatch.undo()
@@ -212,7 +210,7 @@ def test_settings_that_mean_nothing_for_images_are_refused(tmp_path, models, are
 
 def test_what_is_for_wells_is_told_from_what_nobody_set():
     cfg = load("predict", [])
-    assert {key: cfg[key] for key in predict_command.OF_WELLS} == predict_command.OF_WELLS
+    assert {key: cfg[key] for key in OF_WELLS} == OF_WELLS
 
 
 def test_the_well_command_refuses_tile(tmp_path):

@@ -1,56 +1,51 @@
-"""Pictures that `predict` is given: files, folders with all that lies below them, and globs; found, named and read."""
+"""Inputs of models of images: pictures and arrays, folders with all that lies below them, and globs."""
 
-import glob
 import os
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from wellseg.data.io.images import read_image
 from wellseg.data.io.npy import read_npy
-from wellseg.errors import ConfigError, DataError
-from wellseg.files import path_sha256
-from wellseg.inference.jobs.inputs import natural
-from wellseg.problems import Problem, list_names
+from wellseg.errors import DataError
+from wellseg.inference.jobs.inputs import InputKind, Item, Source, natural
+from wellseg.problems import Problem
 
 PICTURES = (".png", ".jpg", ".jpeg", ".gif")
 ARRAY = ".npy"
 """Suffix of arrays (H, W), (H, W, C) or (C, H, W), of 0..255 or of any units."""
 MODES = {1: "L", 3: "RGB"}
-"""What a picture is read as for a model of so many channels; for other numbers there are arrays only."""
+"""Channels of a model -> mode in which pictures are read for it; other numbers of channels take arrays only."""
 MAX_BYTES = 1 << 32
-"""Of an array."""
-
-READS = f"images are {', '.join(PICTURES)} and {ARRAY}: a file, a glob, or a folder with any folders below it"
+"""Bytes of an array, at most."""
 
 
 @dataclass(frozen=True)
-class ImageItem:
-    """One image to predict.
-
-    name    within its `input=`: "a.jpg", "area_1/a.png"
-    path    of its file
-    output  the name of its outputs, without their suffix; no two items share one
-    """
-
-    name: str
-    path: str
-    output: str
+class ImageItem(Item):
+    """One image to predict; the name of its outputs has no suffix."""
 
     @property
-    def outputs(self) -> tuple[str]:
-        """The one name under which it stands in a manifest."""
-        return (self.output,)
+    def path(self) -> str:
+        """The file."""
+        return self.paths[0]
+
+    @property
+    def output(self) -> str:
+        """The name of the outputs, without their suffix."""
+        return self.outputs[0]
 
     @property
     def title(self) -> str:
-        """Its name in a submission: that of its file, and for an array without the suffix."""
+        """Name in a submission: that of the file, and for an array without the suffix."""
         return os.path.basename(self.path).removesuffix(ARRAY)
 
     def read(self, channels: int) -> np.ndarray:
-        """(H, W, C) uint8 or float32. Raises DataError for a file that cannot be read or has other channels."""
+        """Returns the image (H, W, C), uint8 or float32.
+
+        Raises:
+            DataError: the file cannot be read, or has other channels.
+        """
         if self.path.endswith(ARRAY):
             return _array(self.path, channels)
         if channels not in MODES:
@@ -62,12 +57,30 @@ class ImageItem:
             )
         return read_image(self.path, mode=MODES[channels])
 
-    def sha256(self) -> str:
-        """SHA-256 of the file. Raises DataError."""
-        try:
-            return path_sha256(self.path)
-        except OSError as error:
-            raise DataError(f"cannot read {self.name}", where=self.path, why=error.strerror or str(error)) from error
+
+class ImageInputs(InputKind[ImageItem]):
+    """Pictures and arrays; a folder stands for all below it, but for hidden files and folders, and without links."""
+
+    reads = f"images are {', '.join(PICTURES)} and {ARRAY}: a file, a glob, or a folder with any folders below it"
+    files = ", ".join((*PICTURES, ARRAY))
+    apart = "name the images alone by a glob, input='images/*.jpg'"
+    deep = True
+
+    def readable(self, path: str) -> bool:
+        """Returns whether `path` ends in a suffix of a picture or an array, and is no folder."""
+        return path.lower().endswith((*PICTURES, ARRAY)) and not os.path.isdir(path)
+
+    def expand(self, folder: str) -> tuple[list[Source], list[Problem]]:
+        """Returns all files below `folder`."""
+        return [Source(file, os.path.relpath(file, folder)) for file in _below(folder)], []
+
+    def output(self, name: str) -> str:
+        """Returns the name without its suffix."""
+        return os.path.splitext(name)[0]
+
+    def group(self, sources: Sequence[Source]) -> list[ImageItem]:
+        """Returns one item per file."""
+        return [ImageItem(source.name, (source.path,), (self.output(source.name),)) for source in sources]
 
 
 def _array(path: str, channels: int) -> np.ndarray:
@@ -91,79 +104,6 @@ def _array(path: str, channels: int) -> np.ndarray:
     )
 
 
-def find_images(inputs: Sequence[str], results: Sequence[str] = ()) -> tuple[list[ImageItem], list[Problem]]:
-    """The images of all `inputs`, in a readable order, and warnings about files that were passed over.
-
-    inputs   paths of files and folders, or globs. Of a folder everything below it is taken, but for hidden files and
-             folders; links to folders are not followed there
-    results  folders in which predictions are written: folders and globs pass over what lies in them, with a warning
-    Names follow the path below the folder that was named (of a glob: below its part without wildcards). Raises DataError
-    where nothing is found, ConfigError for two images with one output.
-    """
-    found = _Finds(tuple(map(os.path.realpath, results)))
-    for given in inputs:
-        if not _find(os.path.abspath(os.path.expanduser(given)), found):
-            raise DataError("there is nothing to predict", where=given, why=found.why(), fix=READS)
-    return _items(found.files), found.warnings()
-
-
-@dataclass(frozen=True)
-class _Finds:
-    """What was found, by path, and what was not taken: files of other kinds, and what lies in `results`."""
-
-    results: tuple[str, ...]
-    files: dict[str, str] = field(default_factory=dict)
-    others: list[str] = field(default_factory=list)
-    passed_over: list[str] = field(default_factory=list)
-
-    def is_result(self, path: str) -> bool:
-        real = os.path.realpath(path)
-        return any(real == folder or real.startswith(folder + os.sep) for folder in self.results)
-
-    def add(self, path: str, name: str) -> bool:
-        """Whether it is an image to predict, be it for the first time or again."""
-        if self.is_result(path):
-            self.passed_over.append(path)
-        elif not path.lower().endswith((*PICTURES, ARRAY)):
-            self.others.append(path)
-        else:
-            self.files.setdefault(path, name)
-            return True
-        return False
-
-    def why(self) -> str:
-        if self.passed_over:
-            return "it meets predictions of this output folder only"
-        return f"no image among {list_names(self.others)}" if self.others else "no file has a name like this"
-
-    def warnings(self) -> list[Problem]:
-        problems = []
-        if self.others:
-            what = f"{len(self.others):,} left out: not {', '.join((*PICTURES, ARRAY))}"
-            problems.append(Problem("warning", what, where=list_names(self.others)))
-        if self.passed_over:
-            what = f"{len(self.passed_over):,} left out: predictions in this output folder"
-            problems.append(Problem("warning", what, where=list_names(self.passed_over)))
-        return problems
-
-
-def _find(path: str, found: _Finds) -> bool:
-    """Add what `path` stands for; whether there is any image."""
-    if os.path.isdir(path):
-        return sum(found.add(file, os.path.relpath(file, path)) for file in _below(path)) > 0
-    if os.path.lexists(path):
-        if not path.lower().endswith((*PICTURES, ARRAY)):
-            raise DataError(f"{os.path.basename(path)} cannot be predicted", where=path, fix=READS)
-        found.files.setdefault(path, os.path.basename(path))
-        return True
-    if not glob.has_magic(path):
-        raise DataError("there is no such input", where=path, fix="check input=; several are given as input=[a,b]")
-    fixed = os.path.dirname(path[: re.search(r"[*?\[]", path).start()] + "x")
-    # Folders that a glob meets are passed over: ** meets them all.
-    files = [match for match in sorted(glob.glob(path, recursive=True), key=natural) if os.path.isfile(match)]
-    return sum(found.add(file, os.path.relpath(file, fixed)) for file in files) > 0
-
-
 def _below(folder: str) -> Iterator[str]:
     def fail(error: OSError) -> None:
         raise DataError(
@@ -173,19 +113,3 @@ def _below(folder: str) -> Iterator[str]:
     for top, folders, files in os.walk(folder, onerror=fail):
         folders[:] = sorted((f for f in folders if not f.startswith(".")), key=natural)
         yield from (os.path.join(top, f) for f in sorted(files, key=natural) if not f.startswith("."))
-
-
-def _items(files: dict[str, str]) -> list[ImageItem]:
-    taken: dict[str, str] = {}
-    items = []
-    for path, name in files.items():
-        output = os.path.splitext(name)[0]
-        if (other := taken.setdefault(output, path)) != path:
-            raise ConfigError(
-                "two images would have the same output",
-                where=f"{other}\n{path}",
-                why=f"both would be written to {output}.png",
-                fix="name the images alone by a glob, input='images/*.jpg'; or predict to two outputs",
-            )
-        items.append(ImageItem(name, path, output))
-    return items

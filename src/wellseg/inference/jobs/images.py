@@ -1,135 +1,108 @@
-"""One image of `predict`, from its file to its outputs and its record in the manifest; and the submission of all."""
+"""Prediction of images, one by one (axes: see wellseg.types)."""
 
-import io
-import logging
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from wellseg.data.io.images import image_size, read_image, write_png
-from wellseg.errors import WellsegError
-from wellseg.files import write_bytes
-from wellseg.inference.images import ImagePredictor
-from wellseg.inference.jobs.image_inputs import ImageItem
-from wellseg.inference.jobs.manifest import DONE, FAILED, output_record
-from wellseg.inference.masks import to_storage
+from wellseg.inference.base import PicturePredictor
+from wellseg.inference.jobs.image_inputs import ImageInputs, ImageItem
+from wellseg.inference.jobs.job import Column, Found, PredictionJob
+from wellseg.inference.jobs.records import Record
+from wellseg.inference.jobs.report import percent
+from wellseg.inference.jobs.settings import ImageSettings
 from wellseg.plots.image_overlay import draw_overlay, mask_colors
-from wellseg.problems import count
-from wellseg.types import NO_DATA
-
-log = logging.getLogger("wellseg.predict")
 
 SUFFIXES = {"mask": ".png", "probability": ".npy", "overlay": ".png"}
-"""Of what is saved of each image, below folders of these names."""
+"""Suffixes of what is saved of each image, below folders of these names."""
+CLASSES_SHOWN = 4
+"""Classes, the largest of an image, whose shares the final table shows where there are more than two."""
 
 
-@dataclass(frozen=True)
-class ImageOptions:
-    """How images are predicted.
+class ImageJob(PredictionJob[ImageItem]):
+    """Predicts images."""
 
-    folder     the output folder
-    save       of wellseg.inference.jobs.wells.SAVE; "mask" is there if "submission" is
-    threshold  of two classes: class 1 is where its probability is at least that (wellseg.inference.masks); else None
-    """
+    unit = "image"
+    kinds: ClassVar = frozenset(("image",))
+    smaller = "fewer pixels at once, where the model allows it: tile=1000000"
 
-    folder: Path
-    save: frozenset[str]
-    threshold: float | None
+    predictor: PicturePredictor
+    settings: ImageSettings
 
-    def outputs(self, item: ImageItem) -> dict[str, Path]:
-        """The files of `item` by what they are."""
+    @property
+    def inputs(self) -> ImageInputs:
+        """Pictures and arrays."""
+        return ImageInputs()
+
+    def size(self, item: ImageItem) -> int:
+        """Returns 1."""
+        return 1
+
+    def outputs(self, item: ImageItem) -> list[Path]:
+        """Returns the files that an image's prediction writes."""
+        return list(self._paths(item).values())
+
+    def predict(self, item: ImageItem, advance: Callable[[int], Any]) -> Found:
+        """Predicts an image; `advance` receives 1 when it is done. Raises DataError, EnvironmentFault."""
+        image = item.read(self.predictor.channels)
+        probability = self.predictor(image)
+        mask = self.predictor.mask(probability, self.threshold)
+        classes = self.predictor.classes
+        found = Found("image", mask.shape, len(classes), details={"pieces": self.predictor.pieces(mask.shape)})
+        found.count(mask)
+        for name, path in self._paths(item).items():
+            found.paths.append(path)
+            if name == "probability":
+                self.save_array(path, self.predictor.stored(probability, self.threshold))
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if name == "mask":
+                write_png(path, mask, mask_colors(len(classes)))
+            else:
+                write_png(path, draw_overlay(image, mask, classes))
+        advance(1)
+        return found
+
+    def columns(self) -> Mapping[str, Column]:
+        """Returns the columns of the final table."""
+        classes = self.predictor.classes
+
+        def share(record: Record, number: int) -> str:
+            return percent(record["class_pixels"][number], record["pixels"] - record["no_data_pixels"])
+
+        def largest(record: Record) -> str:
+            order = sorted(range(len(classes)), key=lambda k: -record["class_pixels"][k])
+            there = [k for k in order[:CLASSES_SHOWN] if record["class_pixels"][k]]
+            return ", ".join(f"{classes[k]} {share(record, k)}" for k in there)
+
+        shares = (
+            {f"{classes[1]} %": partial(share, number=1)} if self.predictor.binary else {"largest classes, %": largest}
+        )
+        return {
+            "rows x columns": lambda r: " x ".join(f"{n:,}" for n in r["shape"]),
+            **shares,
+            "seconds": lambda r: f"{r['seconds']:.2f}",
+        }
+
+    def submission_masks(self, item: ImageItem) -> list[tuple[str, Path]]:
+        """Returns the name and the mask of an image."""
+        return [(item.title, self._paths(item)["mask"])]
+
+    def read_mask(self, path: Path) -> np.ndarray:
+        """Returns the mask (H, W) of an image."""
+        return read_image(path, mode="P")[:, :, 0]
+
+    def mask_size(self, path: Path) -> tuple[int, int]:
+        """Returns (H, W) of a mask."""
+        return image_size(path)
+
+    def _paths(self, item: ImageItem) -> dict[str, Path]:
+        """Returns the files of an image by what they hold."""
         return {
             name: self.folder / name / f"{item.output}{suffix}"
             for name, suffix in SUFFIXES.items()
-            if name in self.save
+            if name in self.settings.save
         }
-
-
-def predict_image(
-    item: ImageItem, sha256: str, predictor: ImagePredictor, options: ImageOptions, advance: Callable[[int], Any]
-) -> dict[str, Any]:
-    """Predict `item`, write what is to be saved below the output folder, and return the item's record.
-
-    advance is called with 1 when it is done. Raises DataError for an image that cannot be read,
-    EnvironmentFault for a full disk.
-    """
-    started = time.perf_counter()
-    image = item.read(predictor.channels)
-    probability = predictor(image)
-    mask = predictor.mask(probability, options.threshold)
-    paths = options.outputs(item)
-    for name, path in paths.items():
-        if name == "mask":
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_png(path, mask, mask_colors(len(predictor.classes)))
-        elif name == "probability":
-            content = io.BytesIO()
-            np.save(content, to_storage(probability, options.threshold), allow_pickle=False)
-            # Not waited for: a file that a power failure leaves empty has another size than the manifest says.
-            write_bytes(path, content.getvalue(), sync=False)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_png(path, draw_overlay(image, mask, predictor.classes))
-    advance(1)
-    outputs = [output_record(options.folder, path) for path in paths.values()]
-    seconds = time.perf_counter() - started
-    counts = np.bincount(mask.ravel(), minlength=256)
-    return {
-        **_base(item, sha256, DONE, None),
-        "kind": "image",
-        "shape": list(mask.shape),
-        "pixels": mask.size,
-        "threshold": options.threshold,
-        "class_pixels": counts[: len(predictor.classes)].tolist(),
-        "no_data_pixels": int(counts[NO_DATA]),
-        "pieces": predictor.pieces(mask.shape),
-        "bad_files": {},
-        "seconds": round(seconds, 4),
-        "outputs": outputs,
-    }
-
-
-def failed_image(item: ImageItem, sha256: str | None, error: WellsegError) -> dict[str, Any]:
-    """The record of an image that could not be predicted."""
-    return {**_base(item, sha256, FAILED, str(error)), "bad_files": {}, "outputs": []}
-
-
-def _base(item: ImageItem, sha256: str | None, status: str, reason: str | None) -> dict[str, Any]:
-    return {"key": item.output, "name": item.name, "status": status, "reason": reason, "sha256": sha256}
-
-
-def check_names(items: Sequence[ImageItem], settings: Mapping[str, Any]) -> None:
-    """Raise DataError, naming the picture, where a submission cannot hold the name of one: before all are predicted."""
-    from wellseg.inference.submission import formats as image_submission  # as in save_submission
-
-    form = image_submission.format_of(settings)
-    for item in items:
-        image_submission.checked_name(item.title, form)
-
-
-def save_submission(path: Path, items: Sequence[ImageItem], options: ImageOptions, settings: Mapping[str, Any]) -> Path:
-    """The submission of the data set, as `settings` of the artefact describe it, at `path`, from the masks that were
-    written; checked before it is put in place. Whether these are all images that the challenge asks for is not known
-    here, and the log says what tells. No more than one mask is in memory. Raises DataError, ConfigError.
-    """
-    from wellseg.inference.submission import (
-        formats as image_submission,  # takes scipy's time, which most predictions do without
-    )
-
-    masks = {item.title: options.outputs(item)["mask"] for item in items}
-
-    def rows() -> Iterator[tuple[str, np.ndarray]]:
-        for name in sorted(masks):
-            yield name, read_image(masks[name], mode="P")[:, :, 0]
-
-    sizes = {name: image_size(mask) for name, mask in masks.items()}
-    image_submission.write(path, rows(), settings, sizes)
-    log.info(
-        "%s: %s; `python -m wellseg.check data=... submission=%s` says whether these are all",
-        path.name, count(sizes, "image"), path,
-    )  # fmt: skip
-    return path

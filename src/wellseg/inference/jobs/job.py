@@ -1,305 +1,317 @@
-"""The loop of `predict` over its items, wells or images: progress, faults, the submission, and the final table."""
+"""The job of `predict`: items are found, predicted one by one, recorded, and made into a submission.
+
+What differs between wells and images is in the subclasses (wellseg.inference.jobs.wells, wellseg.inference.jobs.images).
+"""
 
 import errno
+import io
 import logging
 import os
-import sys
 import time
 import traceback
+from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import partial
-from math import prod
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Generic
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
+import numpy as np
 
-from wellseg.cli.console import table_text
-from wellseg.data.io.npy import read_npy
-from wellseg.data.wells.patches import PATCH_SHAPE
-from wellseg.errors import Bug, DataError, EnvironmentFault, PartialResult, WellsegError, as_problem
-from wellseg.files import remove_leftovers
-from wellseg.inference.jobs.inputs import Item
-from wellseg.inference.jobs.manifest import DONE, FOLDERS, NAME, Manifest
-from wellseg.inference.jobs.wells import Options, failed_item, predict_item
+from wellseg.errors import ConfigError, EnvironmentFault, WellsegError, as_problem
+from wellseg.files import remove_leftovers, write_bytes
+from wellseg.inference.base import SegmentationPredictor
+from wellseg.inference.jobs.collisions import check_replaced
+from wellseg.inference.jobs.inputs import InputKind, ItemT, find
+from wellseg.inference.jobs.manifest import FOLDERS, JOURNAL, NAME, Manifest
+from wellseg.inference.jobs.progress import progress
+from wellseg.inference.jobs.records import DONE, FAILED, Record, output_record
+from wellseg.inference.jobs.settings import Settings
 from wellseg.inference.submission import formats
-from wellseg.inference.wells import Predictor
-from wellseg.problems import SHOWN as NAMED
-
-if TYPE_CHECKING:
-    from wellseg.inference.images import ImagePredictor
-    from wellseg.inference.jobs.image_inputs import ImageItem
-    from wellseg.inference.jobs.images import ImageOptions
+from wellseg.problems import Problem, count
+from wellseg.types import NO_DATA
 
 log = logging.getLogger("wellseg.predict")
 
-SHOWN = 40
-"""Items that the table lists; the manifest has all."""
-CLASSES_SHOWN = 4
-"""Classes, the largest of a picture, of which it says the shares where there are more than two."""
+Column = Callable[[Record], str]
+"""Text in the final table for the record of an item that is done."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """What is to be predicted, and how: where wells and images differ.
+@dataclass
+class Found:
+    """What the prediction of one item gave.
 
-    items       Items or ImageItems
-    unit        what progress is counted in, in the singular
-    size        units of an item, 0 where that cannot be known
-    predict     (item, its SHA-256, advance by units) -> its record in the manifest
-    failed      (item, its SHA-256 or None, error) -> its record
-    submit      (path) writes the submission of all items there and returns it
-    columns     of the final table: heading -> text for the record of an item that is done
-    images      whether the items are images
-    smaller     what takes less memory
+    Attributes:
+        kind: kind of the item, one of the job's `kinds`.
+        shape: shape of the masks.
+        classes: number of classes.
+        class_pixels: pixels by class index.
+        no_data_pixels: pixels without data.
+        pixels: all pixels.
+        findings: warnings about the values.
+        bad_files: path -> fault, of files that could not be read.
+        paths: outputs that were written.
+        details: further keys of the record.
     """
 
-    items: Sequence[Any]
-    unit: str
-    size: Callable[[Any], int]
-    predict: Callable[[Any, str, Callable[[int], Any]], dict[str, Any]]
-    failed: Callable[[Any, str | None, WellsegError], dict[str, Any]]
-    submit: Callable[[Path], Path]
-    columns: Mapping[str, Callable[[Mapping[str, Any]], str]]
-    images: bool
-    smaller: str
+    kind: str
+    shape: tuple[int, ...]
+    classes: int
+    class_pixels: list[int] = field(default_factory=list)
+    no_data_pixels: int = 0
+    pixels: int = 0
+    findings: list[str] = field(default_factory=list)
+    bad_files: dict[str, str] = field(default_factory=dict)
+    paths: list[Path] = field(default_factory=list)
+    details: Record = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.class_pixels = self.class_pixels or [0] * self.classes
+
+    def count(self, mask: np.ndarray) -> None:
+        """Adds the pixels of a mask, uint8 class indices and NO_DATA."""
+        self.pixels += mask.size
+        self.no_data_pixels += int(np.count_nonzero(mask == NO_DATA))
+        if self.classes == 2:  # takes less memory than bincount, which widens the mask
+            counts = [int(np.count_nonzero(mask == k)) for k in range(2)]
+        else:
+            counts = np.bincount(mask.ravel(), minlength=256)[: self.classes].tolist()
+        self.class_pixels = [a + b for a, b in zip(self.class_pixels, counts, strict=True)]
 
 
-def well_job(items: Sequence[Item], predictor: Predictor, options: Options) -> Job:
-    """Logs and patches of wells."""
-    columns = {
-        "rows x columns": lambda r: " x ".join(f"{n:,}" for n in r["shape"]),
-        "azimuth": lambda r: r["azimuth"],
-        "defect %": lambda r: _percent(r["defect_pixels"], r["pixels"] - r["no_data_pixels"]),
-        "no data %": lambda r: _percent(r["no_data_pixels"], r["pixels"]),
-        "seconds": lambda r: f"{r['seconds']:.2f}",
-        "rows/s": lambda r: f"{r['rows_per_second']:,.0f}",
+class PredictionJob(ABC, Generic[ItemT]):
+    """Predicts items of one kind of model into an output folder.
+
+    Attributes:
+        unit: unit of progress and speed, in the singular.
+        kinds: kinds of its items, as records state them.
+        counters: keys of its records whose sums are totals.
+        smaller: setting that takes less memory.
+        items: the items, after `find`.
+        threshold: threshold of masks; None for more than two classes.
+    """
+
+    unit: ClassVar[str]
+    kinds: ClassVar[frozenset[str]]
+    counters: ClassVar[tuple[str, ...]] = ()
+    smaller: ClassVar[str]
+
+    def __init__(self, predictor: SegmentationPredictor, settings: Settings, folder: Path) -> None:
+        """Takes the predictor and the output folder. Raises ConfigError for a threshold of more than two classes."""
+        self.predictor, self.settings, self.folder = predictor, settings, folder
+        self.threshold = predictor.threshold_for(settings.threshold)
+        self.items: Sequence[ItemT] = ()
+
+    @property
+    @abstractmethod
+    def inputs(self) -> InputKind[ItemT]:
+        """What the model reads."""
+
+    @abstractmethod
+    def size(self, item: ItemT) -> int:
+        """Returns the units of an item; 0 where they cannot be known, which the prediction itself will report."""
+
+    @abstractmethod
+    def predict(self, item: ItemT, advance: Callable[[int], Any]) -> Found:
+        """Predicts an item and writes its outputs; `advance` receives numbers of units as they are done.
+
+        Raises:
+            DataError: the input cannot be predicted. Nothing of the item is left then, except whole files of patches.
+            EnvironmentFault: the disk is full.
+        """
+
+    @abstractmethod
+    def columns(self) -> Mapping[str, Column]:
+        """Returns the columns of the final table: heading -> text of a record."""
+
+    @abstractmethod
+    def outputs(self, item: ItemT) -> list[Path]:
+        """Returns the files that an item's prediction writes, without pages of overlays."""
+
+    @abstractmethod
+    def submission_masks(self, item: ItemT) -> list[tuple[str, Path]]:
+        """Returns the rows of a submission for an item: names, and files of masks. Empty where the format has none."""
+
+    @abstractmethod
+    def read_mask(self, path: Path) -> np.ndarray:
+        """Returns a mask (H, W) uint8 that `predict` wrote."""
+
+    @abstractmethod
+    def mask_size(self, path: Path) -> tuple[int, int]:
+        """Returns (H, W) of a mask that `predict` wrote."""
+
+    def pages(self, item: ItemT) -> list[Path]:
+        """Returns the start of the names of numbered pages."""
+        return []
+
+    def details(self, found: Found, seconds: float) -> Record:
+        """Returns further keys of the record of an item that took so many seconds."""
+        return found.details
+
+    @property
+    def submission(self) -> Mapping[str, Any] | None:
+        """Settings of the submission; None where the data set of the model has none."""
+        return self.predictor.metadata.get("submission")
+
+    def find(self) -> list[Problem]:
+        """Finds the items; returns warnings about files that were left out. Raises DataError, ConfigError."""
+        results = [str(self.folder / name) for name in FOLDERS]
+        self.items, problems = find(self.settings.input, self.inputs, results)
+        return problems
+
+    def check(self, models: Iterable[Path]) -> None:
+        """Raises ConfigError where an output would replace an input or a model file, or no submission can be made."""
+        taken = [*map(str, models), *(path for item in self.items for path in item.paths)]
+        of_all = [self.folder / NAME, self.folder / JOURNAL, *(self.folder / name for name in self.files)]
+        outputs = [path for item in self.items for path in self.outputs(item)]
+        pages = [path for item in self.items for path in self.pages(item)]
+        check_replaced(taken, [*of_all, *outputs], pages)
+        if "submission" in self.settings.save:
+            self._check_submission()
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the files that are made of all items."""
+        return [self.settings.submission_name] if "submission" in self.settings.save else []
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of the items in the manifest."""
+        return [item.key for item in self.items]
+
+    def clear_leftovers(self) -> None:
+        """Deletes what killed writers left in the output folder; only after `Manifest.open` accepted the folder.
+
+        Links to folders are not followed.
+        """
+        for name in (NAME, JOURNAL, *self.files):
+            remove_leftovers(self.folder, name)
+        for top in (self.folder / name for name in FOLDERS if not (self.folder / name).is_symlink()):
+            for below, _, _ in os.walk(top):
+                remove_leftovers(Path(below))
+
+    def run(self, manifest: Manifest, *, debug: bool = False) -> list[WellsegError]:
+        """Predicts the items that are not finished; returns the errors of those that failed, which are recorded.
+
+        Raises:
+            EnvironmentFault: the disk is full, which every other item would meet too.
+        """
+        failures: list[WellsegError] = []
+        sizes = [self.size(item) for item in self.items]
+        with progress(sum(sizes), f"{self.unit}s") as bar:
+            for number, (item, expected) in enumerate(zip(self.items, sizes, strict=True), 1):
+                sha256 = None
+                bar.begin(f"{item.name} ({number}/{len(self.items)})", expected)
+                try:
+                    sha256 = item.sha256()
+                    if manifest.finished(item.key, sha256):
+                        bar.end("done before")
+                        continue
+                    manifest.drop(item.key)
+                    record = self.record(item, sha256, bar.advance)
+                    manifest.put(record)
+                    bar.end(_outcome(record))
+                except Exception as error:
+                    if debug:
+                        traceback.print_exc()
+                    failures.append(_as_problem(error, self.smaller))
+                    if _is_full_disk(error):
+                        raise failures[-1] from error
+                    manifest.put(self.failed(item, sha256, failures[-1]))
+                    bar.end(f"failed: {failures[-1].what}")
+        return failures
+
+    def record(self, item: ItemT, sha256: str, advance: Callable[[int], Any]) -> Record:
+        """Predicts an item; returns its record. Raises as `predict` does."""
+        started = time.perf_counter()
+        found = self.predict(item, advance)
+        outputs = [output_record(self.folder, path) for path in found.paths]
+        seconds = time.perf_counter() - started
+        return {
+            **_head(item, sha256, DONE, None),
+            "kind": found.kind,
+            "shape": list(found.shape),
+            "pixels": found.pixels,
+            "threshold": self.threshold,
+            "class_pixels": found.class_pixels,
+            "no_data_pixels": found.no_data_pixels,
+            **self.details(found, seconds),
+            "findings": found.findings,
+            "bad_files": found.bad_files,
+            "seconds": round(seconds, 4),
+            "outputs": outputs,
+        }
+
+    def failed(self, item: ItemT, sha256: str | None, error: WellsegError) -> Record:
+        """Returns the record of an item that could not be predicted."""
+        return {**_head(item, sha256, FAILED, str(error)), "bad_files": {}, "outputs": []}
+
+    def save_array(self, path: Path, array: np.ndarray, *, sync: bool = False) -> None:
+        """Writes an array as .npy; without `sync`, a power failure may leave a file of another size than its record's."""
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        write_bytes(path, buffer.getvalue(), sync=sync)
+
+    def submit(self) -> Path:
+        """Writes the submission of all items, from the masks that were written; returns its path.
+
+        The file is checked before it is put in place. No more than one mask is in memory.
+
+        Raises:
+            DataError: the submission has errors.
+        """
+        path, form = self.folder / self.settings.submission_name, formats.format_of(self.submission)
+        masks = dict(row for item in self.items for row in self.submission_masks(item))
+        sizes = {name: self.mask_size(mask) for name, mask in masks.items()}
+        rows: Iterator[tuple[str, np.ndarray]] = ((name, self.read_mask(masks[name])) for name in sorted(masks))
+        formats.write(path, rows, self.submission, sizes)
+        log.info(
+            "%s: %s; `python -m wellseg.check data=... submission=%s` says whether these are all",
+            path.name, count(sizes, form.noun), path,
+        )  # fmt: skip
+        return path
+
+    def _check_submission(self) -> None:
+        """Raises ConfigError, or DataError for a name, where no submission can be made of the items."""
+        if self.submission is None:
+            raise ConfigError(
+                "the model file does not describe a submission",
+                why="the data set that it was trained on has none",
+                fix="save=[mask]",
+            )
+        form = formats.format_of(self.submission)
+        rows = [(item, self.submission_masks(item)) for item in self.items]
+        others = [item.name for item, masks in rows if not masks]
+        names = Counter(name for _, masks in rows for name, _ in masks)
+        twice = [name for name, number in names.items() if number > 1]
+        if others or twice:
+            raise ConfigError(
+                "a submission cannot be made of these inputs",
+                where=(others or twice)[0],
+                why=f"a row is a {form.noun}, named {form.names}"
+                if others
+                else f"more than one {form.noun} has this name",
+                fix="name one folder with the inputs of the challenge",
+            )
+        for name in names:
+            formats.checked_name(name, form)
+
+
+def _head(item: ItemT, sha256: str | None, status: str, reason: str | None) -> Record:
+    return {
+        "key": item.key,
+        "name": item.name,
+        "status": status,
+        "reason": reason,
+        "files": len(item.paths),
+        "sha256": sha256,
     }
-    return Job(
-        items=items,
-        unit="row",
-        size=_count_rows,
-        predict=lambda item, sha256, advance: predict_item(item, sha256, predictor, options, advance),
-        failed=failed_item,
-        submit=lambda path: save_submission(path, items, options.folder, predictor.metadata.get("submission")),
-        columns=columns,
-        images=False,
-        smaller="fewer rows at once: band=1024",
-    )
 
 
-def image_job(items: "Sequence[ImageItem]", predictor: "ImagePredictor", options: "ImageOptions") -> Job:
-    """Images one by one. Raises DataError for a name that a submission, if there is to be one, cannot hold."""
-    from wellseg.inference.jobs import images as image_prediction  # takes Pillow's time, which wells do without
-
-    if "submission" in options.save:
-        image_prediction.check_names(items, predictor.metadata["submission"])
-
-    def share(record: Mapping[str, Any], number: int) -> str:
-        return _percent(record["class_pixels"][number], record["pixels"] - record["no_data_pixels"])
-
-    def largest(record: Mapping[str, Any]) -> str:
-        order = sorted(range(len(predictor.classes)), key=lambda k: -record["class_pixels"][k])
-        there = [k for k in order[:CLASSES_SHOWN] if record["class_pixels"][k]]
-        return ", ".join(f"{predictor.classes[k]} {share(record, k)}" for k in there)
-
-    columns: dict[str, Callable] = {"rows x columns": lambda r: " x ".join(f"{n:,}" for n in r["shape"])}
-    if predictor.binary:
-        columns[f"{predictor.classes[1]} %"] = partial(share, number=1)
-    else:
-        columns["largest classes, %"] = largest
-    columns["seconds"] = lambda r: f"{r['seconds']:.2f}"
-    return Job(
-        items=items,
-        unit="image",
-        size=lambda item: 1,
-        predict=lambda *given: image_prediction.predict_image(*given[:2], predictor, options, given[2]),
-        failed=image_prediction.failed_image,
-        submit=lambda path: image_prediction.save_submission(path, items, options, predictor.metadata["submission"]),
-        columns=columns,
-        images=True,
-        smaller="fewer pixels at once, where the model allows it: tile=1000000",
-    )
-
-
-def predict_all(job: Job, manifest: Manifest, *, debug: bool = False) -> list[WellsegError]:
-    """Predict the items that are not done; one that fails is recorded, and the next is begun. Returns the errors.
-
-    Only a full disk ends it at once, since every other item would meet it too: raises EnvironmentFault.
-    """
-    try:
-        return _predict_all(job, manifest, debug=debug)
-    except BaseException:
-        with suppress(EnvironmentFault):  # a disk that is full still is
-            manifest.flush()
-        raise
-
-
-def _predict_all(job: Job, manifest: Manifest, *, debug: bool) -> list[WellsegError]:
-    failures, items = [], job.items
-    sizes = [job.size(item) for item in items]
-    with _progress(sum(sizes), f"{job.unit}s") as progress:
-        for number, (item, expected) in enumerate(zip(items, sizes, strict=True), 1):
-            sha256 = None
-            progress.begin(f"{item.name} ({number}/{len(items)})", expected)
-            try:
-                sha256 = item.sha256()
-                if manifest.finished(item.outputs[0], sha256):
-                    progress.end("done before")
-                    continue
-                manifest.drop(item.outputs[0])
-                record = job.predict(item, sha256, progress.advance)
-                manifest.put(record)
-                progress.end(_done(record))
-            except Exception as error:
-                if debug:
-                    traceback.print_exc()
-                failures.append(_as_problem(error, job.smaller))
-                if _is_full_disk(error):
-                    raise failures[-1] from error
-                manifest.put(job.failed(item, sha256, failures[-1]))
-                progress.end(f"failed: {failures[-1].what}")
-    return failures
-
-
-def _done(record: Mapping[str, Any]) -> str:
+def _outcome(record: Record) -> str:
     if "rows" in record:
         return f"{record['rows']:,} rows, {record['rows_per_second']:,.0f} rows/s"
     return f"{' x '.join(map(str, record['shape']))} pixels in {record['seconds']:.2f} s"
-
-
-def clear_leftovers(folder: Path, files: Iterable[str] = ()) -> None:
-    """Delete what killed writers left of the manifest and of `files` in an output folder, and in the folders of outputs.
-
-    Only for a folder that `Manifest.open` accepted. Links to folders are not followed.
-    """
-    for name in (NAME, *files):
-        remove_leftovers(folder, name)
-    for top in (folder / name for name in FOLDERS if not (folder / name).is_symlink()):
-        for below, _, _ in os.walk(top):
-            remove_leftovers(Path(below))
-
-
-def save_submission(path: Path, items: Sequence[Item], folder: Path, settings: Mapping[str, Any] | None = None) -> Path:
-    """The challenge's CSV at `path`, from the masks that were written to `folder`, patch by patch; checked before it is
-    put in place. Raises DataError.
-    """
-    masks = {
-        patch.name: folder / "mask" / output
-        for item in items
-        for patch, output in zip(item.patches, item.outputs, strict=True)
-    }
-    rows = ((name, read_npy(masks[name], kinds="u")) for name in sorted(masks))
-    formats.write(path, rows, settings or formats.CORROSEG, dict.fromkeys(masks, PATCH_SHAPE))
-    return path
-
-
-def raise_failures(failures: Sequence[WellsegError], records: Sequence[dict[str, Any]]) -> None:
-    """Raise PartialResult where some items or patch files failed, the error itself where nothing else was asked for."""
-    done = [r for r in records if r["status"] == DONE]
-    bad_files = [text for r in done for text in r["bad_files"].values()]
-    if not failures and not bad_files:
-        return
-    if not done and len(failures) == 1:
-        raise failures[0]
-    reasons = [*map(str, failures), *bad_files]
-    where = "\n".join(reasons[:NAMED]) + (f"\nand {len(reasons) - NAMED:,} more" if len(reasons) > NAMED else "")
-    fix = "mend or remove them and run the same command again: what is done is kept"
-    if done:
-        counts = [_count(n, noun) for n, noun in ((len(failures), "item"), (len(bad_files), "patch file")) if n]
-        what = f"{' and '.join(counts)} could not be predicted; {_count(len(done), 'item')} done"
-        raise PartialResult(what, where=where, fix=fix)
-    kinds = {type(f) for f in failures}
-    kind = Bug if Bug in kinds else EnvironmentFault if kinds == {EnvironmentFault} else DataError
-    raise kind(f"none of {len(failures):,} items could be predicted", where=where, fix=fix)
-
-
-def print_predictions(job: Job, records: Sequence[dict[str, Any]], totals: dict[str, Any], manifest: Path) -> None:
-    """The final table, through the log, so that the output folder's log file has it too."""
-    table = Table(title=f"{_count(totals['done'], 'item')} done, {totals['failed']:,} failed")
-    for column in ("item", *job.columns):
-        table.add_column(Text(column), justify="left" if column in ("item", "azimuth") else "right")
-    for record in records[:SHOWN]:
-        if record["status"] != DONE:
-            table.add_row(Text(record["name"]), "failed", style="red")
-            continue
-        table.add_row(Text(record["name"]), *(text(record) for text in job.columns.values()))
-    if len(records) > SHOWN:
-        table.add_row(f"and {len(records) - SHOWN:,} more")
-    log.info("%s", table_text(table))
-    for record in records:
-        for finding in record.get("findings", ()):
-            log.warning("%s: %s", record["name"], finding)
-    number = totals["done"] if job.images else totals["rows"]
-    log.info("%s in %.2f s; %s", _count(number, job.unit), totals["seconds"], manifest)
-
-
-class _Rate(ProgressColumn):
-    """Units per second since the last few moments."""
-
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
-
-    def render(self, task: Task) -> Text:
-        speed = task.speed
-        return Text(f"{speed:,.{0 if speed >= 10 else 2}f} {self._unit}/s" if speed else "")
-
-
-class _Bar:
-    """What is known of the units: on a terminal a bar with the time left; elsewhere a line per item."""
-
-    def __init__(self, bar: Progress | None, total: int) -> None:
-        self._bar, self._total, self._started = bar, total, time.monotonic()
-        self._task = bar.add_task("", total=total) if bar is not None else None
-        self._name, self._expected, self._done, self._rows = "", 0, 0, 0
-
-    def begin(self, name: str, expected: int) -> None:
-        self._name, self._expected, self._done = name, expected, 0
-        if self._bar is not None:
-            self._bar.update(self._task, description=name)
-
-    def advance(self, rows: int) -> None:
-        self._done += rows
-        self._rows += rows
-        if self._bar is not None:
-            self._bar.advance(self._task, rows)
-
-    def end(self, text: str) -> None:
-        """The item is over, whatever came of it."""
-        self._total += self._done - self._expected
-        if self._bar is not None:
-            self._bar.update(self._task, total=self._total)
-        else:
-            seconds = time.monotonic() - self._started
-            left = seconds * (self._total - self._rows) / self._rows if self._rows else 0
-            log.info("%s: %s%s", self._name, text, f", {left:.0f} s left" if left >= 1 else "")
-
-
-@contextmanager
-def _progress(total: int, unit: str) -> Iterator[_Bar]:
-    if not sys.stdout.isatty():
-        yield _Bar(None, total)
-        return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Rate(unit), TimeRemainingColumn())
-    with Progress(*columns, transient=True, console=Console()) as bar:
-        yield _Bar(bar, total)
-
-
-def _count_rows(item: Item) -> int:
-    """Rows to predict; 0 where that cannot be known, which the prediction itself will report."""
-    if item.patches:
-        return len(item.patches) * PATCH_SHAPE[0]
-    try:
-        with item.open() as source:
-            return prod(source.shape[:-1])
-    except WellsegError:
-        return 0
 
 
 def _as_problem(error: Exception, smaller: str) -> WellsegError:
@@ -311,11 +323,3 @@ def _as_problem(error: Exception, smaller: str) -> WellsegError:
 
 def _is_full_disk(error: Exception) -> bool:
     return any(getattr(e, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for e in (error, error.__cause__))
-
-
-def _percent(part: int, of: int) -> str:
-    return f"{100 * part / of:.2f}" if of else "-"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' if number != 1 else ''}"

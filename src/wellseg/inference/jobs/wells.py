@@ -1,301 +1,274 @@
-"""One item of `predict`, from its files to its outputs and its record in the manifest (axes: see wellseg.types)."""
+"""Prediction of wells: logs band by band, stacks image by image, patches joined to wells (axes: see wellseg.types)."""
 
-import io
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from wellseg.data.io.npy import read_npy
 from wellseg.data.io.rows import ArrayRows, RowSource
-from wellseg.data.nulls import NULL_VALUES, count_nulls, is_null
+from wellseg.data.nulls import count_nulls
 from wellseg.data.wells.findings import restoration_problems
 from wellseg.data.wells.patches import PATCH_SHAPE, PatchedWell, PatchFile
 from wellseg.data.wells.restore import restore_well
 from wellseg.data.wells.well import Well
 from wellseg.errors import DataError, WellsegError
-from wellseg.files import write_bytes
-from wellseg.inference.jobs.inputs import Item
-from wellseg.inference.jobs.manifest import DONE, FAILED, output_record
+from wellseg.inference.base import WellPredictor
+from wellseg.inference.jobs.job import Column, Found, PredictionJob
 from wellseg.inference.jobs.outputs import array_writer
-from wellseg.inference.masks import decide, to_storage
-from wellseg.inference.wells import Predictor
+from wellseg.inference.jobs.records import Record
+from wellseg.inference.jobs.report import percent
+from wellseg.inference.jobs.settings import WellSettings
+from wellseg.inference.jobs.well_inputs import WellInputs, WellItem
+from wellseg.inference.jobs.well_rows import CountedRows, FlatRows, add_nulls, clipped, units_findings
+from wellseg.inference.submission import formats
+from wellseg.plots.well_pages import write_overlays
 from wellseg.problems import Problem, raise_errors
-from wellseg.types import NO_DATA
 
-SAVE = ("mask", "probability", "overlay", "submission")
-"""What can be saved. The submission is made from the masks, so that it brings them along."""
+Advance = Callable[[int], Any]
+
+STACK_ROWS = 4096
+"""Rows of a stack that are predicted at once."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """How items are predicted.
+class WellJob(PredictionJob[WellItem]):
+    """Predicts logs and patches of wells.
 
-    folder          the output folder
-    save            of SAVE; "mask" is there if "submission" is
-    threshold       a pixel is a defect where its probability is at least that (wellseg.inference.masks)
-    restore         patches of one well are put together before they are predicted
-    azimuth_layout  "auto", "single" or "interleaved": whether the patches of a well come in pairs
-    postprocess     mask (H, W) -> mask (H, W), or None
+    Memory does not grow with the rows of a log, unless its mask is cleaned up or drawn: then the mask is held as a whole,
+    and clean-up takes several times its bytes. Stacks and the patches of one well are held in memory.
     """
 
-    folder: Path
-    save: frozenset[str]
-    threshold: float
-    restore: bool = True
-    azimuth_layout: str = "auto"
-    postprocess: Callable[[np.ndarray], np.ndarray] | None = None
+    unit = "row"
+    kinds: ClassVar = frozenset(("well", "stack", "patches", "patch"))
+    counters = ("rows", "defect_pixels")
+    smaller = "fewer rows at once: band=1024"
 
-    def mask(self, probability: np.ndarray) -> np.ndarray:
-        """The mask of a whole image."""
-        mask = decide(probability, self.threshold)
-        return mask if self.postprocess is None else self.postprocess(mask)
+    predictor: WellPredictor
+    settings: WellSettings
 
+    def __init__(
+        self,
+        predictor: WellPredictor,
+        settings: WellSettings,
+        folder: Path,
+        postprocess: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
+        """Takes the predictor, the output folder, and the clean-up of masks (H, W)."""
+        super().__init__(predictor, settings, folder)
+        self._postprocess = postprocess
 
-class CountedRows:
-    """A RowSource that counts, each row once, the numbers meaning "no data" by code and the values that a model with this
-    `normalization` (center, scale, clip) clips.
-    """
+    @property
+    def inputs(self) -> WellInputs:
+        """Files and folders of wells, of the chosen part."""
+        return WellInputs(self.settings.part)
 
-    def __init__(self, rows: RowSource, normalization: Mapping[str, float]) -> None:
-        self.shape, self.nulls, self.clipped = rows.shape, dict[str, int](), 0
-        self._rows, self._seen, self._normalization = rows, 0, normalization
+    @property
+    def submission(self) -> Mapping[str, Any]:
+        """Settings of the submission: those of the model file, or CorroSeg's."""
+        return super().submission or formats.CORROSEG
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        values = self._rows.read(start, stop)
-        new = values[max(self._seen - start, 0) :]
-        add_nulls(self.nulls, new)
-        self.clipped += clipped(new, self._normalization)
-        self._seen = max(self._seen, stop)
-        return values
+    def size(self, item: WellItem) -> int:
+        """Returns the rows of an item; 0 where they cannot be known."""
+        if item.patches:
+            return len(item.patches) * PATCH_SHAPE[0]
+        try:
+            with item.open() as source:
+                return prod(source.shape[:-1])
+        except WellsegError:
+            return 0
 
+    def outputs(self, item: WellItem) -> list[Path]:
+        """Returns the arrays that an item's prediction writes."""
+        return [path for output in item.outputs for path in self._paths(output).values()]
 
-def clipped(values: np.ndarray, normalization: Mapping[str, float]) -> int:
-    """How many of the values that are data lie beyond what the model tells apart."""
-    if normalization["clip"] is None:
-        return 0
-    far = np.abs(values - normalization["center"]) > normalization["clip"] * normalization["scale"]
-    return int(np.count_nonzero(far & ~is_null(values))) if far.any() else 0
+    def pages(self, item: WellItem) -> list[Path]:
+        """Returns the start of the names of the overlay's pages."""
+        return [self.folder / "overlay" / item.name] if "overlay" in self.settings.save else []
 
-
-MOSTLY_WITHIN = 0.02
-"""Of the recorded wells of CorroSeg at most 0.1 % of the values are clipped."""
-
-
-def units_findings(clipped: int, data: int, normalization: Mapping[str, float]) -> list[str]:
-    """What there is to say of a log of which `clipped` of the `data` values are clipped."""
-    if clipped <= MOSTLY_WITHIN * data:
-        return []
-    low, high = (normalization["center"] + side * normalization["clip"] * normalization["scale"] for side in (-1, 1))
-    return [
-        f"{clipped / data:.0%} of the values lie outside {low:.4g} to {high:.4g}, beyond which the model tells none apart: are "
-        "they in the units of the wells that it was trained on?"
-    ]
-
-
-def add_nulls(counts: dict[str, int], values: np.ndarray) -> None:
-    """Add what wellseg.data.nulls.count_nulls finds in `values` to `counts`."""
-    # One comparison finds most logs free of codes, all of which are at most -999; NaN fails it.
-    if values.size and not (values.min() > max(NULL_VALUES) and values.max() < np.inf):
-        for code, n in count_nulls(values).items():
-            counts[code] = counts.get(code, 0) + n
-
-
-@dataclass
-class _Found:
-    """What a prediction found out on the way; the keys of a record."""
-
-    kind: str
-    shape: tuple[int, ...]
-    azimuth: str
-    null_counts: dict[str, int] = field(default_factory=dict)
-    findings: list[str] = field(default_factory=list)
-    bad_files: dict[str, str] = field(default_factory=dict)
-    pixels: int = 0
-    defect_pixels: int = 0
-    no_data_pixels: int = 0
-    paths: list[Path] = field(default_factory=list)
-
-    def count(self, mask: np.ndarray) -> None:
-        self.pixels += mask.size
-        self.defect_pixels += int(np.count_nonzero(mask == 1))
-        self.no_data_pixels += int(np.count_nonzero(mask == NO_DATA))
-
-
-def predict_item(
-    item: Item, sha256: str, predictor: Predictor, options: Options, advance: Callable[[int], Any]
-) -> dict[str, Any]:
-    """Predict `item`, write what is to be saved below the output folder, and return the item's record.
-
-    advance is called with numbers of rows, as they are done. Raises DataError for input that cannot be predicted,
-    EnvironmentFault for a full disk; nothing of the item is left then, except whole files of patches.
-    """
-    started = time.perf_counter()
-    if item.patches:
-        found = _predict_patches(item, predictor, options, advance)
-    else:
+    def predict(self, item: WellItem, advance: Advance) -> Found:
+        """Predicts an item; `advance` receives numbers of rows. Raises DataError, EnvironmentFault."""
+        if item.patches:
+            return self._predict_patches(item, advance)
         with item.open() as source:
-            predict = _predict_stack if len(source.shape) == 3 else _predict_well
-            found = predict(item, source, predictor, options, advance)
-    outputs = [output_record(options.folder, path) for path in found.paths]
-    seconds = time.perf_counter() - started
-    rows = found.pixels // found.shape[-1]
-    return {
-        **_base(item, sha256, DONE, None),
-        "kind": found.kind,
-        "shape": list(found.shape),
-        "rows": rows,
-        "pixels": found.pixels,
-        "null_counts": found.null_counts,
-        "azimuth": found.azimuth,
-        "threshold": options.threshold,
-        "defect_pixels": found.defect_pixels,
-        "defect_share": found.defect_pixels / found.pixels,
-        "no_data_pixels": found.no_data_pixels,
-        "findings": found.findings,
-        "bad_files": found.bad_files,
-        "seconds": round(seconds, 4),
-        "rows_per_second": round(rows / seconds, 1),
-        "outputs": outputs,
-    }
+            predict = self._predict_stack if len(source.shape) == 3 else self._predict_well
+            return predict(item, source, advance)
 
+    def details(self, found: Found, seconds: float) -> Record:
+        """Returns rows, speed and the share of defects."""
+        rows, defects = found.pixels // found.shape[-1], found.class_pixels[1]
+        return {
+            "rows": rows,
+            **found.details,
+            "defect_pixels": defects,
+            "defect_share": defects / found.pixels,
+            "rows_per_second": round(rows / seconds, 1),
+        }
 
-def failed_item(item: Item, sha256: str | None, error: WellsegError) -> dict[str, Any]:
-    """The record of an item that could not be predicted."""
-    return {**_base(item, sha256, FAILED, str(error)), "bad_files": {}, "outputs": []}
+    def columns(self) -> Mapping[str, Column]:
+        """Returns the columns of the final table."""
+        return {
+            "rows x columns": lambda r: " x ".join(f"{n:,}" for n in r["shape"]),
+            "azimuth": lambda r: r["azimuth"],
+            "defect %": lambda r: percent(r["defect_pixels"], r["pixels"] - r["no_data_pixels"]),
+            "no data %": lambda r: percent(r["no_data_pixels"], r["pixels"]),
+            "seconds": lambda r: f"{r['seconds']:.2f}",
+            "rows/s": lambda r: f"{r['rows_per_second']:,.0f}",
+        }
 
+    def submission_masks(self, item: WellItem) -> list[tuple[str, Path]]:
+        """Returns the names and masks of an item's patches; a log or a stack has none."""
+        pairs = zip(item.patches, item.outputs, strict=True) if item.patches else ()
+        return [(patch.name, self.folder / "mask" / output) for patch, output in pairs]
 
-def _base(item: Item, sha256: str | None, status: str, reason: str | None) -> dict[str, Any]:
-    return {
-        "key": item.outputs[0],
-        "name": item.name,
-        "status": status,
-        "reason": reason,
-        "files": len(item.paths),
-        "sha256": sha256,
-    }
+    def read_mask(self, path: Path) -> np.ndarray:
+        """Returns the mask (36, 36) of a patch."""
+        return read_npy(path, kinds="u")
 
+    def mask_size(self, path: Path) -> tuple[int, int]:
+        """Returns the size of every patch."""
+        return PATCH_SHAPE
 
-def _predict_well(
-    item: Item, source: RowSource, predictor: Predictor, options: Options, advance: Callable[[int], Any]
-) -> _Found:
-    """A file with a well, band by band: memory does not grow with its rows, unless its mask is cleaned up or drawn, for
-    which it is held as a whole (clean-up takes several times its bytes).
-    """
-    normalization = predictor.metadata["normalization"]
-    rows = CountedRows(source, normalization)
-    found = _Found("well", rows.shape, str(predictor.azimuth(rows.shape[1])), rows.nulls)
-    whole = np.empty(rows.shape, np.uint8) if options.postprocess or "overlay" in options.save else None
-    with ExitStack() as stack:
-        writers = {}
-        for name, dtype in (("mask", np.uint8), ("probability", np.float16)):
-            if name in options.save:
-                found.paths.append(options.folder / name / item.outputs[0])
-                writers[name] = stack.enter_context(array_writer(found.paths[-1], rows.shape, dtype, name))
-        for start, probability in predictor.stream(rows):
-            mask = decide(probability, options.threshold)
-            if "probability" in writers:
-                writers["probability"].write(to_storage(probability, options.threshold))
+    def _paths(self, output: str) -> dict[str, Path]:
+        """Returns the arrays of one output name by what they hold."""
+        return {n: self.folder / n / output for n in ("mask", "probability") if n in self.settings.save}
+
+    def _mask(self, probability: np.ndarray) -> np.ndarray:
+        """Returns the mask of a whole image."""
+        mask = self.predictor.mask(probability, self.threshold)
+        return mask if self._postprocess is None else self._postprocess(mask)
+
+    def _found(self, kind: str, shape: tuple[int, ...], nulls: dict[str, int]) -> Found:
+        azimuth = str(self.predictor.azimuth(shape[-1]))
+        details = {"null_counts": nulls, "azimuth": azimuth}
+        return Found(kind, shape, len(self.predictor.classes), details=details)
+
+    def _units(self, clipped_values: int, pixels: int, nulls: Mapping[str, int]) -> list[str]:
+        return units_findings(clipped_values, pixels - sum(nulls.values()), self.predictor.metadata["normalization"])
+
+    def _predict_well(self, item: WellItem, source: RowSource, advance: Advance) -> Found:
+        """Predicts a log band by band."""
+        rows = CountedRows(source, self.predictor.metadata["normalization"])
+        found = self._found("well", rows.shape, rows.nulls)
+        whole = np.empty(rows.shape, np.uint8) if self._postprocess or "overlay" in self.settings.save else None
+        paths = self._paths(item.outputs[0])
+        found.paths += paths.values()
+        dtypes = {"mask": np.uint8, "probability": np.float16}
+        with ExitStack() as stack:
+            writers = {
+                name: stack.enter_context(array_writer(path, rows.shape, dtypes[name], name))
+                for name, path in paths.items()
+            }
+            for start, probability in self.predictor.stream(rows):
+                mask = self.predictor.mask(probability, self.threshold)
+                if "probability" in writers:
+                    writers["probability"].write(self.predictor.stored(probability, self.threshold))
+                if whole is not None:
+                    whole[start : start + len(mask)] = mask
+                else:
+                    found.count(mask)
+                    if "mask" in writers:
+                        writers["mask"].write(mask)
+                advance(len(probability))
             if whole is not None:
-                whole[start : start + len(mask)] = mask
-            else:
-                found.count(mask)
+                whole = whole if self._postprocess is None else self._postprocess(whole)
+                found.count(whole)
                 if "mask" in writers:
-                    writers["mask"].write(mask)
-            advance(len(probability))
-        if whole is not None:
-            whole = whole if options.postprocess is None else options.postprocess(whole)
-            found.count(whole)
-            if "mask" in writers:
-                writers["mask"].write(whole)
-        found.findings += units_findings(rows.clipped, found.pixels - sum(rows.nulls.values()), normalization)
-        if "overlay" in options.save:
-            _draw(found, item, options, source, whole)
-    return found
+                    writers["mask"].write(whole)
+            found.findings += self._units(rows.clipped, found.pixels, rows.nulls)
+            if "overlay" in self.settings.save:
+                self._draw(found, item, source, whole)
+        return found
 
+    def _predict_stack(self, item: WellItem, source: Any, advance: Advance) -> Found:
+        """Predicts images (N, H, W), each on its own, as many at a time as make STACK_ROWS."""
+        number, height, width = source.shape
+        nulls: dict[str, int] = {}
+        found = self._found("stack", source.shape, nulls)
+        arrays = {"mask": np.empty(source.shape, np.uint8)}
+        if "probability" in self.settings.save:
+            arrays["probability"] = np.empty(source.shape, np.float16)
+        several = max(1, STACK_ROWS // height)
+        normalization, beyond = self.predictor.metadata["normalization"], 0
+        for start in range(0, number, several):
+            values = source.read(start, min(start + several, number))
+            add_nulls(nulls, values)
+            beyond += clipped(values, normalization)
+            probability = self.predictor(values)
+            for k, image in enumerate(probability, start):
+                arrays["mask"][k] = self._mask(image)
+            if "probability" in arrays:
+                arrays["probability"][start : start + len(values)] = self.predictor.stored(probability, self.threshold)
+            advance(len(values) * height)
+        found.count(arrays["mask"])
+        found.findings += self._units(beyond, found.pixels, nulls)
+        if "overlay" in self.settings.save:
+            self._draw(found, item, FlatRows(source), arrays["mask"].reshape(-1, width))
+        for name, path in self._paths(item.outputs[0]).items():
+            found.paths.append(path)
+            self.save_array(path, arrays[name], sync=True)
+        return found
 
-def _predict_stack(
-    item: Item, source: Any, predictor: Predictor, options: Options, advance: Callable[[int], Any]
-) -> _Found:
-    """A file with images (N, H, W), each on its own, as many at a time as make a band. The outputs are held in memory."""
-    number, height, width = source.shape
-    found = _Found("stack", source.shape, str(predictor.azimuth(width)))
-    masks = np.empty(source.shape, np.uint8)
-    probabilities = np.empty(source.shape, np.float16) if "probability" in options.save else None
-    several = max(1, 4096 // height)
-    normalization, beyond = predictor.metadata["normalization"], 0
-    for start in range(0, number, several):
-        values = source.read(start, min(start + several, number))
-        add_nulls(found.null_counts, values)
-        beyond += clipped(values, normalization)
-        probability = predictor(values)
-        for k, image in enumerate(probability, start):
-            masks[k] = options.mask(image)
-        if probabilities is not None:
-            probabilities[start : start + len(values)] = to_storage(probability, options.threshold)
-        advance(len(values) * height)
-    found.count(masks)
-    found.findings += units_findings(beyond, found.pixels - sum(found.null_counts.values()), normalization)
-    if "overlay" in options.save:
-        _draw(found, item, options, _FlatRows(source), masks.reshape(-1, width))
-    for name, array in (("mask", masks), ("probability", probabilities)):
-        if name in options.save:
-            found.paths.append(options.folder / name / item.outputs[0])
-            write_bytes(found.paths[-1], _npy(array))
-    return found
+    def _predict_patches(self, item: WellItem, advance: Advance) -> Found:
+        """Predicts the patches of one well: joined to a well and cut again, or one by one."""
+        images, problems = item.read()
+        if not images:
+            raise_errors(problems.values())
+        if self.settings.restore:
+            well, first, findings = _restored(images, self.settings.azimuth_layout)
+            values, nulls = well.values[first * PATCH_SHAPE[0] :], dict(well.null_counts)
+            probability = np.concatenate([p for _, p in self.predictor.stream(ArrayRows(values))])
+            mask = self._mask(probability)
+            pieces = _cut(probability, mask, images, first, well.azimuth_layout)
+        else:
+            values, first, findings = np.stack(list(images.values())), 0, []
+            nulls, probability = count_nulls(values), self.predictor(values)
+            mask = np.stack([self._mask(p) for p in probability])
+            pieces = zip(images, mask, probability, strict=True)
+        width = values.shape[-1]
+        found = self._found("patches" if len(item.patches) > 1 else "patch", values.shape, nulls)
+        # `check` and training call the setting by its place in their configuration.
+        found.findings = [str(problem).replace("data.azimuth_layout", "azimuth_layout") for problem in findings]
+        found.findings += self._units(clipped(values, self.predictor.metadata["normalization"]), values.size, nulls)
+        found.bad_files = {path: str(DataError(p.what, where=p.where, why=p.why)) for path, p in problems.items()}
+        names = dict(zip(item.patches, item.outputs, strict=True))
+        for file, patch_mask, patch in pieces:
+            found.count(patch_mask)
+            arrays = {"mask": patch_mask, "probability": self.predictor.stored(patch, self.threshold)}
+            for name, path in self._paths(names[file]).items():
+                found.paths.append(path)
+                self.save_array(path, arrays[name])
+        if "overlay" in self.settings.save:
+            rows = ArrayRows(values.reshape(-1, width))
+            self._draw(found, item, rows, mask.reshape(-1, width), first * PATCH_SHAPE[0])
+        advance(len(item.patches) * PATCH_SHAPE[0])
+        return found
 
-
-def _predict_patches(item: Item, predictor: Predictor, options: Options, advance: Callable[[int], Any]) -> _Found:
-    """The patches of one well: put together, predicted as a well and cut again, or one by one."""
-    images, problems = item.read()
-    if not images:
-        raise_errors(problems.values())
-    if options.restore:
-        well, first, findings = _restored(images, options.azimuth_layout)
-        values, nulls = well.values[first * PATCH_SHAPE[0] :], dict(well.null_counts)
-        probability = np.concatenate([p for _, p in predictor.stream(ArrayRows(values))])
-        mask = options.mask(probability)
-        pieces = _cut(probability, mask, images, first, well.azimuth_layout)
-    else:
-        values, first, findings = np.stack(list(images.values())), 0, []
-        nulls, probability = count_nulls(values), predictor(values)
-        mask = np.stack([options.mask(p) for p in probability])
-        pieces = zip(images, mask, probability, strict=True)
-    width = values.shape[-1]
-    kind = "patches" if len(item.patches) > 1 else "patch"
-    found = _Found(kind, values.shape, str(predictor.azimuth(width)), nulls)
-    # `check` and training call the setting by its place in their configuration.
-    found.findings = [str(problem).replace("data.azimuth_layout", "azimuth_layout") for problem in findings]
-    normalization, data = predictor.metadata["normalization"], values.size - sum(nulls.values())
-    found.findings += units_findings(clipped(values, normalization), data, normalization)
-    found.bad_files = {path: str(DataError(p.what, where=p.where, why=p.why)) for path, p in problems.items()}
-    names = dict(zip(item.patches, item.outputs, strict=True))
-    for file, patch_mask, patch in pieces:
-        found.count(patch_mask)
-        for name, array in (("mask", patch_mask), ("probability", to_storage(patch, options.threshold))):
-            if name in options.save:
-                found.paths.append(options.folder / name / names[file])
-                # Not waited for: a file that a power failure leaves empty has another size than the manifest says.
-                write_bytes(found.paths[-1], _npy(array), sync=False)
-    if "overlay" in options.save:
-        _draw(
-            found, item, options, ArrayRows(values.reshape(-1, width)), mask.reshape(-1, width), first * PATCH_SHAPE[0]
+    def _draw(self, found: Found, item: WellItem, rows: RowSource, mask: np.ndarray, first_row: int = 0) -> None:
+        """Draws pages with the image and its mask, below overlay/ under the item's name."""
+        (place,) = self.pages(item)
+        found.paths += write_overlays(
+            place.parent,
+            place.name,
+            rows,
+            lambda start, stop: mask[start:stop],
+            threshold=self.threshold,
+            depth=first_row + np.arange(len(mask)),
+            depth_unit="row",
         )
-    advance(len(item.patches) * PATCH_SHAPE[0])
-    return found
 
 
 def _restored(images: Mapping[PatchFile, np.ndarray], azimuth_layout: str) -> tuple[Well, int, list[Problem]]:
-    """The well that patches were cut from, the number of the first block of 36 rows with a patch, and warnings."""
+    """Returns the well that patches were cut from, the number of its first block of 36 rows with a patch, and warnings."""
     patched = PatchedWell(f"well_{next(iter(images)).well}")
     for file, values in images.items():
         patched.add(file, values, "")
     restored = restore_well(patched, azimuth_layout=azimuth_layout)
     start = min(patched.values)
-    # Nothing is missing above the first patch: part of a well may well be all that is asked for.
+    # Nothing is missing above the first patch: part of a well may be all that is predicted.
     restored = replace(restored, missing=tuple(k for k in restored.missing if k > start))
     findings = [p for p in restoration_problems([restored]) if p.severity == "warning"]
     return restored.wells[0], start // (2 if restored.paired else 1), findings
@@ -304,46 +277,10 @@ def _restored(images: Mapping[PatchFile, np.ndarray], azimuth_layout: str) -> tu
 def _cut(
     probability: np.ndarray, mask: np.ndarray, images: Iterable[PatchFile], first: int, layout: str
 ) -> Iterator[tuple[PatchFile, np.ndarray, np.ndarray]]:
-    """Mask and probability (36, 36) of each patch, from those of a well that begins with row block `first`."""
+    """Yields mask and probability (36, 36) of each patch, from those of a well that begins with row block `first`."""
     views = 2 if layout == "interleaved" else 1
     for file in images:
         block, side = divmod(file.index, views)
         top = (block - first) * PATCH_SHAPE[0]
         place = slice(top, top + PATCH_SHAPE[0]), slice(side, None, views)
         yield file, mask[place], probability[place]
-
-
-class _FlatRows:
-    """A RowSource over a stack (N, H, W): its images one below the other."""
-
-    def __init__(self, stack: Any) -> None:
-        self._stack, (number, self._height, width) = stack, stack.shape
-        self.shape = (number * self._height, width)
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        first = start // self._height
-        images = self._stack.read(first, -(-stop // self._height))
-        return images.reshape(-1, self.shape[1])[start - first * self._height : stop - first * self._height]
-
-
-def _draw(found: _Found, item: Item, options: Options, rows: RowSource, mask: np.ndarray, first_row: int = 0) -> None:
-    """Pages with the image and its mask, below overlay/ under the item's name."""
-    from wellseg.plots.well_pages import write_overlays  # takes matplotlib's time, which most predictions do without
-
-    place = options.folder / "overlay" / item.name
-    depth = first_row + np.arange(len(mask))
-    found.paths += write_overlays(
-        place.parent,
-        place.name,
-        rows,
-        lambda start, stop: mask[start:stop],
-        threshold=options.threshold,
-        depth=depth,
-        depth_unit="row",
-    )
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()

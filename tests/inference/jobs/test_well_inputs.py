@@ -9,13 +9,18 @@ import zarr
 
 from wellseg.data.io import arrays as input_files
 from wellseg.errors import ConfigError, DataError
-from wellseg.inference.jobs.inputs import Item, find_items, natural
+from wellseg.inference.jobs.inputs import find, natural
+from wellseg.inference.jobs.well_inputs import WellInputs, WellItem
 
 WELL = np.random.default_rng(0).normal(size=(100, 36)).astype(np.float32)
 
 
-def item(path) -> Item:
-    return Item(Path(path).name, (str(path),), (Path(path).name,))
+def find_items(inputs, part="test", results=()):
+    return find(inputs, WellInputs(part), results)
+
+
+def item(path) -> WellItem:
+    return WellItem(Path(path).name, (str(path),), (Path(path).name,))
 
 
 def npz(path: Path, **arrays) -> Path:

@@ -144,6 +144,39 @@ def test_the_pages_state_the_same_order():
         assert f"{' '.join(left)} | {' '.join(right)}" in text
 
 
+def names_read(tree):
+    """Dotted names that a module reads or imports: `sys.argv`, `hydra.core.hydra_config.HydraConfig`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield ast.unparse(node)
+        elif isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+STATE_OF_THE_SHELL = ("HydraConfig", "GlobalHydra", "sys.argv")
+
+
+def test_names_read_by_a_module_are_found():
+    found = set(names_read(ast.parse("from sys import argv\nimport sys\nx = HydraConfig.get()\nsys.argv[1:]")))
+    assert {"sys.argv", "HydraConfig"} <= found
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.split(".")[0] not in ("cli", "config", "composition")])
+def test_commands_and_what_lies_below_them_do_not_read_the_state_of_the_shell(module):
+    names = set(names_read(ast.parse(MODULES[module].read_text())))
+    assert not [name for name in names if name.split(".")[-1] in STATE_OF_THE_SHELL or name in STATE_OF_THE_SHELL]
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if (package_of(m) == "commands" and m != "commands.predict") or m == "api"])
+def test_commands_import_at_the_top_of_the_file(module):
+    tree = ast.parse(MODULES[module].read_text())
+    inside = [n for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)]
+    assert not [ast.unparse(node) for node in inside if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert "TYPE_CHECKING" not in names_read(tree)
+
+
 def test_package_inits_are_empty():
     for init in SOURCE.rglob("__init__.py"):
         if init.parent != SOURCE:

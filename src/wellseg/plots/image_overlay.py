@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wellseg.data.io.images import NO_DATA_COLOR, palette
 from wellseg.data.nulls import is_null
+from wellseg.plots.stretch import grey_limits, stretched
 from wellseg.types import NO_DATA
 
 FILLED = 0.5
@@ -52,11 +53,7 @@ def _visible(image: np.ndarray) -> np.ndarray:
     if shown.dtype == np.uint8:
         return shown
     null = is_null(shown)
-    known = shown[~null]
-    low, high = np.percentile(known, (1, 99)) if known.size else (0.0, 0.0)
-    with np.errstate(invalid="ignore", over="ignore"):
-        scaled = 255 * np.clip((shown - low) / (high - low), 0, 1) if high > low else np.full(shown.shape, 128.0)
-    return np.where(null, 0, scaled).astype(np.uint8)
+    return np.where(null, 0, stretched(shown, grey_limits(shown[~null]))).astype(np.uint8)
 
 
 def _marked(picture: np.ndarray, mask: np.ndarray, colors: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from wellseg.data.io.images import NO_DATA_COLOR, palette
+from wellseg.plots import stretch
 from wellseg.types import IGNORE
 
 DPI = 100
@@ -67,9 +68,8 @@ def draw(rows: Sequence[Row], classes: Sequence[str]) -> Figure:
 def grey_limits(view: View) -> tuple[float, float]:
     """Values of a one-channel sample that are black and white."""
     image, valid, _ = view
-    values = image[0][valid]
-    low, high = np.percentile(values, (1, 99)) if values.size else (0.0, 0.0)
-    return float(low), float(high if high > low else low + 1)
+    low, high = stretch.grey_limits(image[0][valid])
+    return low, high if high > low else low + 1
 
 
 def shown(view: View, limits: tuple[float, float]) -> np.ndarray:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from wellseg.data.io.rows import RowSource
 from wellseg.data.nulls import is_null
 from wellseg.files import write_bytes
+from wellseg.plots.stretch import grey_limits, stretched
 from wellseg.types import NO_DATA
 
 STRIPS = 4
@@ -102,10 +103,9 @@ def _panels(values: np.ndarray, mask: np.ndarray) -> Iterator[np.ndarray]:
     """The wall and the wall with its mask, (h, W, 3) uint8; pixels to be hatched are of the first of NO_DATA_COLORS."""
     missing = is_null(values)
     known = values[~missing].astype(np.float64)
-    low, high = np.percentile(known, (1, 99)) if known.size else (0.0, 0.0)
     wall = np.empty((*values.shape, 3), dtype=np.uint8)
     wall[missing] = NO_DATA_COLORS[0]
-    wall[~missing] = (255 * np.clip((known - low) / (high - low), 0, 1) if high > low else 128 + 0 * known)[:, None]
+    wall[~missing] = stretched(known, grey_limits(known))[:, None]
     yield wall
     marked = wall.copy()
     defect = mask == 1

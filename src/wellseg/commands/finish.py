@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from wellseg import artifact
 from wellseg.callbacks.panels import save_good_and_bad
-from wellseg.config import Composed
 from wellseg.evaluation.scores import PARTS, PerImageScores, score
 from wellseg.evaluation.tables import print_quantization, print_results
-from wellseg.files import write_bytes, write_json
+from wellseg.files import write_json
 from wellseg.models.summary import describe
 from wellseg.plots import results as figures
 from wellseg.quant.compression import quantize_file
@@ -51,19 +49,6 @@ def print_summary(parts: Assembly) -> None:
 
 def _plain(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def record(composed: Composed, folder: Path) -> None:
-    """Write config.yaml, overrides.yaml and hydra.yaml into `folder`.
-
-    Hydra would write them before the run knows whether the folder is another run's.
-    """
-    for name, node in (
-        ("config", composed.cfg),
-        ("overrides", OmegaConf.create(list(composed.overrides))),
-        ("hydra", OmegaConf.create({"hydra": composed.hydra})),
-    ):
-        write_bytes(folder / f"{name}.yaml", OmegaConf.to_yaml(node).encode())
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import open_dict
 
 from wellseg import build, config
-from wellseg.commands.finish import record
+from wellseg.commands.record import record
 from wellseg.commands.result import CommandResult, score_lines
 from wellseg.commands.runs import asked_keys, is_run, with_stored_run
 from wellseg.config import Composed

@@ -12,7 +12,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from wellseg import artifact
 from wellseg.artifact import Artifact
 from wellseg.callbacks.requeue import SavedForRequeue, handlers_restored
-from wellseg.commands.finish import finish, print_summary, record
+from wellseg.commands.finish import finish, print_summary
+from wellseg.commands.record import record
 from wellseg.commands.result import CommandResult, score_lines
 from wellseg.config import Composed
 from wellseg.errors import ConfigError, TrainingError

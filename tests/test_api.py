@@ -83,6 +83,17 @@ def test_a_model_is_scored_quantized_exported_and_its_data_checked(trained, tmp_
     assert not api.check(DATA).errors
 
 
+def test_a_well_is_predicted(trained, tmp_path):
+    np.save(tmp_path / "a well.npy", np.zeros((50, 36), np.float32))
+    given = {"artifact": trained.artifact, "input": tmp_path / "a well.npy"}
+    found = api.predict(given, folder=tmp_path / "out", quiet=True)
+    assert found.folder == tmp_path / "out"
+    assert json.loads(found.manifest.read_text())
+    assert (found.totals["done"], found.totals["failed"]) == (1, 0)
+    assert np.load(tmp_path / "out" / "mask" / "a well.npy").shape == (50, 36)
+    assert "1 done" in repr(found)
+
+
 def test_check_returns_errors_instead_of_raising(tmp_path):
     root = tmp_path / "a set"
     api.check({"data": "corroseg", "data.root": root, "data.fake": True, "data.num_folds": 3})

@@ -24,7 +24,7 @@ def test_a_good_set_passes_and_nothing_is_written(challenge):
     before = sorted(p for p in challenge.parent.rglob("*"))
     out = check(challenge)
     assert out.returncode == 0, out.stderr
-    assert "0 errors" in out.stdout
+    assert "9 images of wells (8 labelled), 3,888 depth rows: 0 errors" in out.stdout
     assert "paired wells" in out.stdout
     assert sorted(p for p in challenge.parent.rglob("*")) == before
 

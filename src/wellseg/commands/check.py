@@ -78,7 +78,8 @@ def find(composed: Composed) -> CheckResult:
     datamodule = build.part(composed.cfg, "data", composed.choices)
     submission = composed.cfg.submission
     if submission is None:
-        return CheckResult(about=datamodule.about, findings=tuple(datamodule.check(thorough=True)))
+        findings = tuple(datamodule.check(thorough=True))
+        return CheckResult(about=datamodule.about, findings=findings)  # in this order: `about` counts what was read
     expected, settings = datamodule.submission_rows(), datamodule.submission
     about = f"{submission}, for {count(expected, formats.format_of(settings).noun)}"
     return CheckResult(about=about, findings=tuple(formats.check(submission, expected, settings)))

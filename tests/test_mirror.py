@@ -63,6 +63,7 @@ COVERED = {
     "inference/engines/pipeline.py": "inference/test_wells.py",
     "inference/engines/torch_engine.py": "inference/test_wells.py",
     "inference/jobs/collisions.py": "commands/test_predict_resume.py",
+    "inference/jobs/found.py": "commands/test_predict.py",
     "inference/jobs/inputs.py": "inference/jobs/test_well_inputs.py",
     "inference/jobs/job.py": "commands/test_predict_faults.py",
     "inference/jobs/manifest.py": "commands/test_predict_resume.py",

@@ -25,8 +25,8 @@ def probabilities(rows=501, columns=7):
     return values
 
 
-def write(path, values, dtype, heights=(1, 64, 3)):
-    with array_writer(path, values.shape, dtype, name="probability") as writer:
+def write(path, values, dtype, heights=(1, 64, 3), **settings):
+    with array_writer(path, values.shape, dtype, name="probability", **settings) as writer:
         row = 0
         while row < len(values):
             for height in heights:
@@ -50,13 +50,13 @@ def content(path):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("dtype", ["float16", "uint8"])
-def test_rows_in_any_blocks_give_the_array_and_the_same_bytes(tmp_path, monkeypatch, suffix, dtype):
+def test_rows_in_any_blocks_give_the_array_and_the_same_bytes(tmp_path, suffix, dtype):
     need(suffix)
-    monkeypatch.setattr(outputs, "BLOCK", 1000)  # several blocks, and a last one that is not full
+    block = 1000  # several blocks, and a last one that is not full
     values = probabilities() if dtype == "float16" else decide(probabilities(), 0.5)
     a, b = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
-    write(a, values, dtype)
-    write(b, values, dtype, heights=(len(values),))
+    write(a, values, dtype, block=block)
+    write(b, values, dtype, heights=(len(values),), block=block)
     found = read(a)
     assert found.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(found, values.astype(dtype))
@@ -122,7 +122,6 @@ def test_without_the_extra_zarr_is_the_environments_fault(tmp_path, monkeypatch)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_full_disk_says_what_is_needed_and_leaves_nothing(tmp_path, monkeypatch, suffix):
     need(suffix)
-    monkeypatch.setattr(outputs, "BLOCK", 1000)
     sink = outputs._SINKS[suffix]
     append = sink.append
 
@@ -133,7 +132,7 @@ def test_a_full_disk_says_what_is_needed_and_leaves_nothing(tmp_path, monkeypatc
     monkeypatch.setattr(sink, "append", full)
     path = tmp_path / f"a{suffix}"
     with pytest.raises(EnvironmentFault, match="disk is full") as error:
-        write(path, probabilities(), "float16")
+        write(path, probabilities(), "float16", block=1000)
     assert "bytes are free" in error.value.why
     assert ("7,014 are needed" if suffix == ".npy" else "more than") in error.value.why
     assert os.listdir(tmp_path) == []

@@ -9,8 +9,9 @@ import numpy as np
 
 from wellseg.data.io.images import image_size, read_image, write_png
 from wellseg.inference.base import PicturePredictor
+from wellseg.inference.jobs.found import Found
 from wellseg.inference.jobs.image_inputs import ImageInputs, ImageItem
-from wellseg.inference.jobs.job import Column, Found, PredictionJob
+from wellseg.inference.jobs.job import Column, PredictionJob
 from wellseg.inference.jobs.records import Record
 from wellseg.inference.jobs.report import percent
 from wellseg.inference.jobs.settings import ImageSettings

@@ -12,7 +12,6 @@ import traceback
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic
 
@@ -22,6 +21,7 @@ from wellseg.errors import ConfigError, EnvironmentFault, WellsegError, as_probl
 from wellseg.files import remove_leftovers, write_bytes
 from wellseg.inference.base import SegmentationPredictor
 from wellseg.inference.jobs.collisions import check_replaced
+from wellseg.inference.jobs.found import Found
 from wellseg.inference.jobs.inputs import InputKind, ItemT, find
 from wellseg.inference.jobs.manifest import FOLDERS, JOURNAL, NAME, Manifest
 from wellseg.inference.jobs.progress import progress
@@ -29,54 +29,11 @@ from wellseg.inference.jobs.records import DONE, FAILED, Record, output_record
 from wellseg.inference.jobs.settings import Settings
 from wellseg.inference.submission import formats
 from wellseg.problems import Problem, count
-from wellseg.types import NO_DATA
 
 log = logging.getLogger("wellseg.predict")
 
 Column = Callable[[Record], str]
 """Text in the final table for the record of an item that is done."""
-
-
-@dataclass
-class Found:
-    """What the prediction of one item gave.
-
-    Attributes:
-        kind: kind of the item, one of the job's `kinds`.
-        shape: shape of the masks.
-        classes: number of classes.
-        class_pixels: pixels by class index.
-        no_data_pixels: pixels without data.
-        pixels: all pixels.
-        findings: warnings about the values.
-        bad_files: path -> fault, of files that could not be read.
-        paths: outputs that were written.
-        details: further keys of the record.
-    """
-
-    kind: str
-    shape: tuple[int, ...]
-    classes: int
-    class_pixels: list[int] = field(default_factory=list)
-    no_data_pixels: int = 0
-    pixels: int = 0
-    findings: list[str] = field(default_factory=list)
-    bad_files: dict[str, str] = field(default_factory=dict)
-    paths: list[Path] = field(default_factory=list)
-    details: Record = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.class_pixels = self.class_pixels or [0] * self.classes
-
-    def count(self, mask: np.ndarray) -> None:
-        """Adds the pixels of a mask, uint8 class indices and NO_DATA."""
-        self.pixels += mask.size
-        self.no_data_pixels += int(np.count_nonzero(mask == NO_DATA))
-        if self.classes == 2:  # takes less memory than bincount, which widens the mask
-            counts = [int(np.count_nonzero(mask == k)) for k in range(2)]
-        else:
-            counts = np.bincount(mask.ravel(), minlength=256)[: self.classes].tolist()
-        self.class_pixels = [a + b for a, b in zip(self.class_pixels, counts, strict=True)]
 
 
 class PredictionJob(ABC, Generic[ItemT]):

@@ -1,4 +1,4 @@
-"""What prediction writes: masks from probabilities, and arrays that grow row by row (axes: see wellseg.types)."""
+"""Writes arrays that grow row by row: .npy, .npz and Zarr (axes: see wellseg.types)."""
 
 import math
 import zipfile
@@ -16,29 +16,37 @@ from wellseg.errors import ConfigError
 from wellseg.files import full_disk_told, temporary_beside
 
 BLOCK = 1 << 20
-"""Bytes, about: rows are gathered to blocks of this size, which are the chunks of a Zarr array."""
+"""Approximate bytes of a block of rows; blocks are the chunks of a Zarr array."""
 
 
 class ArrayWriter:
     """Takes the rows of one array (H, W) from the first to the last; made by `array_writer`."""
 
     def __init__(
-        self, shape: tuple[int, int], dtype: np.dtype, sink: "_Sink", told: Callable[[], AbstractContextManager]
+        self,
+        shape: tuple[int, int],
+        dtype: np.dtype,
+        sink: "_Sink",
+        guard: Callable[[], AbstractContextManager],
+        block: int,
     ) -> None:
+        """Begins at row 0; `guard` turns a full disk into an EnvironmentFault, `block` is the bytes of a block."""
         self.shape, self.written = shape, 0
-        self._sink, self._told = sink, told
-        self._block = np.empty((_block_rows(shape, dtype), shape[1]), dtype)
+        self._sink, self._guard = sink, guard
+        self._block = np.empty((_block_rows(shape, dtype, block), shape[1]), dtype)
         self._filled = 0
 
     def write(self, rows: np.ndarray) -> None:
-        """Add the next rows (h, W), cast to the array's dtype, floats to floats and integers to integers only.
+        """Adds the next rows (h, W), cast to the array's dtype, floats to floats and integers to integers only.
 
-        Raises ValueError for another width or too many rows, TypeError for another kind of dtype, EnvironmentFault
-        where the disk is full.
+        Raises:
+            ValueError: another width, or too many rows.
+            TypeError: another kind of dtype.
+            EnvironmentFault: the disk is full.
         """
         height, width = self.shape
         if rows.ndim != 2 or rows.shape[1] != width or self.written + len(rows) > height:
-            raise ValueError(f"rows {rows.shape} do not go on after {self.written} rows of {self.shape}")
+            raise ValueError(f"rows {rows.shape} do not fit after {self.written} rows of {self.shape}")
         if not np.can_cast(rows.dtype, self._block.dtype, "same_kind"):
             raise TypeError(f"{rows.dtype} rows for an array of {self._block.dtype}")
         self.written += len(rows)
@@ -51,32 +59,47 @@ class ArrayWriter:
                 self._flush()
 
     def finish(self) -> None:
-        """Raises ValueError where rows are missing."""
+        """Writes what is gathered, and ends the file. Raises ValueError where rows are missing."""
         if self.written != self.shape[0]:
             raise ValueError(f"{self.written} of {self.shape[0]} rows were written")
         self._flush()
-        with self._told():
+        with self._guard():
             self._sink.close()
 
     def _flush(self) -> None:
         if self._filled:
-            with self._told():
+            with self._guard():
                 self._sink.append(self._block[: self._filled])
         self._filled = 0
 
 
 @contextmanager
 def array_writer(
-    path: Path, shape: tuple[int, int], dtype: np.dtype | type | str, name: str = "values", *, sync: bool = True
+    path: Path,
+    shape: tuple[int, int],
+    dtype: np.dtype | type | str,
+    name: str = "values",
+    *,
+    sync: bool = True,
+    block: int = BLOCK,
 ) -> Iterator[ArrayWriter]:
-    """A writer of an array (H, W) whose `write` takes consecutive rows; its memory does not grow with H.
+    """Opens a writer of an array (H, W) whose `write` takes consecutive rows; memory does not grow with H.
 
-    path: the suffix chooses the format: .npy; .npz, compressed, the array is called `name`; .zarr, a folder (Zarr 3).
-    The same rows give the same bytes, however they are divided among the calls. `path` is put in place as a whole at
-    the end of the `with` block; after an error nothing is left, and what was there before is untouched (sync: see
-    wellseg.files.write_atomically; False for thousands of small files). Raises
-    ConfigError for another suffix, EnvironmentFault where the disk is full or the extra for Zarr is missing, ValueError
-    where rows are missing.
+    The same rows give the same bytes, however they are divided among the calls. `path` is put in place as a whole at the
+    end of the `with` block; after an error nothing is left, and what was there before is untouched.
+
+    Args:
+        path: the suffix chooses the format: .npy; .npz, compressed; .zarr, a folder (Zarr 3).
+        shape: (H, W).
+        dtype: dtype of the array.
+        name: name of the array in a .npz.
+        sync: whether to wait for the disk (see wellseg.files.write_atomically); False for thousands of small files.
+        block: approximate bytes that are gathered before they are written.
+
+    Raises:
+        ConfigError: another suffix.
+        EnvironmentFault: the disk is full, or the extra for Zarr is missing.
+        ValueError: rows are missing.
     """
     path, dtype = Path(path), np.dtype(dtype)
     if path.suffix not in _SINKS:
@@ -90,11 +113,11 @@ def array_writer(
         import_zarr(str(path))  # before anything is made
     size = math.prod(shape) * dtype.itemsize if make is _NpySink else None  # the others compress
     with temporary_beside(path, size=size, sync=sync, folder=make is _ZarrSink) as temporary:
-        told = partial(full_disk_told, path, temporary, size)
-        with told():
-            sink = make(temporary, shape, dtype, name)
+        guard = partial(full_disk_told, path, temporary, size)
+        with guard():
+            sink = make(temporary, shape, dtype, name, _block_rows(shape, dtype, block))
         try:
-            writer = ArrayWriter(shape, dtype, sink, told)
+            writer = ArrayWriter(shape, dtype, sink, guard, block)
             yield writer
             writer.finish()
         except BaseException:
@@ -103,14 +126,14 @@ def array_writer(
             raise
 
 
-def _block_rows(shape: tuple[int, int], dtype: np.dtype) -> int:
-    return max(1, min(shape[0], BLOCK // max(shape[1] * dtype.itemsize, 1)))
+def _block_rows(shape: tuple[int, int], dtype: np.dtype, block: int) -> int:
+    return max(1, min(shape[0], block // max(shape[1] * dtype.itemsize, 1)))
 
 
 class _Sink(Protocol):
-    """The end of an array's rows: `append` takes C-contiguous blocks (h, W) in order, `close` ends the file."""
+    """Receives an array's blocks (h, W), C-contiguous and in order; `rows` is h of a full block."""
 
-    def __init__(self, path: Path, shape: tuple[int, int], dtype: np.dtype, name: str) -> None: ...
+    def __init__(self, path: Path, shape: tuple[int, int], dtype: np.dtype, name: str, rows: int) -> None: ...
 
     def append(self, block: np.ndarray) -> None: ...
 
@@ -119,7 +142,7 @@ class _Sink(Protocol):
 
 class _NpySink:
     # Appended with plain writes: the pages of a memory map would count as this process's memory.
-    def __init__(self, path: Path, shape: tuple[int, int], dtype: np.dtype, name: str) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int], dtype: np.dtype, name: str, rows: int) -> None:
         self.file = open(path, "wb")  # noqa: SIM115
         _write_header(self.file, shape, dtype)
 
@@ -131,7 +154,7 @@ class _NpySink:
 
 
 class _NpzSink:
-    def __init__(self, path: Path, shape: tuple[int, int], dtype: np.dtype, name: str) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int], dtype: np.dtype, name: str, rows: int) -> None:
         self.archive = zipfile.ZipFile(path, "w")
         entry = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, so that equal arrays give equal files
         entry.compress_type = zipfile.ZIP_DEFLATED
@@ -150,12 +173,12 @@ class _NpzSink:
 
 
 class _ZarrSink:
-    def __init__(self, path: Path, shape: tuple[int, int], dtype: np.dtype, name: str) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int], dtype: np.dtype, name: str, rows: int) -> None:
         self.array = import_zarr(str(path)).create_array(
             store=path,
             shape=shape,
             dtype=dtype,
-            chunks=(_block_rows(shape, dtype), shape[1]),
+            chunks=(rows, shape[1]),
             fill_value=0,
             dimension_names=("depth", "azimuth"),
             overwrite=True,

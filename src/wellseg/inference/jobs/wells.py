@@ -18,7 +18,8 @@ from wellseg.data.wells.restore import restore_well
 from wellseg.data.wells.well import Well
 from wellseg.errors import DataError, WellsegError
 from wellseg.inference.base import WellPredictor
-from wellseg.inference.jobs.job import Column, Found, PredictionJob
+from wellseg.inference.jobs.found import Found
+from wellseg.inference.jobs.job import Column, PredictionJob
 from wellseg.inference.jobs.outputs import array_writer
 from wellseg.inference.jobs.records import Record
 from wellseg.inference.jobs.report import percent

@@ -169,13 +169,7 @@ def test_commands_and_what_lies_below_them_do_not_read_the_state_of_the_shell(mo
     assert not [name for name in names if name.split(".")[-1] in STATE_OF_THE_SHELL or name in STATE_OF_THE_SHELL]
 
 
-# These two run without torch where the model is an ONNX file.
-LAZY = ("commands.predict", "commands.result")
-
-
-@pytest.mark.parametrize(
-    "module", [m for m in MODULES if m == "api" or (package_of(m) == "commands" and m not in LAZY)]
-)
+@pytest.mark.parametrize("module", [m for m in MODULES if package_of(m) == "commands" or m == "api"])
 def test_commands_import_at_the_top_of_the_file(module):
     tree = ast.parse(MODULES[module].read_text())
     inside = [n for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)]

@@ -21,10 +21,10 @@ COVERED = {
     "cli/options.py": "cli/test_main.py",
     "cli/overrides.py": "commands/test_slurm.py",
     "cli/processes.py": "test_ddp.py",
-    "cli/sweeps.py": "commands/test_multirun.py",
     "composition/checks.py": "test_config.py",
     "composition/hydra_api.py": "cli/test_main.py",
     "composition/values.py": "test_config.py",
+    "commands/score_lines.py": "commands/test_result.py",
     "types.py": "metrics/test_functional.py",
     # Callbacks and scores: covered by whole runs, which are interrupted, resumed and made to fail.
     "callbacks/checkpoint.py": "commands/test_resume.py",

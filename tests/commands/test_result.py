@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from wellseg.commands.check import CheckResult
-from wellseg.commands.result import CommandResult, score_lines
+from wellseg.commands.result import CommandResult
+from wellseg.commands.score_lines import score_lines
 from wellseg.commands.train import TrainResult
 from wellseg.metrics.classes import ClassScores
 from wellseg.metrics.segmentation import NAMES, SegmentationScores

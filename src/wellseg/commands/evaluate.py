@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from wellseg.commands.finish import draw_figures
-from wellseg.commands.result import CommandResult, score_lines
+from wellseg.commands.result import CommandResult
 from wellseg.commands.runs import asked_keys, with_choice, with_stored_run
+from wellseg.commands.score_lines import score_lines
 from wellseg.config import Composed
 from wellseg.errors import ConfigError
 from wellseg.evaluation.scores import score

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from wellseg import build
 from wellseg.commands.result import CommandResult
 from wellseg.config import Composed
-from wellseg.errors import ConfigError, EnvironmentFault
+from wellseg.errors import ConfigError
 from wellseg.files import as_path, folder_lock
 from wellseg.inference.engines.metadata import IMAGE
 from wellseg.inference.engines.open import ModelFile
@@ -21,7 +21,7 @@ from wellseg.inference.jobs.job import PredictionJob
 from wellseg.inference.jobs.manifest import Manifest
 from wellseg.inference.jobs.records import Record, artifact_record, versions
 from wellseg.inference.jobs.report import print_predictions, raise_failures
-from wellseg.inference.jobs.settings import Settings, check_values, listed, read_settings
+from wellseg.inference.jobs.settings import Settings, check_values, device_of, listed, read_settings
 from wellseg.inference.jobs.wells import WellJob
 from wellseg.inference.predictor import open_predictor
 
@@ -66,7 +66,7 @@ def predict(composed: Composed, folder: Path) -> PredictResult:
     check_values(values)
     _check_folder(composed, values["output"], folder)
     files = [ModelFile(as_path(path)) for path in listed(values["artifact"])]
-    device = _device(values["device"], files)
+    device = device_of(values["device"], files)
     settings = read_settings(values, composed.choices, files[0].kind, device=device)
     job = _job(composed, settings, files, folder)
     for problem in job.find():
@@ -115,16 +115,3 @@ def _check_folder(composed: Composed, output: Any, folder: Path) -> None:
     given = {o.partition("=")[0].lstrip("+") for o in composed.all_overrides}
     if {"output", "hydra.run.dir"} <= given and os.path.abspath(output) != str(folder):
         raise ConfigError("output= and hydra.run.dir= name two folders", fix="output= is enough")
-
-
-def _device(given: str, files: Sequence[ModelFile]) -> str:
-    """Returns "cpu" or "cuda". Raises EnvironmentFault where there is no GPU."""
-    if given == "cpu" or (given == "auto" and any(file.is_onnx for file in files)):
-        return "cpu"
-    import torch  # here: an ONNX file is served without torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    if given == "cuda":
-        raise EnvironmentFault("no GPU is available to torch", where="device=cuda", fix="device=cpu")
-    return "cpu"

@@ -9,8 +9,9 @@ from omegaconf import open_dict
 
 from wellseg import build, config
 from wellseg.commands.record import record
-from wellseg.commands.result import CommandResult, score_lines
+from wellseg.commands.result import CommandResult
 from wellseg.commands.runs import asked_keys, is_run, with_stored_run
+from wellseg.commands.score_lines import score_lines
 from wellseg.config import Composed
 from wellseg.errors import ConfigError
 from wellseg.evaluation.tables import print_quantization

@@ -14,7 +14,8 @@ from wellseg.artifact import Artifact
 from wellseg.callbacks.requeue import SavedForRequeue, handlers_restored
 from wellseg.commands.finish import finish, print_summary
 from wellseg.commands.record import record
-from wellseg.commands.result import CommandResult, score_lines
+from wellseg.commands.result import CommandResult
+from wellseg.commands.score_lines import score_lines
 from wellseg.config import Composed
 from wellseg.errors import ConfigError, TrainingError
 from wellseg.files import as_path, folder_lock, remove_leftovers

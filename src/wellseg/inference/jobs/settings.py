@@ -1,13 +1,14 @@
 """Settings of a prediction: what its numbers and files depend on, and what the manifest records."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from wellseg.errors import ConfigError
+from wellseg.errors import ConfigError, EnvironmentFault
 from wellseg.inference.azimuth import WIDTHS
 from wellseg.inference.engines.metadata import IMAGE
+from wellseg.inference.engines.open import ModelFile
 
 SAVE = ("mask", "probability", "overlay", "submission")
 """What can be saved. The submission is made from the masks, so that it includes them."""
@@ -139,6 +140,19 @@ def check_values(values: Mapping[str, Any]) -> None:
     if not isinstance(name, str) or os.path.basename(name) != name or not name.endswith((".csv", ".csv.gz")):
         raise ConfigError(f"submission_name={name}", fix="the name of a .csv or .csv.gz file, without folders")
     _save(values["save"])
+
+
+def device_of(given: str, files: Sequence[ModelFile]) -> str:
+    """Returns "cpu" or "cuda" for `device=` on this machine. Raises EnvironmentFault where there is no GPU."""
+    if given == "cpu" or (given == "auto" and any(file.is_onnx for file in files)):
+        return "cpu"
+    import torch  # here: an ONNX file is served without torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if given == "cuda":
+        raise EnvironmentFault("no GPU is available to torch", where="device=cuda", fix="device=cpu")
+    return "cpu"
 
 
 def listed(value: Any) -> list:

@@ -31,7 +31,7 @@ def test_a_failing_job_gives_the_sweep_its_code_and_leaves_no_trace(tmp_path, mo
             raise DataError("a file is missing")
         return float(composed.cfg.seed)
 
-    monkeypatch.setitem(sys.modules, "wellseg.commands.train", SimpleNamespace(run=run))
+    monkeypatch.setitem(sys.modules, "wellseg.commands.train", SimpleNamespace(train=run))
     arguments = sys.argv
     out = command("train", "-m", "seed=0,1,2", "hydra.sweep.dir=s", cwd=tmp_path)
     assert out.returncode == BAD_INPUT

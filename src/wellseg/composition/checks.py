@@ -146,10 +146,9 @@ def check_key(override: "Override", known: Sequence[str], mine: Sequence[str]) -
 
 
 def check_type(override: "Override", command: str, full: "DictConfig") -> None:
-    """Raises ConfigError for a word, or null, where the default is a number or a switch and the comment in conf/ names
-    neither.
+    """Raises ConfigError for a word, or null, in the place of a number or a switch.
 
-    full: the composition with the defaults.
+    A word that the comment of the key in conf/ names is accepted. full: the composition with the defaults.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException

@@ -118,6 +118,7 @@ def _own_hydra(command: str) -> Iterator[None]:
 
 @contextmanager
 def unlocked(cfg: "DictConfig") -> Iterator[None]:
+    """Lets keys of a configuration be added, changed and deleted."""
     from omegaconf import flag_override
 
     with flag_override(cfg, ["struct", "readonly"], [False, False]):

@@ -33,7 +33,7 @@ def test_folds_do_not_depend_on_order_and_are_balanced():
 
 @pytest.mark.parametrize(
     ("folds", "fold", "text"),
-    [(2, 0, "num_folds=2"), (4, 4, "fold=4"), (4, -1, "fold=-1"), (20, 0, "cannot be dealt into 20 folds")],
+    [(2, 0, "num_folds=2"), (4, 4, "fold=4"), (4, -1, "fold=-1"), (20, 0, "wells are too few for 20 folds")],
 )
 def test_impossible_folds_are_refused(folds, fold, text):
     with pytest.raises(ConfigError, match=text):

@@ -1,4 +1,4 @@
-"""Batches for Lightning: gathered, moved and augmented on the training device."""
+"""Gathers batches for Lightning, moves and augments them on the training device."""
 
 from collections.abc import Iterator
 
@@ -16,13 +16,13 @@ _Windows = tuple[np.ndarray, np.ndarray | None]  # numbers and shifts, as Store.
 
 
 class WindowLoader:
-    """An iterable of `Batch` on `device`.
+    """Iterates over batches on `device`.
 
-    augment is None or callable as wellseg.data.augment.wells.Augment; `scale` is what it gets as the spread of the data. With
-    num_workers > 0 the windows are gathered in worker processes, which suits a store that lies on disk.
+    augment is None or a callable such as wellseg.data.augment.wells.Augment, which receives `scale`, the standard
+    deviation of the data. With num_workers > 0, worker processes gather the windows, which suits a data set on disk.
 
-    The loader is resumable: its `state_dict` says how many batches of which epoch have been handed out, and after
-    `load_state_dict` the next pass starts behind them (Lightning calls both for checkpoints saved within an epoch).
+    The loader is resumable: its `state_dict` holds the epoch and the number of batches served, and after
+    `load_state_dict` the next pass starts after them (Lightning calls both for checkpoints saved within an epoch).
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class WindowLoader:
     ) -> None:
         self.store, self.sampler, self.device = store, sampler, device
         self.augment, self.scale = augmentation_of(augment), scale
-        self.batch_sampler = sampler  # Lightning looks here for what calls itself a sampler
+        self.batch_sampler = sampler  # Lightning looks for a sampler under this name
         self._seed, self._rank, self._num_workers = seed, rank, num_workers
         self._handed_out = 0
 
@@ -47,13 +47,13 @@ class WindowLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        # The first pass starts when Lightning asks for the first batch, which is after it has set the epoch.
+        # The first pass starts when Lightning requests the first batch, after it has set the epoch.
         steps = list(self.sampler)
         windows = [(numbers, self._shift(step, numbers)) for step, numbers in steps]
         for (step, _), batch in zip(steps, self._gathered(windows), strict=True):
             self._handed_out = step + 1
             batch = Batch(*(t.to(self.device, non_blocking=True) for t in batch))
-            batch = batch._replace(image=batch.image.float())  # images travel as bytes, a quarter of the way's load
+            batch = batch._replace(image=batch.image.float())  # transferred as bytes, a quarter of float32's traffic
             if self.augment is not None:
                 generator = step_generator(self._seed, self.sampler.epoch, step, self._rank)
                 image, valid, target = self.augment(
@@ -63,7 +63,7 @@ class WindowLoader:
             yield batch
 
     def _shift(self, step: int, numbers: np.ndarray) -> np.ndarray | None:
-        """Rows by which `augment` wants the windows of a step to be cut elsewhere; None leaves them where they are."""
+        """Returns the depth shifts, in rows, that `augment` samples for a step's windows; None for no shift."""
         if self.augment is None or not self.augment.start:
             return None
         generator = step_generator(self._seed, self.sampler.epoch, step, self._rank, 1)
@@ -81,17 +81,20 @@ class WindowLoader:
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Returns the epoch and the number of batches that were handed out of it."""
+        """Returns the epoch and the number of its batches that were served."""
         return {"epoch": self.sampler.epoch, "batches": self._handed_out}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Makes the next pass start behind the batches that `state` counts."""
-        # A checkpoint from the end of an epoch goes on with the first batch of the next one.
+        """Makes the next pass start after the batches that `state` counts."""
+        # A checkpoint from the end of an epoch continues with the first batch of the next one.
         self.sampler.first = state["batches"] if state["batches"] < len(self) else 0
 
 
 class _Gather(Dataset[Batch | WellsegError]):
-    """Gathers batches in a worker; a WellsegError is returned, since torch adds the worker's stack to one that is raised."""
+    """Gathers batches in a worker process.
+
+    Returns a WellsegError instead of raising the error: torch would add the worker's stack to the message.
+    """
 
     def __init__(self, store: Store, windows: list[_Windows]) -> None:
         self._store, self._windows = store, windows

@@ -1,4 +1,4 @@
-"""What training, scoring, compression and the commands ask of every data module, be it of wells or of separate images."""
+"""Defines the interface of every data module, for wells and for separate images."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -23,20 +23,21 @@ Submission = Mapping[str, Any]
 
 
 class SegmentationDataModule(pl.LightningDataModule, ABC, Generic[S]):
-    """A data set, split and served as `wellseg.types.Batch`es.
+    """Serves a split data set as batches (`wellseg.types.Batch`).
 
-    classes        names by class index; two of them are told apart by one logit
-    channels       of an image
-    submission     format of the challenge's submission, "format" and its settings (see wellseg.inference.submission), or None
-    After `setup`: `well_names` (names by the number that `Batch.well` holds), `parts` (part of everything that the split
-    deals, by name), `normalization`, `problems`.
+    classes        names by class index; two classes share one logit
+    channels       channels of an image
+    submission     format of the challenge's submission, "format" and its settings (see wellseg.inference.submission),
+                   or None
+    After `setup`: `well_names` (names by the number that `Batch.well` holds), `parts` (split of each well or image,
+    by name), `normalization`, `problems`.
     """
 
     classes: ClassVar[Sequence[str]] = ("intact", "defect")
     channels: ClassVar[int] = 1
     submission: ClassVar[Submission | None] = None
     closed = True
-    """Whether column 0 is the neighbour of the last one; augmentations have the same attribute, None for either."""
+    """Whether the columns are circular (column 0 follows the last); augmentations have this too, None for either."""
 
     batch_size: int
     num_workers: int
@@ -53,8 +54,8 @@ class SegmentationDataModule(pl.LightningDataModule, ABC, Generic[S]):
         if of_pipes is not None and of_pipes != self.closed:
             mine, other = ("pipes", "pictures") if self.closed else ("pictures", "pipes")
             raise ConfigError(
-                f"augment= is for {other}, and these are {mine}",
-                why="a pipe's first column is the neighbour of its last one, a picture's is not",
+                f"augment= fits {other}, but this data set holds {mine}",
+                why="the columns of a pipe are circular, those of a picture are not",
                 fix="augment=roll_flip" if self.closed else "augment=image_flip",
             )
         self.root, self.fake, self.batch_size = None if root is None else Path(root).expanduser(), fake, batch_size
@@ -66,61 +67,61 @@ class SegmentationDataModule(pl.LightningDataModule, ABC, Generic[S]):
 
     @property
     def leaky(self) -> bool:
-        """True when what is scored has been seen in training, so that scores are too good."""
+        """Returns True when scored data have been seen in training, so that scores are too good."""
         return False
 
     @property
     def resident(self) -> bool:
-        """True when the windows lie in memory and are gathered on the trainer's device."""
+        """Returns True when the windows are in memory and gathered on the trainer's device."""
         return False
 
     @property
     def num_logits(self) -> int:
-        """Output channels of a network for these classes."""
+        """Returns the number of output channels of a network for these classes."""
         return 1 if len(self.classes) == 2 else len(self.classes)
 
     @property
     @abstractmethod
     def well_names(self) -> list[str]:
-        """Names by the number that `Batch.well` holds: of wells, or of groups of images."""
+        """Returns the names of wells, or of groups of images, indexed by the numbers in `Batch.well`."""
 
     @property
     @abstractmethod
     def window(self) -> int:
-        """Rows of a window, or of the images of the first size."""
+        """Returns the number of rows of a window, or of the images of the first size."""
 
     @property
     @abstractmethod
     def scale(self) -> float:
-        """Spread of the data in their units, for augmentation."""
+        """Returns the standard deviation of the data in their units, for augmentation."""
 
     @property
     @abstractmethod
     def about(self) -> str:
-        """What there is, in half a line; after `check`."""
+        """Returns a short summary of the data set; call `check` first."""
 
     @abstractmethod
     def check(self, *, thorough: bool = False) -> list[Problem]:
-        """Everything that is wrong with the set and with its split; thorough: whatever time it takes."""
+        """Returns all findings about the set and its split; `thorough` includes slow checks."""
 
     @abstractmethod
     def setup(self, stage: str | None = None) -> None:
-        """Read, check and split once; raises DataError with the whole list when something must be fixed."""
+        """Reads, checks and splits once; raises DataError with all errors of the set."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 over the labelled data: two runs with the same fingerprint saw the same, as far as the set can tell."""
+        """Returns the SHA-256 that identifies the labelled data."""
 
     def training_fingerprint(self) -> str:
-        """`fingerprint`, and what is trained on besides the set: a resumed run must go on with the same."""
+        """Returns `fingerprint` extended by additional training data; a resumed run must match it."""
         return self.fingerprint()
 
     @abstractmethod
     def input_record(self) -> dict[str, Any]:
-        """What an artefact says of the images that its network was trained on."""
+        """Returns what an artefact records of the images that its network was trained on."""
 
     def take_input(self, record: Mapping[str, Any]) -> None:
-        """Serve images as the model of this `input_record` was trained on them, for scoring it; before `setup`."""
+        """Adapts the images to the `input_record` of a model to be scored; call before `setup`."""
 
     def submission_rows(self) -> dict[str, tuple[int, int]]:
         """Returns (H, W) of every image that a submission covers, by name.
@@ -129,21 +130,22 @@ class SegmentationDataModule(pl.LightningDataModule, ABC, Generic[S]):
         """
         raise ConfigError(
             "this data set has no submission format",
-            why="a submission is checked against the challenge that it is for",
+            why="a submission is checked against the format of a challenge",
             fix="data=corroseg data.root=FOLDER, or another challenge's data set",
         )
 
     def keep_split(self, fingerprint: str, parts: Mapping[str, str]) -> None:
-        """Split as `parts` (part by name) says where the data turn out to be those of `fingerprint`.
+        """Reuses the split `parts` (split by name) if the data match `fingerprint`.
 
-        For scoring a model: with another split, what it was trained on would be taken for a test.
+        For scoring a model: with another split, its training data would be scored as test data.
         """
         self._known_split = (fingerprint, dict(parts))
 
     def scored_wells_seen(self, metadata: Mapping[str, Any]) -> list[str] | None:
-        """What validates or tests here and what the model of this artefact metadata was trained on, by name.
+        """Returns the names of validation and test wells that the model was trained on.
 
-        None where it comes from other data, so that nothing is known. A model of split="shuffle" has seen everything.
+        metadata: of the model's artefact. Returns None where the model comes from other data. A model of
+        split="shuffle" has seen every well.
         """
         if metadata.get("data_fingerprint") != self.fingerprint():
             return None
@@ -151,11 +153,11 @@ class SegmentationDataModule(pl.LightningDataModule, ABC, Generic[S]):
         return [w for w, part in self.parts.items() if part != "train" and theirs.get(w, "train") == "train"]
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint says of the data (Lightning's hook)."""
+        """Returns the fingerprint and the split for a checkpoint (Lightning's hook)."""
         return {"fingerprint": self.training_fingerprint(), "parts": dict(self.parts)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to resume on other data or another split: what was trained on would become a test."""
+        """Raises ConfigError where a run resumes on other data or another split: its scores would leak."""
         for key, value, mine in (
             ("other data", state_dict["fingerprint"], self.training_fingerprint()),
             ("another split", state_dict["parts"], self.parts),
@@ -163,32 +165,32 @@ class SegmentationDataModule(pl.LightningDataModule, ABC, Generic[S]):
             if value != mine:
                 raise ConfigError(
                     f"the checkpoint comes from {key}",
-                    why="a resumed run goes on with the data and the split that it began with",
+                    why="a resumed run needs the data and the split of its first part",
                     fix="give the data.* settings of that run (its .hydra/overrides.yaml), or train anew without ckpt_path",
                 )
 
     def store(self, part: str) -> S | None:
-        """What is in "train", "validation" or "test"; None when the split has no such part."""
+        """Returns the data of "train", "validation" or "test"; None where that split is empty."""
         self.setup()
         return self._stores.get(part)
 
     def training_store(self) -> S:
-        """What is in "train", which no split leaves empty."""
+        """Returns the training data, which are never empty."""
         self.setup()
         return self._stores["train"]
 
     def training_numbers(self) -> np.ndarray:
-        """Numbers of the windows of store("train") that a quantization may look at."""
+        """Returns the numbers of the training windows that a quantization may be calibrated on."""
         return np.arange(len(self.training_store()))
 
     def sampler(self, store: S, *, training: bool, rank: int, world_size: int) -> WindowSampler:
-        """Which windows make up which batch."""
+        """Returns the sampler that assigns windows to batches."""
         return WindowSampler(
             store.group_of, self.batch_size, seed=self.seed, shuffle=training, rank=rank, world_size=world_size
         )
 
     def loader(self, part: str, *, training: bool = False) -> WindowLoader:
-        """Batches of one part on the trainer's device; shuffled and augmented only when `training`."""
+        """Returns the batches of one split on the trainer's device, shuffled and augmented if `training`."""
         store = self.store(part)
         if store is None:
             raise ConfigError(f"data.split={self.split} leaves nothing for {part}", fix="another data.split")
@@ -200,7 +202,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC, Generic[S]):
         sampler = self.sampler(store, training=training, rank=rank, world_size=world_size)
         if not len(sampler):
             raise ConfigError(
-                f"{len(store)} {part} windows cannot be dealt to {world_size} processes",
+                f"{len(store)} {part} windows are too few for {world_size} processes",
                 fix="fewer trainer.devices, or more data",
             )
         return WindowLoader(

@@ -1,4 +1,4 @@
-"""From recorded values to what a network is fed: the one module that training, prediction and export share."""
+"""Normalises recorded values for a network; training, prediction and export share this module."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -22,11 +22,12 @@ Constant = float | tuple[float, ...]
 
 @dataclass(frozen=True)
 class Normalization:
-    """x = clip((value - center) / scale, -clip, clip); center and scale in the units of the data, clip in units of scale.
+    """Holds the constants of x = clip((value - center) / scale, -clip, clip).
 
-    center and scale are numbers, or tuples with one per channel. With per_image the valid pixels of each image and channel
-    are first brought to mean 0 and standard deviation 1 by their own (an image without any spread becomes 0): only for
-    sets of separate images, since what is put out for a row then depends on the whole image.
+    center and scale are in the units of the data, clip in units of scale.
+    center and scale are numbers, or tuples with one per channel. With per_image the valid pixels of each image and
+    channel are first standardised to mean 0 and standard deviation 1 (a constant image becomes 0): only for sets of
+    separate images, since the output of a row then depends on the whole image.
     """
 
     center: Constant = 0.0
@@ -36,14 +37,14 @@ class Normalization:
 
     @property
     def channels(self) -> int | None:
-        """The number of channels that this is for; None for any."""
+        """Returns the number of channels that the constants are for; None for any."""
         return next((len(n) for n in (self.center, self.scale) if isinstance(n, tuple)), None)
 
     def as_dict(self) -> dict[str, float | list[float] | bool | None]:
-        """Plain numbers for the artefact; an infinite clip is None, since JSON has no infinity."""
+        """Returns plain numbers for the artefact; an infinite clip is None: JSON has no infinity."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         plain["clip"] = None if np.isinf(self.clip) else self.clip
-        if not self.per_image:  # as wells' artefacts have always been
+        if not self.per_image:  # absent from the artefacts of wells, as in earlier versions
             del plain["per_image"]
         return plain
 
@@ -61,7 +62,7 @@ class Normalization:
         return made
 
     def check(self) -> None:
-        """Raise ValueError unless every number can be computed with."""
+        """Raises ValueError unless constants are finite, scale and clip positive, channel counts equal."""
         centers, scales = (n if isinstance(n, tuple) else (n,) for n in (self.center, self.scale))
         if not (all(np.isfinite(centers)) and all(np.isfinite(scales)) and min(scales) > 0 and self.clip > 0):
             raise ValueError(f"center must be finite, scale finite and above 0, clip above 0: {self}")
@@ -74,10 +75,11 @@ def _constant(value: Any) -> Constant:
 
 
 def fit_normalization(values: Iterable[np.ndarray], method: str = "robust", clip: float = 16.0) -> Normalization:
-    """Constants from the valid values of the *training* wells.
+    """Fits the constants on the valid values of the *training* wells.
 
     values: arrays of any shape, NaN where there is no data. method: "robust" takes median and 1.4826 times the median
-    absolute deviation, "standard" mean and standard deviation, "none" leaves the values alone. clip is in units of scale.
+    absolute deviation, "standard" mean and standard deviation, "none" leaves the values unchanged. clip is in units of
+    scale.
     """
     if method not in METHODS:
         raise ValueError(f"data.normalize is one of {METHODS}, got {method!r}")
@@ -97,10 +99,10 @@ def fit_normalization(values: Iterable[np.ndarray], method: str = "robust", clip
 
 
 class Normalize(nn.Module):
-    """Apply a Normalization and fill what has no data.
+    """Applies a Normalization and sets pixels without data to 0.
 
-    forward(image (B, C, H, W) float, valid (B, H, W) bool) -> (B, C, H, W): normalised, 0 (the centre of the data) where
-    `valid` is False. Whatever stands at such a pixel, NaN and sentinels included, has no influence.
+    forward(image (B, C, H, W) float, valid (B, H, W) bool) -> (B, C, H, W): normalised, 0 (the centre of the data)
+    where `valid` is False. The value of such a pixel, NaN and sentinels included, has no influence.
     """
 
     center: Tensor | float
@@ -110,7 +112,7 @@ class Normalize(nn.Module):
         super().__init__()
         self.normalization = normalization
         for name, constant in (("center", normalization.center), ("scale", normalization.scale)):
-            if isinstance(constant, tuple):  # a buffer, which export writes down; not among the weights of a checkpoint
+            if isinstance(constant, tuple):  # a buffer: exported, but not among the weights of a checkpoint
                 self.register_buffer(name, torch.tensor(constant)[:, None, None], persistent=False)
             else:
                 setattr(self, name, constant)
@@ -120,7 +122,7 @@ class Normalize(nn.Module):
         n, known = self.normalization, valid.unsqueeze(1)
         x = image
         if n.per_image:
-            x = _by_its_own(x, known)
+            x = _standardise(x, known)
         x = (x - self.center) / self.scale
         if np.isfinite(n.clip):
             x = x.clamp(-n.clip, n.clip)
@@ -131,12 +133,12 @@ class Normalize(nn.Module):
         return str(self.normalization)
 
 
-def _by_its_own(image: Tensor, known: Tensor) -> Tensor:
-    """`image` (B, C, H, W) less the mean of its known pixels (B, 1, H, W) and over their standard deviation, by channel."""
+def _standardise(image: Tensor, known: Tensor) -> Tensor:
+    """Standardises each image (B, C, H, W) by channel over its `known` pixels (B, 1, H, W)."""
     weight = known.to(image.dtype)
     count = weight.sum(dim=(2, 3), keepdim=True).clamp(min=1)
     x = torch.where(known, image, torch.zeros((), dtype=image.dtype, device=image.device))
     x = x - (x * weight).sum(dim=(2, 3), keepdim=True) / count
     spread = ((x * weight).square().sum(dim=(2, 3), keepdim=True) / count).sqrt()
-    # Not divided by a spread that is rounding: equal values far from 0 differ from their mean in the last bit.
+    # No division by a spread that is rounding error: equal values far from 0 differ from their mean in the last bit.
     return torch.where(spread > 1e-6, x / spread.clamp(min=1e-6), torch.zeros_like(x))

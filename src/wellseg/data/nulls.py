@@ -1,4 +1,4 @@
-"""The policy for pixels without data: which values mean "no data" (axes: see wellseg.types)."""
+"""Defines which values mean "no data" (axes: see wellseg.types)."""
 
 import numpy as np
 
@@ -7,12 +7,12 @@ NULL_VALUES = (-999.25, -999.0, -9999.0, -9999.25)
 
 
 def is_null(values: np.ndarray) -> np.ndarray:
-    """True where `values` (any shape, float) hold no data: a number of NULL_VALUES, NaN or an infinity."""
+    """Returns True where `values` hold no data: a number of NULL_VALUES, NaN or an infinity."""
     return ~np.isfinite(values) | np.isin(values, np.asarray(NULL_VALUES, dtype=values.dtype))
 
 
 def count_nulls(values: np.ndarray) -> dict[str, int]:
-    """Pixels per null code in `values`, by code ("-999.25", "nan", "inf"); codes that do not occur are left out."""
+    """Counts the pixels per null code ("-999.25", "nan", "inf"); absent codes are left out."""
     counts = {str(code): int(np.count_nonzero(values == values.dtype.type(code))) for code in NULL_VALUES}
     counts["nan"] = int(np.count_nonzero(np.isnan(values)))
     counts["inf"] = int(np.count_nonzero(np.isinf(values)))

@@ -1,4 +1,4 @@
-"""`python -m wellseg.data.preview`: the same as `python -m wellseg.preview`, under the name that users know."""
+"""Runs `python -m wellseg.preview` under its second name, `python -m wellseg.data.preview`."""
 
 import runpy
 

@@ -1,4 +1,4 @@
-"""Which windows make up which batch: a pure function of (seed, epoch), so that a resumed run sees what it would have seen."""
+"""Assigns windows to batches as a pure function of (seed, epoch), so that runs resume exactly."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -19,10 +19,11 @@ def epoch_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> list[np.ndarray]:
-    """The batches of one process in one epoch: arrays (B,) of window numbers, each of one width group.
+    """Returns the batches of one process in one epoch: arrays (B,) of window numbers of one width group.
 
-    group_of (N,) is the width group of every window. Over the processes, every window comes exactly once; when shuffling
-    with several processes, a last batch with fewer windows than processes is dropped, so that all take equally many steps.
+    group_of (N,) is the width group of every window. Over all processes, every window occurs exactly once; when
+    shuffling with several processes, a last batch with fewer windows than processes is dropped, so that all take
+    equally many steps.
     """
     rng = np.random.default_rng(np.random.SeedSequence((seed, epoch)))
     batches = []
@@ -48,13 +49,13 @@ def mixed_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> list[np.ndarray]:
-    """Shuffled training batches of one process, each with the same share of every stratum that `shares` names.
+    """Returns shuffled training batches of one process, with the fractions of strata in `shares`.
 
-    stratum_of (N,): kind of every window. Of the windows of each batch (over all processes) `share` are of that stratum,
-    and the rest of those that no share is given for; where that is no whole number, batches take turns with one more and
-    one less, so that the epoch has the share. A share of 0 leaves a stratum out. An epoch has as many batches as without
-    shares, all whole; a stratum that runs out begins anew in another order. Raises ConfigError for shares that cannot be
-    had.
+    stratum_of (N,): stratum of every window. Each batch (over all processes) holds the given fraction of each stratum
+    in `shares`, and fills the rest with the other strata; fractional counts are rounded up and down in alternation, so
+    that the epoch holds the exact fraction. A fraction of 0 leaves a stratum out. An epoch has as many batches as
+    without `shares`, all complete; a stratum that runs out starts again in a new order. Raises ConfigError for
+    fractions outside [0, 1], for a sum above 1 and for strata without images.
     """
     rng = np.random.default_rng(np.random.SeedSequence((seed, epoch)))
     size = batch_size * world_size
@@ -62,66 +63,67 @@ def mixed_batches(
     if rest < -1e-9 or any(not 0 <= share <= 1 for share in shares.values()):
         given = ", ".join(f"{name}: {share:g}" for name, share in shares.items())
         raise ConfigError(
-            f"data.batch_shares {{{given}}} cannot be had in batches of {size}",
-            why="every share is from 0 to 1, and together they fill a batch at most",
-            fix="smaller shares, or a larger batch_size",
+            f"batch_size={batch_size} cannot hold data.batch_shares={{{given}}}",
+            why="each share must lie in [0, 1], and their sum must not exceed 1",
+            fix="smaller shares in data.batch_shares",
         )
     batches = []
     for group in np.unique(group_of):
         members = np.flatnonzero(group_of == group)
-        kinds = stratum_of[members]
-        pools = [(members[kinds == name], share, name) for name, share in shares.items()]
-        pools.append((members[~np.isin(kinds, list(shares))], rest if rest > 1e-9 else 0.0, "without a share"))
+        strata = stratum_of[members]
+        pools = [(members[strata == name], share, name) for name, share in shares.items()]
+        pools.append((members[~np.isin(strata, list(shares))], rest if rest > 1e-9 else 0.0, "without a share"))
         for pool, share, name in pools:
             if share and not len(pool):
                 raise ConfigError(
-                    f"data.batch_shares asks for images that are not there: {name}",
-                    why="a batch holds images of one size, and those of one size are all of the kinds "
-                    + ", ".join(sorted(set(kinds.tolist()))),
-                    fix="shares of kinds that there are at every size, or data.resize=[H,W], which makes them one size",
+                    f"data.batch_shares names a stratum without images: {name}",
+                    why="a batch holds images of one size, and the images of one size have only the strata "
+                    + ", ".join(sorted(set(strata.tolist()))),
+                    fix="shares of strata that occur at every size, or data.resize=[H,W] for one common size",
                 )
-        counts = _turns([share for _, share, _ in pools], size, max(len(members) // size, 1))
+        counts = _counts([share for _, share, _ in pools], size, max(len(members) // size, 1))
         drawn = [
-            np.split(_endless(pool, int(of_pool.sum()), rng), of_pool.cumsum()[:-1])
+            np.split(_cycle(pool, int(of_pool.sum()), rng), of_pool.cumsum()[:-1])
             for (pool, _, _), of_pool in zip(pools, counts.T, strict=True)
         ]
-        batches += [np.concatenate(parts) for parts in zip(*drawn, strict=True)]
-    # Every process takes each world_size-th window: the strata lie one after the other, so that all have their share.
+        batches += [np.concatenate(pieces) for pieces in zip(*drawn, strict=True)]
+    # Every process takes each world_size-th window: strata are contiguous, so each process gets its fraction of each.
     return [batches[i][rank::world_size] for i in rng.permutation(len(batches))]
 
 
-def _turns(shares: Sequence[float], size: int, number: int) -> np.ndarray:
-    """(number, len(shares)) int64: how many of each kind go into each of `number` batches of `size`.
+def _counts(shares: Sequence[float], size: int, number: int) -> np.ndarray:
+    """Returns (number, len(shares)) int64: windows of each stratum in `number` batches of `size`.
 
-    Place after place the kind that is furthest behind its share (smooth weighted round-robin): no count of any stretch of
-    places is off by as much as one and a bit, and a share of 0 never comes.
+    Smooth weighted round-robin: each place goes to the stratum that is furthest behind its fraction, so that the count
+    over any stretch of places is off by little more than one, and a fraction of 0 never occurs.
     """
     credit = [0.0] * len(shares)
     counts = np.zeros((number, len(shares)), np.int64)
     for place in range(number * size):
         credit = [c + share for c, share in zip(credit, shares, strict=True)]
-        kind = max(range(len(shares)), key=credit.__getitem__)
-        credit[kind] -= 1
-        counts[place // size, kind] += 1
+        stratum = max(range(len(shares)), key=credit.__getitem__)
+        credit[stratum] -= 1
+        counts[place // size, stratum] += 1
     return counts
 
 
-def _endless(pool: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` of `pool`: all of it in random order, then again in another."""
+def _cycle(pool: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns `count` entries of `pool`: all in random order, then again in a new order."""
     rounds = [rng.permutation(pool) for _ in range(-(-count // len(pool)))] if count else [pool]
     return np.concatenate(rounds)[:count]
 
 
 def step_generator(seed: int, epoch: int, step: int, rank: int = 0, *stream: int) -> torch.Generator:
-    """Random numbers of one training step: a CPU generator that depends on these numbers and on nothing else."""
+    """Returns the CPU random generator of one training step, a pure function of the arguments."""
     state = np.random.SeedSequence((seed, epoch, step, rank, *stream)).generate_state(2, np.uint32)
     return torch.Generator().manual_seed((int(state[0]) << 32 | int(state[1])) & 0x7FFF_FFFF_FFFF_FFFF)
 
 
 class WindowSampler:
-    """The batches of the current epoch. Lightning calls `set_epoch`; `first` is the batch with which the next pass starts.
+    """Yields the batches of the current epoch.
 
-    shares, stratum_of: see `mixed_batches`, for training only; None deals every window once.
+    Lightning calls `set_epoch`; `first` is the batch at which the next pass starts.
+    shares, stratum_of: see `mixed_batches`, for training only; None serves every window once.
     """
 
     def __init__(
@@ -143,7 +145,7 @@ class WindowSampler:
         if shares is None:
             self._make = partial(epoch_batches, group_of, batch_size, shuffle=shuffle, **common)
         elif stratum_of is None:
-            raise ValueError("shares need stratum_of, the stratum of every window")
+            raise ValueError("stratum_of is missing: shares need the stratum of every window")
         else:
             self._make = partial(mixed_batches, group_of, stratum_of, dict(shares), batch_size, **common)
         self.epoch = 0
@@ -161,6 +163,6 @@ class WindowSampler:
         return self._length
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Pairs (step within the epoch, window numbers)."""
+        """Yields pairs (step within the epoch, window numbers)."""
         first, self.first = self.first, 0
         yield from list(enumerate(self._batches()))[first:]

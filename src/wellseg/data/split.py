@@ -1,4 +1,7 @@
-"""Which wells train, which validate, which test. A split is by pipe, so that two images of the same rows never straddle."""
+"""Splits wells and images into train, validation and test.
+
+Wells are split by pipe, so that two images of the same rows are never in different splits.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,26 +14,26 @@ PARTS = ("train", "validation", "test")
 
 
 class Splittable(Protocol):
-    """A well as far as a split looks at it: its pipe, its depth rows, and the part in which the data set put it."""
+    """Describes what a split needs of a well: pipe, depth rows and the data set's own split."""
 
     @property
     def group(self) -> str:
-        """Name of the pipe."""
+        """Returns the name of the pipe."""
         ...
 
     @property
     def num_rows(self) -> int:
-        """Depth rows."""
+        """Returns the number of depth rows."""
         ...
 
     @property
     def split(self) -> str:
-        """The split that the data set names, "train", "validation" or "test", or ""."""
+        """Returns the data set's own split, "train", "validation" or "test", or ""."""
         ...
 
 
 def fold_groups(rows_of: dict[str, int], num_folds: int) -> list[list[str]]:
-    """Groups dealt into `num_folds` folds of nearly equal depth: longest first, each to the emptiest fold.
+    """Assigns groups to `num_folds` folds of similar depth: longest first, each to the emptiest fold.
 
     rows_of: depth rows per group. The result depends on names and lengths alone, not on their order.
     """
@@ -44,9 +47,10 @@ def fold_groups(rows_of: dict[str, int], num_folds: int) -> list[list[str]]:
 
 
 def split_wells(wells: Sequence[Splittable], num_folds: int, fold: int) -> list[str]:
-    """The part of each labelled well: fold `fold` tests, the next one validates, the others train.
+    """Assigns labelled wells to splits: fold `fold` tests, the next validates, the others train.
 
-    Over fold = 0 .. num_folds - 1 every well is tested exactly once. Raises ConfigError where that cannot be done.
+    Over fold = 0 .. num_folds - 1 every well is tested exactly once. Raises ConfigError where num_folds, fold or the
+    number of wells do not allow that.
     """
     if num_folds < 3:
         raise ConfigError(
@@ -61,7 +65,7 @@ def split_wells(wells: Sequence[Splittable], num_folds: int, fold: int) -> list[
         rows_of[well.group] = rows_of.get(well.group, 0) + well.num_rows
     if len(rows_of) < num_folds:
         raise ConfigError(
-            f"{len(rows_of)} labelled wells cannot be dealt into {num_folds} folds",
+            f"{len(rows_of)} labelled wells are too few for {num_folds} folds",
             fix=f"data.num_folds={max(len(rows_of), 3)}" if len(rows_of) >= 3 else "add wells, or data.split=shuffle",
         )
     folds = fold_groups(rows_of, num_folds)
@@ -72,7 +76,10 @@ def split_wells(wells: Sequence[Splittable], num_folds: int, fold: int) -> list[
 
 
 def split_original(wells: Sequence[Splittable]) -> list[str]:
-    """The part that the data set itself gives each well. Raises ConfigError when it gives none."""
+    """Returns the data set's own split of each well.
+
+    Raises ConfigError where no well is marked as train or as validation.
+    """
     parts = [w.split for w in wells]
     for needed in ("train", "validation"):
         if needed not in parts:
@@ -85,7 +92,10 @@ def split_original(wells: Sequence[Splittable]) -> list[str]:
 
 
 def split_shuffle(num_windows: int, seed: int, shares: tuple[float, float] = (0.7, 0.15)) -> list[np.ndarray]:
-    """Window numbers of train, validation and test, drawn at random regardless of wells: scores made so are leaky."""
+    """Splits window numbers at random regardless of wells, so that scores leak.
+
+    Returns the sorted numbers of train, validation and test.
+    """
     order = np.random.default_rng(np.random.SeedSequence((seed, 0x5EED))).permutation(num_windows)
     first = round(shares[0] * num_windows)
     second = first + round(shares[1] * num_windows)
@@ -93,33 +103,34 @@ def split_shuffle(num_windows: int, seed: int, shares: tuple[float, float] = (0.
 
 
 def split_stratified(units: Sequence[str], strata: Sequence[str], shares: Sequence[float], seed: int = 0) -> list[str]:
-    """The part of each image: `shares` of train, validation and test, nearly so for every stratum.
+    """Assigns each image to a split, with nearly the fractions `shares` in every stratum.
 
-    units: what an image belongs to; images of one unit stay together, as if all were of the stratum of most of them. The
-    result depends on names and seed, not on the order. Raises ConfigError where units are too few for every part.
+    shares: of train, validation and test. units: metadata column whose images stay in one split; a unit counts for its
+    most frequent stratum. The result depends on names and seed, not on the order. Raises ConfigError where units are
+    too few for every part.
     """
     of_unit: dict[str, list[str]] = {}
     for unit, stratum in zip(units, strata, strict=True):
         of_unit.setdefault(unit, []).append(stratum)
-    kinds: dict[str, list[str]] = {}
+    units_of: dict[str, list[str]] = {}
     for unit in sorted(of_unit):
         members = of_unit[unit]
-        kinds.setdefault(max(sorted(set(members)), key=members.count), []).append(unit)
+        units_of.setdefault(max(sorted(set(members)), key=members.count), []).append(unit)
     wanted = [part for part, share in zip(PARTS, shares, strict=True) if share]
     rng = np.random.default_rng(np.random.SeedSequence((seed, 0x57A7)))
-    queue = [unit for kind in sorted(kinds) for unit in rng.permutation(kinds[kind]).tolist()]
-    # One after the other to the part that is furthest behind: every run of the queue, and so every stratum, has its shares.
-    part_of, dealt = {}, dict.fromkeys(PARTS, 0.0)
+    queue = [unit for stratum in sorted(units_of) for unit in rng.permutation(units_of[stratum]).tolist()]
+    # Each goes to the split that is furthest behind: every run of the queue, and so every stratum, gets its fractions.
+    part_of, assigned = {}, dict.fromkeys(PARTS, 0.0)
     total = 0
     for unit in queue:
         total += len(of_unit[unit])
-        part = max(wanted, key=lambda p: shares[PARTS.index(p)] * total - dealt[p])
+        part = max(wanted, key=lambda p: shares[PARTS.index(p)] * total - assigned[p])
         part_of[unit] = part
-        dealt[part] += len(of_unit[unit])
-    lacking = [part for part in wanted if not dealt[part]]
+        assigned[part] += len(of_unit[unit])
+    lacking = [part for part in wanted if not assigned[part]]
     if lacking:
         raise ConfigError(
-            f"{len(of_unit)} things to deal leave nothing for {' and '.join(lacking)}",
+            f"{len(of_unit)} images or units are too few for a {' and '.join(lacking)} split",
             why=f"data.shares={list(shares)}",
             fix="larger shares, or more images",
         )

@@ -1,4 +1,4 @@
-"""What every data set serves windows or images from (axes: see wellseg.types)."""
+"""Defines the interface that data modules serve windows or images from (axes: see wellseg.types)."""
 
 from typing import Protocol
 
@@ -9,10 +9,10 @@ from wellseg.types import Batch
 
 
 class Store(Protocol):
-    """The windows or images of one part, numbered from 0.
+    """Serves the windows or images of one split, numbered from 0.
 
-    group_of (N,) int64: number of the size that each has, since a batch holds one size; well_of (N,) int64: what
-    `Batch.well` holds.
+    group_of (N,) int64: number of the size of each, since a batch holds one size; well_of (N,) int64: the numbers in
+    `Batch.well`.
     """
 
     group_of: np.ndarray
@@ -20,19 +20,19 @@ class Store(Protocol):
 
     @property
     def window(self) -> int:
-        """Rows of a window, or of the images of the first size."""
+        """Returns the number of rows of a window, or of the images of the first size."""
         ...
 
     def __len__(self) -> int: ...
 
     def gather(self, numbers: np.ndarray, shift: np.ndarray | None = None) -> Batch:
-        """The windows `numbers` (B,), all of one size. Its image may be uint8, which the loader makes float32."""
+        """Returns the windows `numbers` (B,), all of one size; a uint8 image is widened by the loader."""
         ...
 
     def to(self, device: torch.device) -> "Store":
-        """Move what is held in memory to where batches are used."""
+        """Moves the data held in memory to the device where batches are used."""
         ...
 
     def title(self, number: int) -> str:
-        """What a picture of it is headed with."""
+        """Returns the title of a figure of the window."""
         ...

@@ -32,6 +32,6 @@ def test_there_is_a_finding_or_none_for_every_image():
 
 
 def test_a_process_that_is_ended_is_a_fault_of_the_machine():
-    with pytest.raises(EnvironmentFault, match="was ended") as error:
+    with pytest.raises(EnvironmentFault, match="was killed") as error:
         list(faults(os._exit, [9, 9, 9], 1))
     assert "data.num_workers=1" in error.value.fix

@@ -139,7 +139,7 @@ def test_every_training_batch_has_its_shares():
         ({"shares": 0.8}, "data.shares=0.8"),
         ({"batch_shares": [1, 2]}, "data.batch_shares"),
         ({"num_workers": -1}, "data.num_workers=-1"),
-        ({"augment": Augment(roll=1.0)}, "pipes, and these are pictures"),
+        ({"augment": Augment(roll=1.0)}, "fits pipes, but this data set holds pictures"),
     ],
 )
 def test_settings_that_do_not_exist_are_refused_by_name(settings, said):
@@ -249,7 +249,7 @@ def test_what_a_set_reads_is_held_against_what_it_promises(image, target, said):
     assert len(found) == 20
     assert said in found[0].why
     assert "image_sets.py" in found[0].where
-    with pytest.raises(DataError, match="is not as its data set says"):
+    with pytest.raises(DataError, match="does not match its data set"):
         list(data.loader("train"))
 
 

@@ -101,8 +101,8 @@ def test_any_bytes_end_in_an_error_or_a_picture(tmp_path_factory, start, rest):
     ("content", "why"),
     [
         (b"", "the file is empty"),
-        (b"\x93NUMPY\x01\0", "it is no PNG, JPEG or GIF file: it begins with 93 4e 55 4d"),
-        (b"<html>404</html>", "it is no PNG, JPEG or GIF"),
+        (b"\x93NUMPY\x01\0", "it is not a PNG, JPEG or GIF file: it begins with 93 4e 55 4d"),
+        (b"<html>404</html>", "it is not a PNG, JPEG or GIF"),
         (b"\x89PNG\r\n\x1a\n", "the file ends before it says how large the picture is"),
         (b"\xff\xd8\xff\xe0\x00", "the file ends before it says"),
         (b"GIF89a\0", "the file ends before it says"),
@@ -251,4 +251,4 @@ def test_a_gif_frame_beyond_its_picture_is_refused(tmp_path):
     data = bytearray(path.read_bytes())
     data[6:8] = struct.pack("<H", 79)
     path.write_bytes(data)
-    assert "reaches beyond the picture of 79 x 60" in refused(path).why
+    assert "extends beyond the picture of 79 x 60" in refused(path).why

@@ -247,7 +247,7 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
     before = path.read_bytes()
     for array, colors, message in (
         (np.full((2, 2), 3, np.uint8), palette(3), r"no colour for the classes \[3\]"),
-        (PICTURE, palette(3), "a palette goes with a mask"),
+        (PICTURE, palette(3), "palette= needs a mask"),
         (PICTURE.astype(np.float32), None, "takes uint8"),
         (PICTURE[..., :2], None, "takes uint8"),
     ):

@@ -1,4 +1,4 @@
-"""Where fake sets are written: a folder that is filled as a whole, or left alone."""
+"""Writes dummy data sets atomically: a folder is filled completely or left unchanged."""
 
 import errno
 import logging
@@ -14,10 +14,11 @@ log = logging.getLogger(__name__)
 
 
 def fill(root: str | Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a new folder, which then becomes `root`, where `root` is missing or empty; else nothing is touched.
+    """Fills `root` by `write` if `root` is missing or empty, and leaves `root` unchanged otherwise.
 
-    A kill on the way leaves no half of a set that the next run would take for a whole one. Of several processes that
-    fill the same folder at a time, the first to finish has its way. Raises EnvironmentFault where it cannot be written.
+    `write` fills a temporary folder, which is then renamed to `root`. An interrupted call leaves no incomplete set that
+    the next run would accept. Of several processes that fill the same folder at once, the first to finish wins. Raises
+    EnvironmentFault where the folder cannot be written.
     """
     root = Path(root).expanduser().resolve()
     try:
@@ -28,8 +29,8 @@ def fill(root: str | Path, write: Callable[[Path], None]) -> None:
         temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".tmp", dir=root.parent))
         try:
             write(temporary)
-            os.chmod(temporary, 0o755)  # mkdtemp's are for the owner alone
-            os.rename(temporary, root)  # over a missing or an empty folder, and over no other
+            os.chmod(temporary, 0o755)  # mkdtemp creates folders with mode 0o700
+            os.rename(temporary, root)  # replaces a missing or an empty folder only
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise

@@ -1,4 +1,4 @@
-"""The folder that a data set lies in."""
+"""Checks the folder of a data set."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,9 +7,11 @@ from wellseg.problems import Problem, list_names
 
 
 def check_root(root: str | Path | None, choice: str, folders: Sequence[str]) -> tuple[Path | None, list[Problem]]:
-    """`root` as a path, or None and the error: it is not given, not there, cannot be listed, or has none of `folders`.
+    """Returns `root` as a path, or None and the error.
 
-    choice: what was asked for, such as "data=SET".
+    Errors: `root` is None, missing, not a folder, cannot be listed, or contains none of `folders`.
+
+    choice: the setting that selected the data set, such as "data=SET".
     """
     expected = " or ".join(f"{f}/" for f in folders)
     fix = f"name the folder that holds {expected}"

@@ -1,4 +1,4 @@
-"""Every image of a set read once, to find what only decoding finds; in several processes where that is asked for."""
+"""Decodes every image of a set once, in several processes if asked, to find unreadable files."""
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -11,16 +11,16 @@ from wellseg.data.images.samples import Sample
 from wellseg.errors import DataError, EnvironmentFault
 from wellseg.problems import Problem
 
-_CHUNK = 8  # images that a process is given at a time
+_CHUNK = 8  # images that a process receives at a time
 
 _read: Callable[[Sample], Any]  # of a process that `faults` started
 
 
 def faults(read: Callable[[Sample], Any], samples: Sequence[Sample], processes: int) -> Iterator[Problem | None]:
-    """For each of `samples`, in their order, the DataError of `read(sample)` as a finding, or None.
+    """Yields, for each of `samples` in order, the DataError of `read(sample)` as a finding, or None.
 
-    processes  0: `read` is called here; more: in so many new ones, to each of which `read` goes once (pickled)
-    Raises EnvironmentFault where a process is ended from outside.
+    processes  0: `read` is called in this process; n > 0: in n new processes, each of which gets `read` once (pickled)
+    Raises EnvironmentFault where a process is killed from outside.
     """
     if processes == 0:
         yield from (_fault(read, sample) for sample in samples)
@@ -32,7 +32,7 @@ def faults(read: Callable[[Sample], Any], samples: Sequence[Sample], processes: 
             yield from pool.map(_fault_there, samples, chunksize=_CHUNK)
         except BrokenProcessPool as error:
             raise EnvironmentFault(
-                "a process that read images was ended",
+                "an image-reading process was killed",
                 why="most often by the system, when memory runs out",
                 fix=f"fewer processes than data.num_workers={processes}",
             ) from error

@@ -1,4 +1,4 @@
-"""The images of a folder by name, with their sizes as headers say; many headers at a time."""
+"""Lists the images of a folder with the sizes in their headers, many headers at a time."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -13,13 +13,13 @@ Size = tuple[int, int]
 Found = TypeVar("Found")
 
 READERS = 16
-"""Threads: reading a header is waiting for the disk, or for the network that it is on."""
+"""Number of threads: reading a header mostly waits for the disk or for a network file system."""
 
 
 def look_at(paths: Iterable[Path], look: Callable[[Path], Found]) -> list[Found | DataError]:
-    """What `look` says of each path, in their order: what it returns, or the DataError that it raises.
+    """Returns what `look` returns for each path, in order, or the DataError that `look` raises.
 
-    Up to READERS files are looked at at a time, in threads: `look` changes nothing that others share.
+    Up to READERS files are opened at a time, in threads: `look` must not modify shared state.
     """
 
     def one(path: Path) -> Found | DataError:
@@ -35,12 +35,14 @@ def look_at(paths: Iterable[Path], look: Callable[[Path], Found]) -> list[Found 
 def list_sizes(
     folder: Path, ending: str, names: re.Pattern[str], size_of: Callable[[Path], Size], named: str
 ) -> tuple[dict[str, Size | None], list[Problem]]:
-    """(H, W) by name without `ending` of the files in `folder`, None of those that cannot be read; and what is wrong.
+    """Returns (H, W) of the files in `folder` by name without `ending`, and the findings.
 
-    names     what a name without `ending` must match; other files are warned about, hidden ones passed over
-    size_of   a file's (H, W), raising DataError; see `look_at`
-    named     how files are named, for the warning
-    Nothing is raised: a folder that is missing, and every unreadable file, is an error in the list.
+    The size of a file that cannot be read is None.
+
+    names     pattern of a name without `ending`; other files cause a warning, hidden ones are skipped
+    size_of   function that returns (H, W) of a file or raises DataError; see `look_at`
+    named     description of the file names, for the warning
+    Raises nothing: a missing folder, and every unreadable file, is an error in the list.
     """
     try:
         paths = sorted(folder.iterdir())

@@ -1,4 +1,7 @@
-"""The data module of every set of separate images: read, check, split, normalise, serve. A data set only says how it is read."""
+"""Reads, checks, splits, normalises and serves any set of separate images.
+
+A data set only defines how it is read.
+"""
 
 import logging
 from abc import abstractmethod
@@ -25,28 +28,30 @@ log = logging.getLogger(__name__)
 METHODS = ("imagenet", "standard", "per_image", "none")
 SPLITS = ("stratified", "original")
 FITTED = 256
-"""Training images that statistics are taken of, from all over the part."""
+"""Number of training images that the statistics are computed from, spread evenly over the split."""
 
 
 class ImageDataModule(SegmentationDataModule[ImageStore]):
-    """Whole images of one set for training, validation and test; they are read from disk as they are needed.
+    """Serves whole images for training, validation and test, read from disk when they are needed.
 
     root          folder of the data set
-    fake          write a small set in the exact on-disk format into `root` when it is empty, then use that;
-                  fake_images of them (None: the set's own choice) of fake_size [H, W] (None: as in the real set)
-    resize        [H, W] that images and labels are brought to, or None: as recorded, in batches of one size
-    split         "stratified": images, or what belongs together (Sample.unit), dealt at random with the same share of every
-                  kind in each part; "original": as the data set says
-    shares        of train, validation and test in a stratified split; they sum to 1
-    split_seed    which stratified split; apart from `seed`, so that runs with several training seeds share their test
+    fake          write a small dummy set in the exact on-disk format into `root` when it is empty, then use that:
+                  fake_images images (None: the set's default) of fake_size [H, W] (None: as in the real set)
+    resize        [H, W] that images and labels are resized to, or None: as recorded, in batches of one size
+    split         "stratified": images, or whole units (Sample.unit), assigned at random with the same fraction of every
+                  stratum in each split; "original": as the data set defines it
+    shares        fractions of train, validation and test in a stratified split; they sum to 1
+    split_seed    seed of the stratified split; separate from `seed`, so that runs with several training seeds share
+                  their test
     normalize     "imagenet" (three channels of 0..255), "standard" (mean and deviation of the training images),
                   "per_image" (of each image) or "none"
-    batch_shares  {kind: share of every training batch}, see wellseg.data.sampler.mixed_batches; None deals every image once
-    num_workers   processes that read and decode; 0 reads in the training process
+    batch_shares  {stratum: fraction of every training batch}, see wellseg.data.sampler.mixed_batches; None serves every
+                  image once
+    num_workers   number of processes that read and decode; 0 reads in the training process
     strict        labels without an image are an error rather than a warning
-    seed, augment as for wells
+    seed, augment  as for wells
 
-    After `setup`: what SegmentationDataModule says, and `samples`, all there are.
+    After `setup`: the attributes of SegmentationDataModule, and `samples`, all samples of the set.
     """
 
     channels: ClassVar[int] = 3
@@ -102,46 +107,46 @@ class ImageDataModule(SegmentationDataModule[ImageStore]):
 
     @abstractmethod
     def read(self) -> ImageSet:
-        """All samples of the set, and everything that is wrong with it; never stops at the first fault."""
+        """Returns all samples of the set and all findings; never stops at the first fault."""
 
     @property
     def images(self) -> ImageSet:
-        """The set as `check` read it."""
+        """Returns the set as `check` read it."""
         assert self._images is not None, "check() reads the set"
         return self._images
 
     @property
     def samples(self) -> list[Sample]:
-        """Samples of the set, in its order; none before `check`."""
+        """Returns the samples in the order of the set; none before `check`."""
         return [] if self._images is None else self._images.samples
 
     @property
     def well_names(self) -> list[str]:
-        """Names of the groups of images, by the number that `Batch.well` holds."""
+        """Returns the names of the groups of images, indexed by the numbers in `Batch.well`."""
         return sorted({s.group for s in self.samples})
 
     @property
     def window(self) -> int:
-        """Rows of the images of the first size."""
+        """Returns the number of rows of the images of the first size."""
         return self.training_store().sizes[0][0]
 
     @property
     def scale(self) -> float:
-        """Spread of the data in their units, for augmentation."""
+        """Returns the standard deviation of the data in their units, for augmentation."""
         return self._scale
 
     @property
     def about(self) -> str:
-        """Number of images, labelled images and groups, in half a line."""
+        """Returns a short summary: numbers of images, labelled images and groups."""
         labelled = sum(s.labelled for s in self.samples)
         return f"{count(self.samples, 'image')} ({labelled:,} labelled) of {count(self.well_names, 'group')}"
 
     def take_input(self, record: Mapping[str, Any]) -> None:
-        """Resizes images as the model of this `input_record` was trained on them."""
+        """Resizes images to the size that the model of this `input_record` was trained on."""
         resize = _size(record.get("resize"))
         if record.get("kind") == "image" and resize != self.resize:
             size = "as recorded" if resize is None else f"{resize[0]} x {resize[1]}"
-            log.info("images are scored at the size of the model's training: %s (data.resize says otherwise)", size)
+            log.info("images are scored at the model's training size: %s (data.resize differs)", size)
             self.resize = resize
 
     def input_record(self) -> dict[str, Any]:
@@ -162,12 +167,12 @@ class ImageDataModule(SegmentationDataModule[ImageStore]):
             return super().submission_rows()
         images = self.read()
         rows = {s.name: s.size for s in images.samples if not s.labelled}
-        if not rows:  # faults of labelled images are none of a submission's
+        if not rows:  # faults of labelled images do not concern a submission
             raise_errors(images.problems)
         return rows
 
     def check(self, *, thorough: bool = False) -> list[Problem]:
-        """Everything that is wrong with the set and with its split. thorough: every image is decoded, which takes its time."""
+        """Returns all findings about the set and its split; `thorough` decodes every image, which is slow."""
         self._images, self._fingerprint = self.read(), None
         problems = list(self.images.problems)
         names = Counter(s.name for s in self.samples)
@@ -181,8 +186,8 @@ class ImageDataModule(SegmentationDataModule[ImageStore]):
         self.parts = {}
         if labelled and not twice:
             try:
-                self.parts = dict(zip([s.name for s in labelled], self._deal(labelled), strict=True))
-            except ConfigError as error:  # one finding among the others: it must not hide them
+                self.parts = dict(zip([s.name for s in labelled], self._assign(labelled), strict=True))
+            except ConfigError as error:  # reported with the other findings: the error must not hide them
                 problems.append(Problem.from_error(error))
         if thorough:
             problems += self._unreadable()
@@ -196,11 +201,11 @@ class ImageDataModule(SegmentationDataModule[ImageStore]):
         shown = track(found, "decoding", number, transient=True, disable=number < FITTED)
         return [problem for problem in shown if problem is not None]
 
-    def _deal(self, labelled: Sequence[Sample]) -> list[str]:
+    def _assign(self, labelled: Sequence[Sample]) -> list[str]:
         if self._known_split and self._known_split[0] == self.fingerprint():
             known = self._known_split[1]
             if set(known) == {s.name for s in labelled}:
-                log.info("split as in the model's own run: no image that it was trained on is scored")
+                log.info("split as in the model's own run: no training image of the model is scored")
                 return [known[s.name] for s in labelled]
         if self.split == "stratified":
             return split_stratified(

@@ -1,6 +1,6 @@
-"""Sets of separate images, read from disk when they are needed: samples, the set, and the store that makes batches of it.
+"""Describes sets of separate images and makes batches of them; pixels are read when needed.
 
-A set of images is described by `Sample`s; pixels stay on disk. Axes as in wellseg.types.
+An `ImageSet` holds `Sample`s; an `ImageStore` serves those of one split. Axes as in wellseg.types.
 """
 
 import hashlib
@@ -20,20 +20,20 @@ from wellseg.problems import Problem
 from wellseg.types import IGNORE, Batch
 
 LONGEST = 24
-"""Characters of a name in the title of a picture; of a longer one the middle is left out."""
+"""Characters of a name in the title of a figure; the middle of a longer name is left out."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of a set.
+    """Describes one image of a set.
 
-    name      unique within the set: its file's name, or the id under which predictions are handed in
+    name      unique within the set: the file's name, or the id under which predictions are submitted
     size      (H, W) as recorded
-    group     what scores are tabulated by: a number of ships, an area, a car, a well
-    unit      what must not straddle the split, a car or a well; "": the image itself
-    stratum   kind of image, for splits that keep their shares and for shares of a batch
-    part      "train", "validation" or "test" where the set itself says so
-    labelled  whether it has a label
+    group     metadata column that scores are tabulated by: number of ships, area, car or well
+    unit      metadata column whose images stay in one split, a car or a well; "": the image itself
+    stratum   metadata column that stratified splits and `batch_shares` go by
+    part      split that the set itself defines, "train", "validation" or "test", or ""
+    labelled  whether the image has a label
     """
 
     name: str
@@ -46,32 +46,32 @@ class Sample:
 
 
 class ImageSet(ABC):
-    """Holds the samples of a data set, and the findings about them; it pickles, with paths and without pixels."""
+    """Holds the samples of a data set and the findings; pickles with paths and without pixels."""
 
     def __init__(self, samples: Sequence[Sample], problems: Sequence[Problem]) -> None:
         self.samples, self.problems = list(samples), list(problems)
 
     @abstractmethod
     def files(self, sample: Sample) -> tuple[Path, ...]:
-        """The image's file, then its label's where that has one of its own."""
+        """Returns the path of the image, then that of its label if the label has its own file."""
 
     @abstractmethod
     def read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns the image and the target of a sample, as recorded.
 
-        The image is (H, W, C), uint8 or float32, with no data as in wellseg.data.nulls.is_null; the target is (H, W) uint8, a
-        class index or IGNORE, or None without a label. Raises DataError, naming the file.
+        The image is (H, W, C), uint8 or float32, with no data as in wellseg.data.nulls.is_null; the target is (H, W)
+        uint8, a class index or IGNORE, or None without a label. Raises DataError, naming the file.
         """
 
     def labels_digest(self) -> bytes:
-        """Returns a hash of what decides the labels besides the samples' own files: a table, a list of classes."""
+        """Returns a hash of label sources other than the samples' own files: a table, a list of classes."""
         return b""
 
     def fingerprint(self) -> str:
-        """Returns the SHA-256 over the labelled samples: names, strata, sizes of their files, and `labels_digest`.
+        """Returns the SHA-256 over names, strata and file sizes of labelled samples, and `labels_digest`.
 
-        Images without a label do not count. The content of the files is not read: a file that is replaced by another of equal
-        length goes unnoticed.
+        Images without a label do not count. The content of the files is not read: a file that is replaced by another of
+        equal length goes unnoticed.
         """
         digest = hashlib.sha256(self.labels_digest())
         for sample in sorted((s for s in self.samples if s.labelled), key=lambda s: s.name):
@@ -81,7 +81,10 @@ class ImageSet(ABC):
 
 
 def read_checked(images: ImageSet, sample: Sample, channels: int, classes: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """`images.read`, which a data set writes, held against what it promises. Raises DataError, naming the files."""
+    """Reads a sample and verifies shapes, dtypes and classes.
+
+    Raises DataError, naming the files, where `images.read` breaks its contract.
+    """
     image, target = images.read(sample)
     wrong = ""
     if image.dtype not in (np.uint8, np.float32) or image.shape != (*sample.size, channels):
@@ -92,20 +95,20 @@ def read_checked(images: ImageSet, sample: Sample, channels: int, classes: int) 
         wrong = f"the label holds {', '.join(map(str, beyond[:5]))}, and the classes are 0 to {classes - 1}"
     if wrong:
         raise DataError(
-            f"{sample.name} is not as its data set says",
+            f"{sample.name} does not match its data set",
             where="\n".join(str(path) for path in images.files(sample)),
             why=wrong,
-            fix="mend the file, or what reads it",
+            fix="fix the file, or the data set's `read`",
         )
     return image, target
 
 
 class ImageStore:
-    """Images of one part: see wellseg.data.store.Store.
+    """Serves the images of one split: see wellseg.data.store.Store.
 
     groups    number of each sample's group, which becomes `Batch.well`
-    resize    (H, W) that every image is brought to, or None: as recorded, in batches of one size
-    channels  of every image; classes: their number
+    resize    (H, W) that every image is resized to, or None: as recorded, in batches of one size
+    channels  channels of every image; classes: number of classes
     """
 
     def __init__(
@@ -131,11 +134,11 @@ class ImageStore:
 
     @property
     def window(self) -> int:
-        """Rows of the images of the first size."""
+        """Returns the number of rows of the images of the first size."""
         return self.sizes[0][0]
 
     def to(self, device: torch.device) -> "ImageStore":
-        """Nothing is held in memory."""
+        """Returns the store itself: no pixels are held in memory."""
         return self
 
     def title(self, number: int) -> str:
@@ -145,7 +148,10 @@ class ImageStore:
         return f"{name} ({sample.group})" if sample.group else name
 
     def load(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Image (C, H, W) uint8 or float32 (0 without data), valid (H, W) bool, target (H, W) uint8. Raises DataError."""
+        """Returns the image, its valid mask and its target, resized if `resize` is set.
+
+        image (C, H, W) uint8 or float32, 0 without data; valid (H, W) bool; target (H, W) uint8. Raises DataError.
+        """
         image, target = read_checked(self.images, self.samples[number], self.channels, self.classes)
         null = None if image.dtype == np.uint8 else np.asarray(is_null(image).any(axis=2))
         if target is None:
@@ -161,8 +167,11 @@ class ImageStore:
         return torch.from_numpy(image), torch.from_numpy(valid), torch.from_numpy(target)
 
     def gather(self, numbers: np.ndarray, shift: np.ndarray | None = None) -> Batch:
-        """The images `numbers` (B,), all of one size, on the CPU. `shift` is for windows of wells: images have no more rows."""
-        image, valid, target = (torch.stack(parts) for parts in zip(*map(self.load, numbers), strict=True))
+        """Returns the images `numbers` (B,), all of one size, as a batch on the CPU.
+
+        `shift` only applies to windows of wells and is ignored.
+        """
+        image, valid, target = (torch.stack(items) for items in zip(*map(self.load, numbers), strict=True))
         return Batch(
             image=image,
             valid=valid,

@@ -1,7 +1,7 @@
-"""Images in .npy and .npz files, read piece by piece; what a file claims is checked before a value is read.
+"""Reads images in .npy and .npz files piece by piece, checking headers before values.
 
-Axes: those of wellseg.types; N images of a stack. Files are read with plain reads: the pages of a memory map would count
-as this process's memory.
+Axes: those of wellseg.types; N images of a stack. Files are read with plain reads: the pages of a memory map would
+count as this process's memory.
 """
 
 import lzma
@@ -22,10 +22,10 @@ from wellseg.errors import DataError
 from wellseg.files import open_regular
 
 MIN_COLUMNS, MAX_COLUMNS = 3, 2048
-"""Azimuths of an image: fewer are no image of a pipe; of more, rows and columns are mixed up."""
+"""Range of the number of azimuths: fewer are not an image of a pipe; with more, rows and columns are swapped."""
 
 NPZ_KEY = "values"
-"""Name of the well within a .npz file that holds several arrays."""
+"""Name of the image in a .npz file that holds several arrays."""
 
 BOMB_BYTES, BOMB_RATIO = 1 << 28, 100
 """A compressed file that claims more than this many bytes at more than this ratio is refused; real logs reach 10."""
@@ -35,7 +35,7 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplemen
 
 
 def check_shape(shape: tuple[int, ...], path: str, *, stack: bool = False) -> None:
-    """Raise DataError unless an image (H, W), or a stack (N, H, W) where `stack` is true, can be predicted."""
+    """Raises DataError unless the shape is that of an image (H, W), or of a stack (N, H, W) if `stack`."""
     name, text = os.path.basename(path), "x".join(map(str, shape)) or "a scalar"
     if len(shape) != 2 and not (stack and len(shape) == 3):
         expected = "(rows, columns)" + (" or (images, rows, columns)" if stack else "")
@@ -54,7 +54,10 @@ def check_shape(shape: tuple[int, ...], path: str, *, stack: bool = False) -> No
 
 @contextmanager
 def open_npy(path: str) -> Iterator["NpyRows"]:
-    """The image (H, W), or the stack (N, H, W), of a .npy file. Raises DataError as wellseg.data.io.npy.read_npy does."""
+    """Opens the image (H, W), or the stack (N, H, W), of a .npy file.
+
+    Raises DataError as wellseg.data.io.npy.read_npy does.
+    """
     try:
         file = open_regular(path, buffering=0)
     except OSError as error:
@@ -67,7 +70,7 @@ def open_npy(path: str) -> Iterator["NpyRows"]:
 
 @contextmanager
 def open_npz(path: str) -> Iterator[RowSource]:
-    """The image of a .npz file: its array "values", or its only one. Raises DataError."""
+    """Opens the image of a .npz file: its array "values", or its only one. Raises DataError."""
     with ExitStack() as stack:
         try:
             archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(open_regular(path))))
@@ -93,14 +96,14 @@ def open_npz(path: str) -> Iterator[RowSource]:
 
 
 class NpyRows:
-    """The rows (or images of a stack) of an open .npy file; a RowSource where its shape is (H, W)."""
+    """Reads rows, or images of a stack, of an open .npy file; a RowSource where the shape is (H, W)."""
 
     def __init__(self, file: IO[bytes], header: NpyHeader, path: str) -> None:
         self.shape = header.shape
         self._file, self._header, self._path = file, header, path
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Entries [start, stop) of the first axis as float32."""
+        """Returns entries [start, stop) of the first axis as float32. Raises DataError."""
         size, inner = self._header.dtype.itemsize, math.prod(self.shape[1:])
         if not self._header.fortran:
             values = self._values(start * inner * size, (stop - start) * inner)
@@ -117,9 +120,10 @@ class NpyRows:
 
 
 class NpzRows:
-    """A RowSource over a compressed file, which can only be read onwards: what was read last is kept for the next call.
+    """Reads rows of a compressed file; a RowSource.
 
-    Reading before that starts again from the first row.
+    Such a file can only be read forwards: the rows that were read last are kept for the next call.
+    Reading earlier rows starts again from the first row.
     """
 
     def __init__(self, file: IO[bytes], header: NpyHeader, path: str) -> None:
@@ -155,7 +159,7 @@ class NpzRows:
 
 
 def _whole(file: IO[bytes], header: NpyHeader, path: str) -> ArrayRows:
-    """A compressed array in column order: its rows are complete only when all of it has been read."""
+    """Reads all of a compressed array in column order: no row is complete before the end."""
     try:
         file.seek(header.start)
         values = _read_values(file, math.prod(header.shape), header.dtype, path)
@@ -165,7 +169,7 @@ def _whole(file: IO[bytes], header: NpyHeader, path: str) -> ArrayRows:
 
 
 def _member(archive: zipfile.ZipFile, path: str) -> zipfile.ZipInfo:
-    """The array of a .npz file that is the well."""
+    """Returns the array of a .npz file that holds the image."""
     arrays = {m.filename.removesuffix(".npy"): m for m in archive.infolist() if m.filename.endswith(".npy")}
     if NPZ_KEY in arrays:
         return arrays[NPZ_KEY]
@@ -180,11 +184,11 @@ def _member(archive: zipfile.ZipFile, path: str) -> zipfile.ZipInfo:
 
 
 def _read_values(file: IO[bytes], count: int, dtype: np.dtype, path: str) -> np.ndarray:
-    """The next `count` values of a file, in memory of their own, which torch may share."""
+    """Returns the next `count` values of a file in their own memory, which torch may share."""
     values = np.empty(count, dtype)
     into = memoryview(values.view(np.uint8).data)
     while len(into):
-        size = file.readinto(into)  # type: ignore[attr-defined]  # IO has none, but zip members and files have
+        size = file.readinto(into)  # type: ignore[attr-defined]  # missing in IO, present in zip members and files
         if not size:
             why = f"it ends {len(into):,} B too early"
             raise DataError(f"cannot read {os.path.basename(path)}", where=path, why=why, fix="copy or make it again")
@@ -198,6 +202,6 @@ def _as_float32(values: np.ndarray) -> np.ndarray:
 
 
 def unreadable(path: str, error: BaseException) -> DataError:
-    """What a user is told of an error that reading `path` met."""
+    """Returns the DataError for an exception that reading `path` raised."""
     why = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return DataError(f"cannot read {Path(path).name}", where=path, why=why, fix="copy or make the file again")

@@ -1,7 +1,8 @@
-"""What the bytes of a PNG, JPEG or GIF file say before anything is decoded: size, completeness, and the parts that hold pixels.
+"""Reads size, completeness and pixel data of PNG, JPEG and GIF files without decoding them.
 
-Decoders are forgiving: some fill what is missing with grey, skip checksums, or unpack metadata that nobody asked for. Here
-a file is walked part by part, so that only whole files get to a decoder, and of those only what the pixels need.
+Decoders are forgiving: some fill missing pixels with grey, skip checksums or unpack metadata that are not needed. These
+functions walk a file segment by segment, so that decoders see complete files only, and only the segments that pixels
+need.
 """
 
 import re
@@ -12,23 +13,23 @@ from typing import BinaryIO, NamedTuple
 
 
 class Damaged(ValueError):
-    """The bytes are not a whole image; the text says why, in words for the error contract."""
+    """Reports that the bytes are not a complete image; the message states the reason."""
 
 
 class CutShort(Damaged):
-    """The bytes end before the image does."""
+    """Reports that the bytes end before the image does."""
 
     def __init__(self, how: str) -> None:
         super().__init__(f"the file ends early: {how}")
 
 
 class Container(NamedTuple):
-    """One file format.
+    """Describes one file format.
 
-    size    (H, W) of an open file, wherever it stands; None where it ends before that is known. Reads a few bytes at a
-            time and passes over metadata, so that no file makes it take memory. Raises Damaged
-    pixels  a file's bytes without what is no part of the (first) image: metadata, later frames. Raises Damaged
-    end     bytes that come behind the pixels and never among them; None where there are no such
+    size    (H, W) of an open file, at any position; None where the file ends before its size. Reads a few bytes at a
+            time and skips metadata, so that memory is bounded for any file. Raises Damaged
+    pixels  a file's bytes without metadata and without later frames. Raises Damaged
+    end     bytes that follow the pixels and never occur within them; None where the format has no such bytes
     """
 
     name: str
@@ -38,7 +39,7 @@ class Container(NamedTuple):
 
 
 def container_of(start: bytes) -> Container | None:
-    """The format that the first bytes of a file belong to, whatever its name says; None for any other."""
+    """Returns the format of a file by its first bytes, whatever its name; None for an unknown format."""
     return next((c for signature, c in _SIGNATURES.items() if start.startswith(signature)), None)
 
 
@@ -58,7 +59,7 @@ def _png_size(file: BinaryIO) -> tuple[int, int] | None:
 
 
 def _png_pixels(data: bytes) -> bytes:
-    """Chunks with their checksums verified: decoders leave those of the pixels unread."""
+    """Returns the chunks with verified checksums: decoders skip those of the pixels."""
     kept, at, kind = [_PNG], len(_PNG), b""
     while kind != b"IEND":
         if at + 12 > len(data):
@@ -82,9 +83,10 @@ _PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2),
 
 
 def check_png_rows(pixels: bytes) -> None:
-    """Raise CutShort where the data in the whole chunks `pixels` (of `Container.pixels`) end before the last row does.
+    """Raises CutShort where the data in the chunks `pixels` end before the last row.
 
-    It takes unpacking them once more. A decoder leaves the missing rows at 0 without a word.
+    pixels: from `Container.pixels`, complete chunks. The data are unpacked once more: a decoder
+    silently leaves missing rows at 0.
     """
     width, height, bits, kind, _, _, interlaced = struct.unpack_from(">IIBBBBB", pixels, 16)
     needed = 0
@@ -104,18 +106,18 @@ def check_png_rows(pixels: bytes) -> None:
 
 
 _SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
-"""A marker that ends entropy-coded data, in which FF 00 stands for FF and FF D0 ... D7 restart the coder (T.81, B.1.1)."""
+"""Marker that ends entropy-coded data, in which FF 00 encodes FF and FF D0 ... D7 restart the coder (T.81, B.1.1)."""
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _BARE = frozenset({0x01, *range(0xD0, 0xD9)})
 """Markers without content."""
 _MOST_SEGMENTS = 10_000  # a colour profile takes up to 255, and 65 kB each; without a limit, a file could take minutes
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_KEPT = frozenset(range(0xC0, 0xE1)) | {0xEE}
-"""Tables, frames, scans, and of the application segments the two that say how colours are meant (JFIF, Adobe)."""
+"""Tables, frames, scans, and the two application segments that define the colour space (JFIF, Adobe)."""
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, first byte, byte behind) of each segment up to the end of the image; a scan takes its coded data along."""
+    """Yields (marker, start, stop) of each segment up to the end of the image; a scan includes its data."""
     at = 2
     while True:
         start = at
@@ -157,7 +159,7 @@ def _jpeg_size(file: BinaryIO) -> tuple[int, int] | None:
             raise Damaged(f"a JPEG marker is expected at byte {at:,}")
         if marker in (_START_OF_SCAN, _END_OF_IMAGE):
             raise Damaged("there is no JPEG frame header before the pixels")
-        if marker == 0xFF:  # any number of these may stand before a marker
+        if marker == 0xFF:  # any number of fill bytes may precede a marker
             at += 1
         elif marker in _BARE:
             at += 2
@@ -187,7 +189,7 @@ def _gif_size(file: BinaryIO) -> tuple[int, int] | None:
 
 
 def _gif_pixels(data: bytes) -> bytes:
-    """Up to the end of the first image, which must lie within the picture."""
+    """Returns the bytes up to the end of the first image, which must lie within the picture."""
     try:
         at = 13 + _color_table(data[10])
         while data[at] == 0x21:  # an extension: comments, transparency
@@ -200,12 +202,12 @@ def _gif_pixels(data: bytes) -> bytes:
         raise CutShort(f"within its first image, after {len(data):,} bytes") from error
     columns, rows = struct.unpack_from("<HH", data, 6)
     if left + width > columns or top + height > rows:
-        raise Damaged(f"its first image reaches beyond the picture of {columns} x {rows}")
+        raise Damaged(f"its first image extends beyond the picture of {columns} x {rows}")
     return data[:end] + b";"
 
 
 def _color_table(flags: int) -> int:
-    """Bytes of the colour table that a descriptor announces."""
+    """Returns the size in bytes of the colour table that a descriptor announces."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 

@@ -1,7 +1,7 @@
-"""Pictures as arrays: reading PNG, JPEG and GIF files, changing sizes, and writing PNG files. Needs no torch.
+"""Reads PNG, JPEG and GIF files as arrays, resizes arrays and writes PNG files, without torch.
 
-Axes: H rows, W columns, C channels, K classes (see wellseg.types). What an EXIF header says about orientation is ignored,
-as it is by the masks and box lists that come with such pictures; alpha is dropped.
+Axes: H rows, W columns, C channels, K classes (see wellseg.types). The orientation in an EXIF header is ignored, as
+in the masks and box lists of such data sets; alpha is dropped.
 """
 
 import io
@@ -21,14 +21,14 @@ from wellseg.files import open_regular, write_bytes
 from wellseg.types import NO_DATA
 
 MAX_PIXELS = 100_000_000
-"""A picture of more is refused unless the caller says otherwise: a file of some kB can claim to hold billions."""
+"""Default limit of pixels: larger pictures are refused, since a file of some kB can claim to hold billions."""
 
 MODES = ("RGB", "L", "P")
 NO_DATA_COLOR = (140, 140, 140)
 DARKEST = 45
 """Least CIE L* of a class colour."""
 
-_BLOCK = 1 << 12  # bytes that are read of a file at a time; the first ones hold the size in nearly every file
+_BLOCK = 1 << 12  # bytes per read of a file; the first block holds the size in nearly every file
 _READERS: Mapping[str, Callable[[IO[bytes]], ImageFile.ImageFile]] = MappingProxyType(
     {"PNG": PngImagePlugin.PngImageFile, "JPEG": JpegImagePlugin.JpegImageFile, "GIF": GifImagePlugin.GifImageFile}
 )
@@ -37,13 +37,13 @@ _READERS: Mapping[str, Callable[[IO[bytes]], ImageFile.ImageFile]] = MappingProx
 def image_size(
     path: str | os.PathLike[str], *, to_its_end: bool = False, max_pixels: int = MAX_PIXELS
 ) -> tuple[int, int]:
-    """(H, W) as the header of a picture says; no pixel is decoded.
+    """Returns (H, W) from the header of a picture, without decoding pixels.
 
-    It reads 4 kB of nearly every file, and never much at a time. The file may be cut short behind its header, unless
-    to_its_end: then the end of the picture is looked for in the last 4 kB too, and only a file without it there, and a
-    GIF, is read as a whole. Still not found: a cut right behind a preview within the file, or zeros for a GIF's data.
+    Reads 4 kB of nearly every file, and little memory at a time. The file may be truncated after its header, unless
+    to_its_end: then the end of the picture is searched in the last 4 kB, and the whole file is read only for a GIF or
+    if the end is missing there. Not detected: a cut right after an embedded preview, or zeros in place of a GIF's data.
 
-    Raises DataError as `read_image` does for a file that is missing, of another kind, too large or cut short.
+    Raises DataError as `read_image` does for a file that is missing, of another format, too large or truncated.
     """
     path = Path(path)
     try:
@@ -68,16 +68,17 @@ def read_image(
     reduce_to: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """The picture in a PNG, JPEG or GIF file (its first frame) as (H, W, C) uint8, whatever the file's name ends in.
+    """Reads the first frame of a PNG, JPEG or GIF file as (H, W, C) uint8, whatever the file's suffix.
 
-    mode       "RGB": C = 3; "L": C = 1, luminance; "P": C = 1, the indices of a picture with a palette, or the values of
-               one in greys or in black (0) and white (1)
-    reduce_to  (h, w): a JPEG file may come at 1/2, 1/4 or 1/8 of its size, never smaller than this in either direction.
-               Decoding gets quicker and the pixels others: training and prediction must agree on it. None: as it is
+    mode       "RGB": C = 3; "L": C = 1, luminance; "P": C = 1, the indices of a palette picture, or the values of a
+               grey or bilevel picture (black 0, white 1)
+    reduce_to  (h, w): a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size, never smaller than this in either
+               direction. That is faster and changes pixel values: training and prediction must use the same. None: full
+               size
 
-    16-bit values are cut to their upper 8 bits. A file that is not whole is never returned with its missing pixels made
-    up: DataError where it is missing, empty, cut short, damaged, of another kind, or holds more than `max_pixels`. (JPEG
-    and GIF know no checksums: bytes that were changed within their data, and still make sense, cannot be told.)
+    16-bit values are cut to their upper 8 bits. Raises DataError where the file is missing, empty, truncated, damaged,
+    of another format, or holds more than `max_pixels`: missing pixels are never filled in. (JPEG and GIF have no
+    checksums: changed bytes that still decode are not detected.)
     """
     if mode not in MODES:
         raise ValueError(f"mode is one of {MODES}, got {mode!r}")
@@ -105,7 +106,7 @@ def _decode(container: Container, data: bytes, mode: str, reduce_to: tuple[int, 
             return _array(image, mode)
     except (MemoryError, Damaged):
         raise
-    except Exception as error:  # of a dozen kinds: whatever its parsers stumble over
+    except Exception as error:  # a dozen types: whatever the library's parsers raise
         raise Damaged(f"{container.name} decoder: {error}") from error
 
 
@@ -115,7 +116,7 @@ def _last_row(image: Image.Image) -> np.ndarray:
 
 def _array(image: Image.Image, mode: str) -> np.ndarray:
     image.info.pop("transparency", None)  # alpha is dropped, and with it Pillow's warnings about how it is stored
-    if image.mode.startswith("I"):  # 16 bits; Pillow would turn all above 255 to white
+    if image.mode.startswith("I"):  # 16 bits; Pillow would clip all values above 255 to white
         if mode == "P":
             raise Damaged("it has 16 bits per pixel, class indices have 8")
         values = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)[:, :, None]
@@ -129,7 +130,7 @@ def _array(image: Image.Image, mode: str) -> np.ndarray:
 
 
 def _length(path: Path, file: BinaryIO, max_pixels: int) -> int:
-    """Bytes of a file. Raises DataError for more than a picture can need."""
+    """Returns the size of a file in bytes. Raises DataError for more than a picture can need."""
     length = os.fstat(file.fileno()).st_size
     if length > 8 * max_pixels + 2**20:
         raise _too_large(path, f"the file has {length:,} bytes", max_pixels)
@@ -141,7 +142,7 @@ def _container(start: bytes) -> Container:
         raise Damaged("the file is empty")
     container = container_of(start)
     if container is None:
-        raise Damaged(f"it is no PNG, JPEG or GIF file: it begins with {start[:8].hex(' ')}")
+        raise Damaged(f"it is not a PNG, JPEG or GIF file: it begins with {start[:8].hex(' ')}")
     return container
 
 
@@ -174,11 +175,10 @@ def _too_large(path: Path, why: str, max_pixels: int) -> DataError:
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`image` (H, W, C) uint8 or float32 at `size` (h, w), bilinear, with the dtype kept.
+    """Resizes `image` (H, W, C) uint8 or float32 to `size` (h, w) bilinearly, keeping the dtype.
 
-    Where a side gets smaller, the kernel widens with the ratio, so that every pixel counts and fine patterns do not turn
-    into coarse ones. uint8 is rounded after each direction. A NaN spreads to every pixel that it is mixed into. Returns
-    the argument itself where it has this size.
+    Where a side shrinks, the kernel widens with the ratio, which avoids aliasing. uint8 is rounded after each
+    direction. A NaN spreads to every pixel that it contributes to. Returns the argument itself where it has this size.
     """
     if image.shape[:2] == tuple(size):
         return image
@@ -186,12 +186,12 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return np.array(_resized(image, size, Image.Resampling.BILINEAR))
     if image.dtype not in (np.uint8, np.float32):
         raise ValueError(f"resize_image takes uint8 or float32, got {image.dtype}")
-    # Channel by channel: Pillow takes a second one for alpha, and a fourth, and weighs the others with it.
+    # Channel by channel: Pillow takes a second or a fourth channel for alpha and weights the others with it.
     return _by_plane(np.moveaxis(image, 2, 0), size, axis=2)
 
 
 def resize_target(target: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`target` (H, W) uint8 at `size` (h, w): each pixel takes the class of the one that its centre lies in."""
+    """Resizes `target` (H, W) uint8 to `size` (h, w) by nearest neighbour."""
     if target.dtype != np.uint8:
         raise ValueError(f"resize_target takes uint8, got {target.dtype}")
     if target.shape == tuple(size):
@@ -200,7 +200,10 @@ def resize_target(target: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def resize_probability(probability: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`probability` (K, H, W) float32 at `size` (h, w), bilinear as `resize_image`; what sums to 1 over K still does."""
+    """Resizes `probability` (K, H, W) float32 to `size` (h, w) bilinearly, as `resize_image`.
+
+    Sums over K are preserved.
+    """
     if probability.dtype != np.float32:
         raise ValueError(f"resize_probability takes float32, got {probability.dtype}")
     if probability.shape[1:] == tuple(size):
@@ -218,18 +221,17 @@ def _resized(array: np.ndarray, size: tuple[int, int], method: Image.Resampling)
 
 
 def write_png(path: str | os.PathLike[str], array: np.ndarray, palette: np.ndarray | None = None) -> None:
-    """Write a picture (H, W, 3) uint8, or a mask (H, W) uint8, as a PNG file, atomically.
+    """Writes a picture (H, W, 3) uint8, or a mask (H, W) uint8, as a PNG file, atomically.
 
-    palette (K, 3) uint8 gives the classes 0 ... K - 1 of a mask their colours: the file holds the indices, and any viewer
-    shows the colours; NO_DATA is grey. Raises ValueError for an index without a colour, EnvironmentFault when the disk is
-    full.
+    palette (K, 3) uint8: colours of the classes 0 ... K - 1 of a mask; the file holds indices that any viewer shows in
+    these colours; NO_DATA is grey. Raises ValueError for an index without a colour, EnvironmentFault for a full disk.
     """
     if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
         raise ValueError(f"write_png takes uint8 (H, W) or (H, W, 3), got {array.dtype} {array.shape}")
     image = Image.fromarray(np.ascontiguousarray(array))
     if palette is not None:
         if array.ndim != 2:
-            raise ValueError("a palette goes with a mask (H, W)")
+            raise ValueError("palette= needs a mask (H, W), not a picture")
         used = np.flatnonzero(np.bincount(array.ravel(), minlength=256))
         if (unknown := used[(used >= len(palette)) & (used != NO_DATA)]).size:
             raise ValueError(f"no colour for the classes {unknown.tolist()}: the palette has {len(palette)}")
@@ -243,10 +245,10 @@ def write_png(path: str | os.PathLike[str], array: np.ndarray, palette: np.ndarr
 
 
 def palette(classes: int) -> np.ndarray:
-    """(K, 3) uint8 colours of `classes` classes; 0 is black. The first colours are the same however many are asked for.
+    """Returns (K, 3) uint8 colours of `classes` classes; the first colours do not depend on `classes`.
 
-    Each is the one, of 512 spread over the RGB cube, that is furthest in CIE L*a*b* from all before it, and from white
-    and NO_DATA's grey, which no class gets; but for class 0, dark ones are left out: they vanish when laid over a picture.
+    Class 0 is black. Each further colour is the one, of 512 on a grid of the RGB cube, that is furthest in CIE L*a*b*
+    from all previous ones, from white and from NO_DATA's grey; dark colours are excluded: they vanish in overlays.
     """
     if not 1 <= classes <= NO_DATA:
         raise ValueError(f"a palette holds 1 to {NO_DATA} classes, got {classes}")
@@ -269,7 +271,7 @@ def _all_colors() -> np.ndarray:
 
 
 def _lab(rgb: np.ndarray) -> np.ndarray:
-    """(N, 3) CIE L*a*b* (D65) of sRGB colours (N, 3) in 0 ... 255 (IEC 61966-2-1, CIE 15)."""
+    """Converts sRGB colours (N, 3) in 0 ... 255 to CIE L*a*b* (D65) (IEC 61966-2-1, CIE 15)."""
     unit = rgb / 255
     linear = np.where(unit <= 0.04045, unit / 12.92, ((unit + 0.055) / 1.055) ** 2.4)
     to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])

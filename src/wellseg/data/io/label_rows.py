@@ -1,7 +1,7 @@
-"""The rows of a labels CSV that stays on disk: found and checked in one pass, read when they are needed.
+"""Indexes and checks the rows of a labels CSV in one pass, and reads rows from disk on demand.
 
-A row is a name and as many cells as the largest image has pixels: the class of each pixel, row-major, and behind the
-last pixel of a smaller image cells of -1. P pixels of an image.
+A row is a name and as many cells as the largest image has pixels: the class of each pixel, row-major; a smaller image
+is padded with cells of -1. P pixels of an image.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class LabelRow:
-    """Where a row lies: number of its line, offset and length in bytes; and how many cells are pixels."""
+    """Locates a row: line number, offset and length in bytes, and the number of cells that are pixels."""
 
     line: int
     start: int
@@ -31,14 +31,14 @@ class LabelRow:
 
 
 class RowError(ValueError):
-    """A line is no row of labels; the message says why."""
+    """Reports that a line is not a row of labels; the message states the reason."""
 
 
 def index_rows(path: Path, *, length: int, classes: int) -> tuple[dict[str, LabelRow], list[Problem]]:
-    """The rows of a table by name (without a suffix .npy), every cell checked, and everything that is wrong with them.
+    """Returns the rows of a table by name, without suffix .npy, and the findings; checks every cell.
 
-    length: cells of a row; classes: a pixel is below that. A header is optional. Time goes with the size of the file,
-    memory with the number of rows. Nothing is raised for what the file holds.
+    length: cells of a row; classes: a pixel is below that. A header is optional. Time grows with the size of the file,
+    memory with the number of rows. Faults of the content are listed, not raised.
     """
     rows: dict[str, LabelRow] = {}
     problems, faulty, twice = [], [], []
@@ -73,7 +73,7 @@ def index_rows(path: Path, *, length: int, classes: int) -> tuple[dict[str, Labe
 
 
 def read_row(path: Path, row: LabelRow, *, length: int, classes: int) -> np.ndarray:
-    """The classes (P,) uint8 of the pixels of a row that `index_rows` found. Raises DataError where it has changed."""
+    """Returns the classes (P,) uint8 of an indexed row. Raises DataError where the file has changed."""
     try:
         with open_regular(path) as file:
             file.seek(row.start)
@@ -89,7 +89,7 @@ def read_row(path: Path, row: LabelRow, *, length: int, classes: int) -> np.ndar
 
 
 def parse_row(line: bytes, *, length: int, classes: int) -> tuple[str, np.ndarray]:
-    """Name and classes (P,) uint8 of a line without its ending. Raises RowError for what is no row."""
+    """Returns name and classes (P,) uint8 of a line without its ending. Raises RowError for other lines."""
     cut = line.find(b",")
     if cut < 1:
         raise RowError("it has no name")
@@ -104,18 +104,18 @@ def parse_row(line: bytes, *, length: int, classes: int) -> tuple[str, np.ndarra
 
 
 def _plain_cells(text: bytes, length: int) -> np.ndarray | None:
-    """Digits of `,d,d,...,d,-1,...,-1`, `length` cells; None where the text is anything else."""
+    """Returns the digits of `,d,d,...,d,-1,...,-1`, `length` cells; None for any other text."""
     dash = text.find(b"-")
     pixels = (len(text) if dash < 0 else dash - 1) // 2
     if pixels > length or text[2 * pixels :] != _PAD * (length - pixels):
         return None
     pairs = np.frombuffer(text, dtype=np.uint8, count=2 * pixels)
-    digits = pairs[1::2] - np.uint8(ord("0"))  # wraps round, so that whatever is no digit is 10 or more
+    digits = pairs[1::2] - np.uint8(ord("0"))  # wraps around, so that a character other than a digit gives 10 or more
     return None if (pairs[::2] != ord(",")).any() or (digits > 9).any() else digits
 
 
 def _any_cells(text: bytes, length: int) -> np.ndarray:
-    """The same of cells written as floats, with quotes or blanks. Raises RowError."""
+    """Returns the classes of cells written as floats, with quotes or blanks. Raises RowError."""
     cells = text.replace(b'"', b"").split(b",")
     if len(cells) != length:
         raise RowError(f"{len(cells):,} cells instead of {length:,}")
@@ -134,7 +134,7 @@ def _any_cells(text: bytes, length: int) -> np.ndarray:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Number, offset and content of the lines that hold something. Raises OSError, also for a line without end."""
+    """Yields number, offset and content of the lines that are not empty. Raises OSError, also for an overlong line."""
     with open_regular(path) as file:
         start = 0
         for number, raw in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):

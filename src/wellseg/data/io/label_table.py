@@ -1,4 +1,4 @@
-"""Masks as data sets hand them out, a CSV with one row of 0/1 cells per patch or any array, as checked class indices.
+"""Reads masks, from a CSV with one row of 0/1 cells per patch or from arrays, as class indices.
 
 P pixels of a patch, row-major.
 """
@@ -18,16 +18,16 @@ from wellseg.problems import Problem, count, list_names
 from wellseg.types import IGNORE
 
 MAX_LINE = 1 << 20
-"""Bytes; a longer line is no row of labels, and is not read any further."""
+"""Bytes; a longer line is not a row of labels, and reading stops there."""
 
 _ROW_NAME = re.compile(r"well_[0-9]+_patch_[0-9]+(\.npy)?")
 
 
 @dataclass
 class LabelTable:
-    """The masks of a labels CSV: values (N, P) uint8 class indices, IGNORE in rows that were refused.
+    """Holds the masks of a labels CSV: values (N, P) uint8 class indices, IGNORE in refused rows.
 
-    row_of: row of `values` by name; lines (N,): the line of the file that a row came from.
+    row_of: row of `values` by name; lines (N,): line of each row in the file.
     """
 
     values: np.ndarray
@@ -36,7 +36,7 @@ class LabelTable:
 
 
 def parse_label_map(label_map: Mapping[float, int] | None) -> dict[float, int]:
-    """`data.label_map` as {value in the file: 0, 1 or IGNORE}. Raises ConfigError for anything else."""
+    """Returns `data.label_map` as {value in the file: 0, 1 or IGNORE}. Raises ConfigError otherwise."""
     try:
         parsed = {float(k): int(v) for k, v in (label_map or {}).items()}
     except (TypeError, ValueError, AttributeError) as error:
@@ -46,16 +46,16 @@ def parse_label_map(label_map: Mapping[float, int] | None) -> dict[float, int]:
     wrong = {v for v in parsed.values() if v not in (0, 1, IGNORE)}
     if wrong:
         raise ConfigError(
-            f"data.label_map leads to {sorted(wrong)}",
+            f"data.label_map maps to {sorted(wrong)}",
             why=f"classes are 0 (intact), 1 (defect) and {IGNORE} (left out)",
         )
     return parsed
 
 
 def map_labels(values: np.ndarray, label_map: Mapping[float, int]) -> tuple[np.ndarray, Counter[float]]:
-    """Class indices uint8 of the same shape, and the values that are neither 0, 1 nor mapped, with their pixel counts.
+    """Returns class indices of the same shape, and the unmapped values with their pixel counts.
 
-    values of any real dtype; offending pixels become IGNORE.
+    values: any real dtype. Values other than 0, 1 and the keys of `label_map` become IGNORE, uint8 like all others.
     """
     if values.dtype == np.bool_:
         values = values.view(np.uint8)
@@ -63,19 +63,19 @@ def map_labels(values: np.ndarray, label_map: Mapping[float, int]) -> tuple[np.n
         return values, Counter()
     mapped = np.full(values.shape, IGNORE, dtype=np.uint8)
     offending: Counter[float] = Counter()
-    kinds, counts = np.unique(values, return_counts=True)
-    for kind, pixels in zip(kinds.tolist(), counts.tolist(), strict=True):
-        if kind in label_map:
-            mapped[values == kind] = label_map[kind]
-        elif kind in (0, 1):
-            mapped[values == kind] = kind
+    found, counts = np.unique(values, return_counts=True)
+    for value, pixels in zip(found.tolist(), counts.tolist(), strict=True):
+        if value in label_map:
+            mapped[values == value] = label_map[value]
+        elif value in (0, 1):
+            mapped[values == value] = value
         else:
-            offending[float(kind)] += pixels
+            offending[float(value)] += pixels
     return mapped, offending
 
 
 def offending_values_problem(offending: Counter[float], where: str) -> Problem:
-    """The error for label values that are no class: names the values and the map that would take them."""
+    """Returns the error for label values without a class, with a label_map that would accept them."""
     shown = sorted(offending, key=lambda v: (v != v, v))
     text = list_names([f"{v:g}" for v in shown])
     mapping = ",".join(f"{v:g}:1" for v in shown[:3])
@@ -92,11 +92,11 @@ def offending_values_problem(offending: Counter[float], where: str) -> Problem:
 def read_labels(
     path: str | Path, *, num_pixels: int = 1296, label_map: Mapping[float, int] | None = None
 ) -> tuple[LabelTable, list[Problem]]:
-    """Masks from a CSV with an index column `well_i_patch_j` and `num_pixels` cells per row, in one pass over the file.
+    """Reads masks from a CSV with a column of names and `num_pixels` cells per row, in one pass.
 
-    Rows of plain one-digit cells take the fast path; anything else (floats, quotes, blanks) is parsed cell by cell, and
-    what cannot be used is listed with line and column. A header is optional; one that names the pixels 0 .. P - 1 in
-    another order is followed. Nothing is raised for what the file holds.
+    Rows of plain one-digit cells take the fast path; other rows (floats, quotes, blanks) are parsed cell by cell, and
+    faulty cells are listed with line and column. Names are `well_i_patch_j`. A header is optional; one that numbers the
+    pixels 0 .. P - 1 in another order is followed. Faults of the content are listed, not raised.
     """
     path, mapping = Path(path), parse_label_map(label_map)
     reader = _Reader(path, num_pixels)
@@ -110,31 +110,31 @@ def read_labels(
 
 
 def label_header(num_pixels: int) -> bytes:
-    """The first line of a labels CSV."""
+    """Returns the first line of a labels CSV."""
     return b"," + b",".join(b"%d" % i for i in range(num_pixels)) + b"\n"
 
 
 def label_line(name: str, mask: np.ndarray) -> bytes:
-    """The line of one patch; mask of any shape, digits 0 to 9."""
+    """Returns the line of one patch; mask of any shape, values 0 to 9."""
     cells = np.full((mask.size, 2), ord(","), dtype=np.uint8)
     cells[:, 1] = mask.ravel() + np.uint8(ord("0"))
     return name.encode() + cells.tobytes() + b"\n"
 
 
 def split_line(line: bytes, num_pixels: int) -> tuple[bytes, bytes] | None:
-    """Name and digits of a line `name,d,d,...,d` of one-digit cells, its ending stripped; None where it is anything else."""
+    """Returns name and digits of a stripped line `name,d,d,...,d`; None for any other line."""
     cut = len(line) - 2 * num_pixels
     if cut < 1:
         return None
     name, tail = line[:cut], np.frombuffer(line, dtype=np.uint8, offset=cut)
-    # uint8 wraps round, so that whatever is not a digit is 10 or more.
+    # uint8 wraps around, so that a character other than a digit gives 10 or more.
     if b"," in name or b'"' in name or (tail[::2] != 0x2C).any() or (tail[1::2] - 0x30 > 9).any():
         return None
     return name, line[cut + 1 :: 2]
 
 
 class _Reader:
-    """One pass over a labels CSV: rows as they come, faults by kind."""
+    """Reads a labels CSV in one pass and collects rows, and faults by type."""
 
     def __init__(self, path: Path, num_pixels: int) -> None:
         self.path, self.num_pixels = path, num_pixels
@@ -169,7 +169,7 @@ class _Reader:
                 self._tolerant(line, number)
 
     def _header(self, line: bytes) -> bool:
-        """True where the first line is a header; takes the delimiter and the order of the pixels from it."""
+        """Returns True for a header; takes the delimiter and the order of the pixels from it."""
         text = line.decode("utf-8", errors="replace")
         if text.count(";") > text.count(","):
             self.delimiter = ";"
@@ -185,11 +185,11 @@ class _Reader:
         return True
 
     def _plain(self, line: bytes, number: int) -> bool:
-        """Takes a row `name,d,d,...,d` of one-digit cells; False where the row is anything else."""
-        parts = split_line(line, self.num_pixels) if self.delimiter == "," else None
-        if parts is None:
+        """Adds a row `name,d,d,...,d` of one-digit cells; returns False for any other row."""
+        fields = split_line(line, self.num_pixels) if self.delimiter == "," else None
+        if fields is None:
             return False
-        self._add(parts[0].decode("utf-8", errors="replace").strip(), number, parts[1])
+        self._add(fields[0].decode("utf-8", errors="replace").strip(), number, fields[1])
         return True
 
     def _tolerant(self, line: bytes, number: int) -> None:

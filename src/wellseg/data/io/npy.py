@@ -1,4 +1,4 @@
-"""Reading .npy files that others wrote: the header is believed only as far as the bytes in the file bear it out."""
+"""Reads untrusted .npy files: a header is accepted only if the file holds the bytes that it claims."""
 
 import ast
 import math
@@ -17,12 +17,12 @@ MAGIC = b"\x93NUMPY"
 MAX_HEADER = 10_000
 """Bytes; numpy's own limit. A header is parsed as a literal, which longer texts can make slow."""
 
-_FIRST_READ = 1 << 16  # takes a 36 x 36 float64 patch and its header in one call
+_FIRST_READ = 1 << 16  # covers a 36 x 36 float64 patch and its header in one call
 
 
 @dataclass(frozen=True)
 class NpyHeader:
-    """What the header of a .npy file says; `start` is the offset of the first value, in bytes."""
+    """Holds the header of a .npy file; `start` is the offset of the first value, in bytes."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -31,14 +31,14 @@ class NpyHeader:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes that the values take."""
+        """Returns the size of the values in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 def read_header(file: IO[bytes], path: str, size: int, *, kinds: str = "fiu") -> NpyHeader:
-    """The header of the .npy file that `file` gives from its first byte on; `path` and `size` (bytes) are the file's.
+    """Reads the header of a .npy file, opened at its first byte; `path` and `size` (bytes) describe it.
 
-    Raises DataError as `read_npy` does; no value is read.
+    Raises DataError as `read_npy` does. Reads no value.
     """
     header = _header(path, file.read(MAX_HEADER + 12), kinds)
     _check_claim(path, header, size)
@@ -46,11 +46,11 @@ def read_header(file: IO[bytes], path: str, size: int, *, kinds: str = "fiu") ->
 
 
 def read_npy(path: str | Path, *, kinds: str = "fiu", max_bytes: int = 1 << 30) -> np.ndarray:
-    """The array of a .npy file, in any byte order and either memory order, as the file's dtype in native byte order.
+    """Reads the array of a .npy file of any byte order and memory order, in native byte order.
 
-    kinds: numpy kind letters that are welcome (f float32 or float64, i and u integers, b bool). Pickles are never
-    opened. Raises DataError where the file is missing, truncated, longer than its header says, of another kind, or
-    holds more than `max_bytes`; an oversized claim in the header costs neither time nor memory.
+    kinds: accepted numpy kind letters (f float32 or float64, i and u integers, b bool). Pickles are never opened.
+    Raises DataError where the file is missing, truncated, longer than its header claims, of another kind, or holds more
+    than `max_bytes`; an oversized claim in the header costs neither time nor memory.
     """
     path = str(path)
     try:
@@ -84,7 +84,7 @@ def read_npy(path: str | Path, *, kinds: str = "fiu", max_bytes: int = 1 << 30) 
 
 
 def _check_claim(path: str, header: NpyHeader, size: int) -> None:
-    """Raise DataError unless a file of `size` bytes holds exactly the values that its header claims."""
+    """Raises DataError unless a file of `size` bytes holds exactly the values that its header claims."""
     if header.start + header.num_bytes != size:
         raise DataError(
             f"cannot read {os.path.basename(path)}",
@@ -101,7 +101,7 @@ def _describe(header: NpyHeader) -> str:
 
 
 def _header(path: str, data: bytes, kinds: str) -> NpyHeader:
-    """The header in the first bytes of a file."""
+    """Parses the header in the first bytes of a file."""
     name = os.path.basename(path)
     if not data:
         raise DataError(f"{name} is empty", where=path, fix="copy or make the file again")

@@ -1,7 +1,7 @@
-"""Run-length encodings of masks: "start length start length ...", pixels counted from 1 along columns or along rows.
+"""Encodes and decodes masks as run lengths "start length ...", counted from 1 by columns or rows.
 
-N = H * W pixels. Order "column": pixel 2 stands below pixel 1 (ships); "row": to its right (cars). A mask without any
-pixel set is the empty text.
+N = H * W pixels. Order "column": pixel 2 is below pixel 1 (ships); "row": to its right (cars). An empty mask is the
+empty text.
 """
 
 from collections.abc import Iterable
@@ -14,21 +14,21 @@ ORDERS = ("column", "row")
 
 
 class RleError(ValueError):
-    """A text is no run-length encoding of a mask of the given size; the message names the run or number that is wrong."""
+    """Reports that a text is not a run-length encoding; the message names the faulty run or number."""
 
 
 def encode(mask: np.ndarray, *, order: str = "column") -> str:
-    """The runs of the pixels of a mask (H, W) bool or uint8 that are not 0, each as long as can be."""
+    """Encodes the nonzero pixels of a mask (H, W) bool or uint8 as maximal runs."""
     padded = _padded(mask, np.bool_, order)
     edges = np.flatnonzero(padded[1:] != padded[:-1])
     return " ".join(map(str, _numbers(edges[::2], edges[1::2]).tolist()))
 
 
 def encode_objects(labels: np.ndarray, *, order: str = "column") -> list[str]:
-    """One text for each value of `labels` (H, W) that is not 0, by ascending value: each object of an image by itself."""
+    """Encodes each object of `labels` (H, W): one text per nonzero value, in ascending order."""
     padded = _padded(labels, labels.dtype, order)
     edges = np.flatnonzero(padded[1:] != padded[:-1])
-    values = padded[edges[:-1] + 1]  # of the stretches between the edges, of which those of 0 are left out
+    values = padded[edges[:-1] + 1]  # of the runs between the edges; those of 0 are left out
     runs = np.flatnonzero(values)
     runs = runs[np.argsort(values[runs], kind="stable")]
     numbers = list(map(str, _numbers(edges[runs], edges[runs + 1]).tolist()))
@@ -37,18 +37,18 @@ def encode_objects(labels: np.ndarray, *, order: str = "column") -> list[str]:
 
 
 def decode(text: str, size: tuple[int, int], *, order: str = "column") -> np.ndarray:
-    """The mask (H, W) uint8 of 0 and 1 that a text stands for. Raises RleError: see `runs`."""
+    """Decodes a text to a mask (H, W) uint8 of 0 and 1. Raises RleError: see `runs`."""
     flat = np.zeros(size[0] * size[1], dtype=np.uint8)
     flat[_row_major(positions(text, size), size, order)] = 1
     return flat.reshape(size)
 
 
 def decode_many(texts: Iterable[str], size: tuple[int, int], *, order: str = "column") -> tuple[np.ndarray, int]:
-    """The mask (H, W) uint8 of all texts of one image, and the number of pixels that more than one of them holds.
+    """Decodes all texts of one image to a mask (H, W) uint8, and counts the pixels in several texts.
 
-    Raises RleError, which then says first which of the texts it is about.
+    Raises RleError, whose message begins with the number of the text.
     """
-    flat = np.zeros(size[0] * size[1], dtype=np.uint8)  # 2 where more than one text holds the pixel
+    flat = np.zeros(size[0] * size[1], dtype=np.uint8)  # 2 where several texts hold the pixel
     for number, text in enumerate(texts, 1):
         try:
             pixels = _row_major(positions(text, size), size, order)
@@ -59,23 +59,27 @@ def decode_many(texts: Iterable[str], size: tuple[int, int], *, order: str = "co
 
 
 def positions(text: str, size: tuple[int, int]) -> np.ndarray:
-    """The pixels that a text sets, (M,) int64, ascending, counted from 0 in the order of the encoding. Raises RleError."""
+    """Returns the pixels of a text, (M,) int64, ascending, counted from 0 in the order of the encoding.
+
+    Raises RleError.
+    """
     starts, lengths = runs(text, size)
-    before = np.cumsum(lengths) - lengths  # pixels of the runs before each
+    before = np.cumsum(lengths) - lengths  # total length of the preceding runs
     return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
 
 
 def runs(text: str, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Starts, counted from 0, and lengths of the runs of a text, int64. Raises RleError for the first fault.
+    """Returns starts, counted from 0, and lengths of the runs of a text. Raises RleError.
 
-    Runs come in ascending order. They may touch, as some tools write them, but not overlap.
+    Both are int64, in ascending order. Runs may touch, as some tools write them, but not overlap; the error names the
+    first fault.
     """
     num_pixels = size[0] * size[1]
     if text.strip("0123456789 "):
         _raise_for_token(text)
     if not text.strip():
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    numbers = np.fromstring(text, dtype=np.int64, sep=" ")  # what is too large for int64 becomes its largest number
+    numbers = np.fromstring(text, dtype=np.int64, sep=" ")  # numbers too large for int64 become its maximum
     if numbers.size % 2:
         raise RleError(f"{numbers.size:,} numbers: the last, {numbers[-1]}, is a start without a length")
     starts, lengths = numbers[::2], numbers[1::2]
@@ -95,7 +99,7 @@ def runs(text: str, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 def _raise_for_token(text: str) -> None:
     for number, token in enumerate(text.split(), 1):
         if not (token.isascii() and token.isdigit()):
-            raise RleError(f"number {number:,} is {token[:20]!r}, no whole number of 0 or more")
+            raise RleError(f"number {number:,} is {token[:20]!r}, not a whole number of 0 or more")
     raise RleError("the numbers are separated by other characters than blanks")
 
 
@@ -106,7 +110,7 @@ def _by_columns(order: str) -> bool:
 
 
 def _padded(image: np.ndarray, dtype: DTypeLike, order: str) -> np.ndarray:
-    """The pixels (N + 2,) of an image (H, W) in an order, between two of 0."""
+    """Returns the pixels (N + 2,) of an image (H, W) in an order, padded by a 0 at both ends."""
     lines = image.T if _by_columns(order) else image
     padded = np.zeros(image.size + 2, dtype=dtype)
     padded[1:-1].reshape(lines.shape)[:] = lines
@@ -114,7 +118,7 @@ def _padded(image: np.ndarray, dtype: DTypeLike, order: str) -> np.ndarray:
 
 
 def _row_major(pixels: np.ndarray, size: tuple[int, int], order: str) -> np.ndarray:
-    """Positions in an order as positions along the rows of an image (H, W)."""
+    """Converts positions in an order to row-major positions in an image (H, W)."""
     if not _by_columns(order):
         return pixels
     height, width = size
@@ -123,5 +127,5 @@ def _row_major(pixels: np.ndarray, size: tuple[int, int], order: str) -> np.ndar
 
 
 def _numbers(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """The numbers of runs that begin at `starts` and end before `ends`, both counted from 0."""
+    """Formats runs from `starts` to `ends` (exclusive), both counted from 0."""
     return np.stack([starts + 1, ends - starts], axis=1).ravel()

@@ -1,4 +1,4 @@
-"""Images that are read piece by piece, so that a well of any length can be worked on (axes: see wellseg.types)."""
+"""Reads images piece by piece, so that wells may be of any length (axes: see wellseg.types)."""
 
 from typing import Protocol
 
@@ -10,7 +10,7 @@ class RowSource(Protocol):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(H, W): depth rows and azimuth columns."""
+        """Returns (H, W): depth rows and azimuth columns."""
         ...
 
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -31,7 +31,7 @@ class ArrayRows:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(H, W): depth rows and azimuth columns."""
+        """Returns (H, W): depth rows and azimuth columns."""
         return self.values.shape
 
     def read(self, start: int, stop: int) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Images in Zarr arrays (version 2 or 3, a folder or a zip file), read chunk by chunk.
+"""Reads images in Zarr arrays (version 2 or 3, a folder or a zip file) chunk by chunk.
 
-The metadata are judged before the library sees them: a codec can be anything that is installed, pickle among them, and a
-claimed size is allocated before a chunk is read. So is the head of every chunk (wellseg.data.io.zarr_chunks).
+Metadata are checked before the library sees them: a codec can be any installed one, pickle included, and a claimed size
+is allocated before a chunk is read. The head of every chunk is checked too (wellseg.data.io.zarr_chunks).
 """
 
 import json
@@ -21,25 +21,28 @@ from wellseg.errors import DataError, EnvironmentFault
 from wellseg.files import open_regular
 
 METADATA = ("zarr.json", ".zarray")
-"""The file that makes a folder an array: of version 3 and of version 2."""
+"""Metadata file that marks a folder as an array: of version 3 and of version 2."""
 
 MAX_BAND = 1 << 26
-"""Bytes of the chunks beside one another that hold the same rows, unpacked; they are held at a time."""
+"""Limit in bytes of a band of unpacked chunks (all chunks of the same rows), which is held in memory."""
 
 MIN_SHARE = 100
-"""An array of which less than one chunk in this many is there claims more than it holds."""
+"""An array with less than one chunk in this many present claims more than it holds."""
 
 _MAX_METADATA = 1 << 20
 
 
 def is_zarr(path: str) -> bool:
-    """Whether a folder is a Zarr array, or a group of arrays, by the files in it."""
+    """Returns whether a folder is a Zarr array, or a group of arrays, by the files in it."""
     return any(os.path.isfile(os.path.join(path, name)) for name in (*METADATA, ".zgroup"))
 
 
 @contextmanager
 def open_zarr(path: str) -> Iterator["ZarrRows"]:
-    """The image (H, W) of a Zarr folder or zip file. Raises DataError, or EnvironmentFault without the extra."""
+    """Opens the image (H, W) of a Zarr folder or zip file.
+
+    Raises DataError, or EnvironmentFault without the extra.
+    """
     names = _names(path)
     metadata, version = _metadata(path, names)
     shape, chunk, check = _check(metadata, version, path)
@@ -62,7 +65,7 @@ def open_zarr(path: str) -> Iterator["ZarrRows"]:
     try:
         try:
             array = zarr.open_array(store, mode="r", zarr_format=version)
-        except Exception as error:  # the library's errors share no class
+        except Exception as error:  # the library's errors have no common base class
             raise unreadable(path, error) from error
         yield ZarrRows(array, path)
     finally:
@@ -70,7 +73,7 @@ def open_zarr(path: str) -> Iterator["ZarrRows"]:
 
 
 class ZarrRows:
-    """A RowSource over an open Zarr array; the band of chunks that was read last is kept for the next call."""
+    """Reads rows of an open Zarr array; a RowSource that caches the last band of chunks."""
 
     def __init__(self, array: Any, path: str) -> None:
         self.shape = (int(array.shape[0]), int(array.shape[1]))
@@ -83,13 +86,13 @@ class ZarrRows:
         pieces = []
         for number in range(start // self._height, -(-stop // self._height)):
             top = number * self._height
-            # Copied, so that not every band that a piece touches is held until the pieces are put together.
+            # Copied, so that the bands of a request are not all held until its pieces are joined.
             pieces.append(self._band(number)[max(start - top, 0) : stop - top].copy())
         return np.concatenate(pieces)
 
     def _band(self, number: int) -> np.ndarray:
         if number != self._number:
-            self._number, self._rows = -1, self._rows[:0].copy()  # let go of the one before the next is unpacked
+            self._number, self._rows = -1, self._rows[:0].copy()  # releases the old band before the next is unpacked
             try:
                 rows = self._array[number * self._height : (number + 1) * self._height]
             except Exception as error:
@@ -100,7 +103,7 @@ class ZarrRows:
 
 
 def import_zarr(path: str) -> Any:
-    """The module `zarr`. Raises EnvironmentFault, about `path`, where it is not installed or older than version 3."""
+    """Returns the module `zarr`; raises EnvironmentFault where version 3 or later is not installed."""
     try:
         import zarr
     except ImportError as error:
@@ -113,7 +116,7 @@ def import_zarr(path: str) -> Any:
 
 
 def _names(path: str) -> list[str]:
-    """The files of the array, relative to it."""
+    """Lists the files of the array by relative path."""
     if os.path.isdir(path):
         names = []
         for top, folders, files in os.walk(path):
@@ -131,7 +134,7 @@ def _names(path: str) -> list[str]:
 
 @contextmanager
 def _opener(path: str) -> Iterator[Callable[[str], tuple[IO[bytes], int]]]:
-    """A function that opens a file of the array and tells its bytes. What reading meets is raised as DataError."""
+    """Provides a function that opens a file of the array and returns its size; errors become DataError."""
     with ExitStack() as stack:
         try:
             if os.path.isdir(path):
@@ -154,7 +157,7 @@ def _open_member(archive: zipfile.ZipFile, name: str) -> tuple[IO[bytes], int]:
 
 
 def _metadata(path: str, names: list[str]) -> tuple[dict[str, Any], int]:
-    """The metadata of the array, and the version of the format."""
+    """Returns the metadata of the array and the version of the format."""
     name = next((n for n in METADATA if n in names), None)
     if name is None:
         raise DataError(
@@ -165,7 +168,7 @@ def _metadata(path: str, names: list[str]) -> tuple[dict[str, Any], int]:
         )
     texts = {}
     with _opener(path) as opened:
-        for read in {name, ".zattrs"} & set(names):  # the library reads both as a whole
+        for read in {name, ".zattrs"} & set(names):  # the library reads both completely
             file, size = opened(read)
             with file:
                 if size > _MAX_METADATA:
@@ -185,7 +188,7 @@ def _metadata(path: str, names: list[str]) -> tuple[dict[str, Any], int]:
 
 
 def _check(metadata: dict[str, Any], version: int, path: str) -> tuple[tuple[int, int], tuple[int, int], ChunkCheck]:
-    """Shape, chunk shape (of the files) and the check of each chunk, where the array can be read without harm."""
+    """Returns shape, chunk shape (of the files) and the chunk check of an array that is safe to read."""
     try:
         if version == 3:
             codecs, chunk = metadata["codecs"], metadata["chunk_grid"]["configuration"]["chunk_shape"]

@@ -1,7 +1,8 @@
-"""What a stored Zarr chunk unpacks to, told from its frame, so that no chunk is unpacked to more than it may hold.
+"""Checks the unpacked size that a stored Zarr chunk states before the chunk is unpacked.
 
-Only codecs that keep the size, and at most one compressor whose data state theirs and are unpacked to no more: one frame
-of Zstandard (RFC 8878, 3.1.1; of several, the library unpacks all), the 16 bytes of Blosc 1, the length before LZ4's block.
+Accepts codecs that keep the size, and at most one compressor whose data state their unpacked size and never exceed it:
+one frame of Zstandard (RFC 8878, 3.1.1; of several, the library unpacks all), the 16-byte header of Blosc 1, the length
+before an LZ4 block.
 """
 
 import math
@@ -18,20 +19,20 @@ CHUNK_NAME = re.compile(r"(c[/.])?[0-9]+([/.][0-9]+)*")
 
 COMPRESSORS = ("zstd", "blosc", "lz4")
 SAME_SIZE = {2: ("shuffle",), 3: ("bytes", "transpose", "crc32c")}
-"""Codecs that keep the size, or add a sum of 4 bytes, by version of the format."""
+"""Codecs that keep the size, or add a checksum of 4 bytes, by version of the format."""
 
 _HEAD = 18
-"""Bytes of a Zstandard frame's header at most: magic, flags, window, dictionary, 8 bytes of size."""
+"""Maximum length of a Zstandard frame header in bytes: magic, flags, window, dictionary, 8 bytes of size."""
 
 _NONE = 2**64 - 1  # offset and length of a chunk that a shard does not hold
 
 
 class ChunkCheck:
-    """`check(file, size, where)` raises DataError where a stored chunk could unpack to more than the metadata say.
+    """Raises DataError, when called, where a stored chunk could unpack to more than its metadata state.
 
     codecs    as in the metadata, in the order in which a chunk is encoded
-    chunk     shape of what one file holds; itemsize in bytes
-    Raises DataError for codecs that are not opened; KeyError, TypeError, ValueError, AttributeError for what is no metadata.
+    chunk     shape of the data in one file; itemsize in bytes
+    Raises DataError for unsupported codecs; KeyError, TypeError, ValueError, AttributeError for malformed metadata.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class ChunkCheck:
         self._bytes = math.prod(chunk) * itemsize + 4 * used[:before].count("crc32c")
 
     def _shards(self, settings: Mapping[str, Any], shard: tuple[int, ...]) -> tuple[int, ...]:
-        """Take up how a shard is divided; the shape of the chunks in it."""
+        """Records the layout of a shard; returns the shape of its chunks."""
         chunk, index = tuple(settings["chunk_shape"]), settings["index_codecs"]
         if any(type(n) is not int or n < 1 for n in chunk) or any(s % c for s, c in zip(shard, chunk, strict=True)):
             raise ValueError(f"shards {shard} of chunks {chunk}")
@@ -90,8 +91,8 @@ class ChunkCheck:
             self._check(file, start, held, where)
 
     def _check(self, file: IO[bytes], start: int, size: int, where: str) -> None:
-        """Judge one packed chunk of `size` bytes, from byte `start` of `file` on."""
-        # What cannot be made smaller is packed with a little beside it.
+        """Checks one packed chunk of `size` bytes at byte `start` of `file`."""
+        # Incompressible data are packed with a small overhead.
         if size > self._bytes + self._bytes // 64 + 4096:
             raise self._refused(where, f"{size:,} B are stored for {self._bytes:,} B")
         if self._compressor is None:
@@ -126,7 +127,7 @@ def _zstd(file: IO[bytes], start: int, size: int) -> int | None:
         place += 3 + (1 if kind == 1 else block >> 3)  # a run is stored as one byte
         if place > size:
             return None
-    if place + (4 if flags & 4 else 0) != size:  # 4 bytes of a sum may end it; what follows is another frame
+    if place + (4 if flags & 4 else 0) != size:  # a checksum of 4 bytes may follow; further bytes are another frame
         return None
     return int.from_bytes(head[first : first + width], "little") + (256 if width == 2 else 0)
 

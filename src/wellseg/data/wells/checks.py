@@ -1,4 +1,4 @@
-"""Checks over restored wells of any data set: repeated content, frozen rows, values that look like null codes; leaks.
+"""Checks restored wells for repeated content, frozen rows, unknown null codes, and leaks.
 
 A block is the part of a well that one patch covers, or 36 rows where the well was not cut into patches.
 """
@@ -15,14 +15,14 @@ from wellseg.types import IGNORE
 
 BLOCK_ROWS = 36
 FROZEN_ROWS = 12
-"""Identical consecutive rows that are worth a word; real wells repeat a row once or twice by chance of rounding."""
+"""Number of identical consecutive rows that cause a warning; real wells repeat a row once or twice by rounding."""
 
 CODE_FACTOR = 300.0
-"""A repeated value this many times the median size is taken for a null code; the deepest real pit has 100 times it."""
+"""A repeated value above this multiple of the median magnitude counts as a null code; the deepest real pit has 100."""
 
 
 def check_wells(wells: Sequence[Well]) -> list[Problem]:
-    """Everything that is odd in `wells`, in one pass, as warnings: a training can go on with any of it."""
+    """Returns warnings about `wells`; none of them prevents training."""
     problems = []
     for well in wells:
         problems += [p for p in (_no_data(well), _frozen(well), _codes(well), _unlabelled(well)) if p]
@@ -30,7 +30,7 @@ def check_wells(wells: Sequence[Well]) -> list[Problem]:
 
 
 def find_leaks(train: Sequence[Well], held_out: Sequence[Well]) -> list[Problem]:
-    """The leaks between two parts of a split: wells of one pipe that share depths, patches of equal content."""
+    """Finds leaks between two splits: wells of one pipe that share depths, patches of equal content."""
     problems, copies = [], []
     for a in train:
         for b in held_out:
@@ -43,7 +43,7 @@ def find_leaks(train: Sequence[Well], held_out: Sequence[Well]) -> list[Problem]
             ours[digest].append((well.group, name))
     for well in held_out:
         for name, digest in _digests(well):
-            # Copies within one pipe are a leak by its rows already.
+            # Copies within one pipe are already reported as shared rows.
             copies += [(n, name) for group, n in ours.get(digest, ()) if group != well.group]
     if copies:
         problems.append(_leak(f"{copies[0][0]} and {_short(*copies[0])} have the same content", copies))
@@ -53,16 +53,17 @@ def find_leaks(train: Sequence[Well], held_out: Sequence[Well]) -> list[Problem]
 def folder_leaks(
     name: str, names: Mapping[int, str], parts: Mapping[int, str], *, paired: bool, severity: str = "error"
 ) -> list[Problem]:
-    """The leak of a well whose patches the data set's own folders deal to several parts.
+    """Returns the leak of a well whose patches lie in several folders of the data set's own split.
 
-    names and parts by patch index. Paired wells leak twins that share rows, single ones neighbours of one groove.
+    names and parts (folders) by patch index. Paired wells leak interleaved pairs, which share rows; single wells leak
+    neighbouring patches of one groove.
     """
     if len(set(parts.values())) < 2:
         return []
     apart = [(k, k + 1) for k in sorted(parts) if k + 1 in parts and parts[k] != parts[k + 1]]
-    twins = [(a, b) for a, b in apart if paired and a % 2 == 0]
-    pairs = [(names[a], names[b]) for a, b in twins or apart]
-    if twins:
+    shared = [(a, b) for a, b in apart if paired and a % 2 == 0]
+    pairs = [(names[a], names[b]) for a, b in shared or apart]
+    if shared:
         what = f"{pairs[0][0]} and {_short(*pairs[0])} share rows"
         what += f", as do {len(pairs) - 1:,} more pairs of {name}" if len(pairs) > 1 else ""
     else:
@@ -75,14 +76,14 @@ def _leak(what: str, pairs: Sequence[tuple[str, str]], severity: str = "error") 
         severity,
         f"leak: {what}",
         where=list_names([f"{a} | {_short(a, b)}" for a, b in pairs]),
-        why="what is trained on would be scored as if it were new",
-        fix="data.split=wells keeps every well on one side",
+        why="training data would be scored as if the model had not seen them",
+        fix="data.split=wells assigns each well to one split",
         fault=12,
     )
 
 
 def _first_shared(a: Well, b: Well) -> tuple[str, str]:
-    """Names of two patches, one of each well, at the first depth they share; the wells' names where there are none."""
+    """Returns the patch names of two wells at their first shared depth; wells without patches by name."""
     depth = max(a.depth[0], b.depth[0])
     names = []
     for well in (a, b):
@@ -106,34 +107,34 @@ def _block_names(well: Well) -> list[str]:
 
 
 def _short(first: str, second: str) -> str:
-    """`_11` for well_6_patch_11 beside well_6_patch_10: the second name less what the two have in common."""
+    """Shortens the second name to its number, such as `_11`, where both have the same stem."""
     stem, _, number = second.rpartition("_")
     return f"_{number}" if stem and stem == first.rpartition("_")[0] else second
 
 
 def _digests(well: Well) -> Iterator[tuple[str, bytes]]:
-    """Name and content hash of every block that has some texture: constant ones are alike without being copies."""
+    """Yields name and content hash of every block with texture: constant blocks are equal by chance."""
     views = 1 if well.patch_names is None else well.patch_names.shape[1]
     rows = _block_rows(well)
     for side in range(views):
         values = np.ascontiguousarray(well.values[:, side::views])
         for block, top in enumerate(range(0, len(values) - rows + 1, rows)):
-            part = values[top : top + rows]
-            bits = part.view(np.uint32)
-            if (bits == bits[0, 0]).all() or np.isnan(part).mean() > 0.5:
+            content = values[top : top + rows]
+            bits = content.view(np.uint32)
+            if (bits == bits[0, 0]).all() or np.isnan(content).mean() > 0.5:
                 continue
             if well.patch_names is None:
                 name = f"{well.name} rows {top}-{top + rows - 1}"
             else:
                 name = str(well.patch_names[block, side]) or well.name
-            yield name, blake2b(part.tobytes(), digest_size=16).digest()
+            yield name, blake2b(content.tobytes(), digest_size=16).digest()
 
 
 def _duplicates(wells: Sequence[Well]) -> list[Problem]:
     seen: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
     for well in wells:
         for name, digest in _digests(well):
-            # Test wells count from 1 again, so that a patch is told by well and name.
+            # Test wells are numbered from 1 again, so that only well and name identify a patch.
             seen[digest].append((well.group, name))
     same = [copies for copies in seen.values() if len(copies) > 1]
     if not same:
@@ -144,7 +145,7 @@ def _duplicates(wells: Sequence[Well]) -> list[Problem]:
             "warning",
             f"{count(same, 'patch')} found under more than one name",
             where=list_names(texts),
-            why="copies in two wells leak when a split parts them; copies within a well count twice",
+            why="copies in two wells leak when they are in different splits; copies within a well count twice",
             fix="remove the copies",
             fault=12,
         )
@@ -158,7 +159,7 @@ def _no_data(well: Well) -> Problem | None:
 
 
 def _frozen(well: Well) -> Problem | None:
-    """Runs of rows that repeat bit by bit."""
+    """Returns a warning about runs of bit-identical rows."""
     same = (well.values[1:] == well.values[:-1]) | (~well.valid[1:] & ~well.valid[:-1])
     repeats = same.all(axis=1) & well.valid[1:].any(axis=1)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], repeats.astype(np.int8), [0]])))
@@ -167,9 +168,9 @@ def _frozen(well: Well) -> Problem | None:
         return None
     return Problem(
         "warning",
-        f"{well.name}: one row is repeated over and over in {count(runs, 'stretch')}",
+        f"{well.name}: one row repeats in {count(runs, 'stretch')}",
         where="rows " + list_names([f"{a}-{b}" for a, b in runs]),
-        why="the log stood still there; these rows are used as they are",
+        why="the tool did not move there; these rows are used unchanged",
         fault=9,
     )
 
@@ -182,15 +183,15 @@ def _codes(well: Well) -> Problem | None:
     if typical == 0:
         return None
     far = values[np.abs(values) > CODE_FACTOR * typical]
-    kinds, counts = np.unique(far, return_counts=True)
-    repeated = [(f"{v:g}", int(n)) for v, n in zip(kinds, counts, strict=True) if n >= SHOWN]
+    codes, counts = np.unique(far, return_counts=True)
+    repeated = [(f"{v:g}", int(n)) for v, n in zip(codes, counts, strict=True) if n >= SHOWN]
     if not repeated:
         return None
     return Problem(
         "warning",
         f"{well.name}: unknown no-data codes? {', '.join(v for v, _ in repeated[:SHOWN])}",
         where=", ".join(f"{v} in {n:,} pixels" for v, n in repeated[:SHOWN]),
-        why="they would be fed to the network as measurements",
+        why="the network would treat these values as measurements",
         fix="replace them by NaN",
         fault=8,
     )

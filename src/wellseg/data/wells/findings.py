@@ -1,4 +1,4 @@
-"""What the restoring of wells found out, in words: layout, gaps, stuck blocks, pixels without data."""
+"""Reports findings of restored wells: layout, gaps, stuck blocks, pixels without data."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from wellseg.problems import Problem, count, list_names, number_ranges
 
 
 def restoration_problems(restored: Sequence[Restored]) -> list[Problem]:
-    """Notes and warnings for wells as `restore_well` returned them, in a readable order."""
+    """Returns notes and warnings for wells restored by `restore_well`, in a readable order."""
     problems = _layout(restored)
     for well in restored:
         problems += [p for p in (_ambiguous(well), _missing(well), _stuck(well), _empty(well), _nulls(well)) if p]
@@ -28,9 +28,9 @@ def _layout(restored: Sequence[Restored]) -> list[Problem]:
             "note",
             f"{what}; single wells: {', '.join(single) or 'none'}",
             where="\n".join(lines),
-            why="twins: correlation of 2m with 2m + 1 less that with the next pair, about 0.9 in pairs and 0 otherwise; "
-            "continuity: above 0 where the rows below 2m start in 2m + 2; jump: about 0 where 2m + 1 goes on below",
-            fix="where this is wrong: data.azimuth_layout=single",
+            why="pairs: correlation of 2m with 2m + 1 less that with the next pair, about 0.9 in pairs and 0 otherwise; "
+            "continuity: above 0 where the rows below 2m start in 2m + 2; jump: about 0 where 2m + 1 continues below",
+            fix="if this is wrong: data.azimuth_layout=single",
             fault=11,
         )
     ]
@@ -41,10 +41,10 @@ def _ambiguous(r: Restored) -> Problem | None:
         return None
     return Problem(
         "warning",
-        f"{r.name} may be paired or single; it was taken for {'paired' if r.paired else 'single'}",
+        f"{r.name} may be paired or single; treated as {'paired' if r.paired else 'single'}",
         where=str(r.evidence),
-        why="the kinds of evidence contradict each other; few patches can do that",
-        fix="data.azimuth_layout=single or data.azimuth_layout=interleaved decides it",
+        why="the criteria contradict each other, as they can for few patches",
+        fix="set data.azimuth_layout=single or data.azimuth_layout=interleaved",
         fault=11,
     )
 
@@ -52,10 +52,10 @@ def _ambiguous(r: Restored) -> Problem | None:
 def _missing(r: Restored) -> Problem | None:
     if not r.missing:
         return None
-    twins = " (one of a pair: its columns)" if r.paired else ""
+    half = " (one of a pair: its columns)" if r.paired else ""
     return Problem(
         "warning",
-        f"{count(r.missing, 'patch')} of {r.name} missing{twins}; the rows there hold no data",
+        f"{count(r.missing, 'patch')} of {r.name} missing{half}; the rows there hold no data",
         where=f"{r.name}_patch_{number_ranges(r.missing)}",
         why="depth is right on both sides of the gap",
         fault=10,

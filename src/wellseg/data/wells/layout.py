@@ -1,8 +1,8 @@
-"""Whether consecutive patches of a well go on in depth, or come in pairs of the same depth rows (even | odd azimuths).
+"""Detects whether patches of a well are consecutive in depth, or pairs of even and odd azimuths.
 
-Both are told apart from the data. In a paired well, patches 2m and 2m + 1 see the same rows through neighbouring
-columns, so their depth structure is nearly equal, and the rows below 2m start in 2m + 2. In a single one, patch k + 1
-goes on where patch k ends.
+The values decide. In a paired well, patches 2m and 2m + 1 show the same depth rows in neighbouring columns, so their
+depth structure is nearly equal, and the rows below 2m start in 2m + 2. In a single well, patch k + 1 continues where
+patch k ends.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,29 +11,30 @@ from dataclasses import dataclass
 import numpy as np
 
 MAX_PAIRS = 400
-"""Pairs that are looked at, spread over the well: the median settles long before."""
+"""Number of pairs evaluated, spread over the well: the median converges long before."""
 
 TWIN_MIDDLE = 0.5
-"""Twin score half-way between the wells of CorroSeg: at most 0.16 in single ones, at least 0.87 in paired ones."""
+"""Midpoint of the correlation score of CorroSeg wells: at most 0.16 in single wells, at least 0.87 in paired ones."""
 
 
 MAX_LOG = 3.0
-"""Bound of a log ratio, so that one flat patch decides nothing."""
+"""Bound of a log ratio, so that one flat patch cannot dominate."""
 
 JUMP_MIDDLE = 0.5
-"""The same for the jump: at most 0.11 in single wells, at least 1.18 in paired ones."""
+"""Midpoint of the jump score: at most 0.11 in single wells, at least 1.18 in paired ones."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Why a well is taken for paired or single. Medians over the well, NaN where nothing can be compared.
+    """Holds the criteria that classify a well as paired or single.
 
+    All are medians over the well, NaN where no patches can be compared.
     twin        correlation of patches 2m and 2m + 1 less that of 2m + 1 and 2m + 2, after removing each column's mean:
                 about 0.9 for pairs, 0 for single patches
     continuity  log of the step from the last row of 2m to the first of 2m + 1 over the step to the first of 2m + 2:
                 above 0 for pairs
     jump        log of the step from the last row of 2m to the first of 2m + 1 over the usual step from row to row in
-                both: about 1 for pairs, 0 for single patches; unlike the others it needs no third patch
+                both: about 1 for pairs, 0 for single patches; unlike the other criteria, jump needs no third patch
     """
 
     twin: float
@@ -42,27 +43,30 @@ class Evidence:
 
     @property
     def score(self) -> float:
-        """Above 0 for paired wells; the kinds of evidence count alike, each about -1 or +1."""
+        """Returns a score above 0 for paired wells; criteria have equal weight, each about -1 or +1."""
         votes = [(self.twin - TWIN_MIDDLE) / TWIN_MIDDLE, self.continuity, (self.jump - JUMP_MIDDLE) / JUMP_MIDDLE]
         return float(np.nansum(votes))
 
     @property
     def paired(self) -> bool:
-        """True for a well recorded as pairs of patches, even and odd azimuths of the same rows."""
+        """Returns True for a well of interleaved pairs: even and odd azimuths of the same rows."""
         return self.score > 0
 
     @property
     def ambiguous(self) -> bool:
-        """The kinds of evidence contradict each other."""
+        """Returns True where the criteria contradict each other."""
         found = ((self.twin, TWIN_MIDDLE), (self.continuity, 0.0), (self.jump, JUMP_MIDDLE))
         return len({bool(v > middle) for v, middle in found if not np.isnan(v)}) == 2
 
     def __str__(self) -> str:
-        return f"twins {self.twin:+.2f}, continuity {self.continuity:+.2f}, jump {self.jump:+.2f}"
+        return f"pairs {self.twin:+.2f}, continuity {self.continuity:+.2f}, jump {self.jump:+.2f}"
 
 
 def detect(patches: Mapping[int, np.ndarray]) -> Evidence:
-    """Evidence from the patches (H, W) of one well by index; NaN is no data. Leave out repeated and empty patches."""
+    """Computes the criteria from the patches (H, W) of one well by index.
+
+    NaN is no data. Repeated and empty patches must be left out.
+    """
     even = [k for k in sorted(patches) if k % 2 == 0 and k + 1 in patches]
     even = [even[i] for i in np.unique(np.linspace(0, max(len(even) - 1, 0), min(len(even), MAX_PAIRS)).astype(int))]
     three = [k for k in even if k + 2 in patches]
@@ -81,7 +85,7 @@ def _median(values: Iterable[float]) -> float:
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation of the depth structure alone: grooves run along depth and would make any neighbours alike."""
+    """Returns the correlation of depth structure without column means, which grooves would dominate."""
     both = np.isfinite(a) & np.isfinite(b)
     count = both.sum(axis=0)
     if (count >= 2).sum() * a.shape[0] < a.size / 4:
@@ -109,6 +113,6 @@ def _jump(patch: np.ndarray, following: np.ndarray) -> float:
     compared = np.isfinite(steps).all(axis=1)
     if compared.sum() < len(steps) / 4 or np.isfinite(across).sum() < len(across) / 4:
         return float("nan")
-    # The median over rows: a collar's rows are no usual ones.
+    # The median over rows: the rows of a collar are outliers.
     usual, jump = float(np.median(steps[compared].mean(axis=1))), float(np.nanmean(across))
     return float(np.clip(np.log(jump / usual), -MAX_LOG, MAX_LOG)) if usual > 0 and jump > 0 else float("nan")

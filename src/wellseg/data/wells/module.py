@@ -1,4 +1,7 @@
-"""The data module of every well data set: read, check, split, cut, normalise, serve. A data set only says how it is read."""
+"""Reads, checks, splits, cuts, normalises and serves any set of wells.
+
+A data set only defines how it is read.
+"""
 
 import hashlib
 import logging
@@ -30,31 +33,33 @@ AZIMUTH_CHOICES = ("auto", "single", "interleaved", "views")
 
 
 class WellDataModule(SegmentationDataModule[WindowStore]):
-    """Windows of wells for training, validation and test.
+    """Serves windows of wells for training, validation and test.
 
-    root            folder of the data set; None where it needs none
+    root            folder of the data set; None for sets without files
     window, stride  height of a window and distance of two training windows, in rows; stride None is `window`.
-                    Validation and test windows do not overlap, so that every row is scored once (split="shuffle", which
-                    deals windows, takes all at this stride)
-    split           "wells" (folds of whole wells), "original" (as the data set says), "shuffle" (windows at random: leaky)
+                    Validation and test windows do not overlap, so that every row is scored once (split="shuffle",
+                    which assigns windows, uses this stride for all)
+    split           "wells" (folds of whole wells), "original" (as the data set defines it), "shuffle" (windows at
+                    random: leaky)
     num_folds, fold see wellseg.data.split.split_wells
-    azimuth_layout  what becomes of wells recorded as two half-width patches: "auto" restores them and trains on 36-column
-                    windows of both views; "interleaved" trains on windows of all columns; "views" makes two wells of
-                    them; "single" takes every patch as it comes
-    normalize, clip see wellseg.data.normalize.fit_normalization; fitted on the training wells alone
+    azimuth_layout  how wells recorded as pairs of half-width patches are treated: "auto" restores them and trains on
+                    36-column windows of both views; "interleaved" trains on windows of all columns; "views" makes two
+                    wells of them; "single" uses every patch separately
+    normalize, clip see wellseg.data.normalize.fit_normalization; fitted on the training wells only
     strict          labels without an image are an error rather than a warning
-    fake            write a small set in the exact on-disk format into `root` when it is empty, then use that
+    fake            write a small dummy set in the exact on-disk format into `root` when it is empty, then use that
     label_map       {value in the files: class index}, or None for files that hold class indices
-    unlabelled      windows without a label, of wells without labels and of the training wells, are trained on as well, with
-                    IGNORE as target: for distillation. Split, normalisation and fingerprint stay as they are
-    storage         "memory": all rows lie on the training device; "disk": memory-mapped files in a temporary folder, read
-                    by `num_workers` processes
+    unlabelled      train on windows without a label too, of unlabelled wells and of the training wells, with IGNORE as
+                    target: for distillation. Split, normalisation and fingerprint do not change
+    storage         "memory": all rows are on the training device; "disk": memory-mapped files in a temporary folder,
+                    read by `num_workers` processes
     seed            order of the training windows, augmentation, and split=shuffle
     augment         see wellseg.data.augment.wells, or None
 
-    A data set may add wells of its own making to the training part, see `training_extras`.
+    A data set may add further wells to the training split, see `training_extras`.
 
-    After `setup`: `wells` (all), `well_names`, `parts` (part of each well, by name), `normalization`, `problems`, `leaky`.
+    After `setup`: `wells` (all), `well_names`, `parts` (split of each well, by name), `normalization`, `problems`,
+    `leaky`.
     """
 
     def __init__(
@@ -94,13 +99,13 @@ class WellDataModule(SegmentationDataModule[WindowStore]):
         if num_workers and storage == "memory":
             raise ConfigError(
                 f"data.num_workers={num_workers} with data.storage=memory",
-                why="windows in memory are gathered on the training device, where workers would only be in the way",
+                why="windows in memory are gathered on the training device, without worker processes",
                 fix="data.storage=disk",
             )
         if unlabelled and split == "shuffle":
             raise ConfigError(
                 "data.unlabelled=true with data.split=shuffle",
-                why="windows are dealt at random there, whatever well they are of",
+                why="split=shuffle assigns windows at random, regardless of wells",
                 fix="data.split=wells",
             )
         self._window, self.stride = window, stride or window
@@ -117,48 +122,48 @@ class WellDataModule(SegmentationDataModule[WindowStore]):
 
     @abstractmethod
     def read(self) -> tuple[list[Well], list[Problem]]:
-        """All wells of the set, and everything that is wrong with it; never stops at the first fault."""
+        """Returns all wells of the set and all findings; never stops at the first fault."""
 
     def training_extras(self) -> list[Well]:
         """Returns labelled wells that training uses in addition to the set, outside of its split.
 
-        Scores and fingerprint stay those of the set. Normalisation is fitted, and a quantization calibrated, on them as well.
+        Scores and fingerprint cover the set only. Normalisation and quantization use the additional wells too.
         """
         return []
 
     @property
     def leaky(self) -> bool:
-        """True when windows of one well lie on both sides of the split, so that scores are too good."""
+        """Returns True when windows of one well are in several splits, so that scores are too good."""
         return self.split == "shuffle"
 
     @property
     def well_names(self) -> list[str]:
-        """Names by the number that `Batch.well` holds."""
+        """Returns the names of the wells, indexed by the numbers in `Batch.well`."""
         return [w.name for w in self.wells]
 
     @property
     def window(self) -> int:
-        """Rows of a window."""
+        """Returns the number of rows of a window."""
         return self._window
 
     @property
     def scale(self) -> float:
-        """Spread of the data in their units, for augmentation."""
+        """Returns the standard deviation of the data in their units, for augmentation."""
         scale = self.normalization.scale
         assert isinstance(scale, float), "wells have one channel"
         return scale
 
     @property
     def resident(self) -> bool:
-        """True when the windows lie in memory."""
+        """Returns True when the windows are in memory."""
         return self.storage == "memory"
 
     @property
     def about(self) -> str:
-        """Number of images of wells, labelled ones and depth rows, in half a line."""
+        """Returns a short summary: numbers of images of wells, labelled ones and depth rows."""
         rows = sum(w.num_rows for w in self._own)
         labelled = sum(w.target is not None for w in self._own)
-        more = f", and {len(self._extras)} wells for training alone" if self._extras else ""
+        more = f", and {len(self._extras)} wells for training only" if self._extras else ""
         return f"{len(self._own)} images of wells ({labelled} labelled), {rows:,} depth rows{more}"
 
     def input_record(self) -> dict[str, Any]:
@@ -181,7 +186,7 @@ class WellDataModule(SegmentationDataModule[WindowStore]):
         return np.flatnonzero(training[store.well_of])
 
     def check(self, *, thorough: bool = False) -> list[Problem]:
-        """Everything that is wrong with the set and with its split; loads the wells, so that it is always thorough."""
+        """Returns all findings about the set and its split; loads all wells, whatever `thorough` is."""
         wells, problems = self.read()
         problems = problems + check_wells(wells)
         labelled = [w for w in wells if w.target is not None]
@@ -196,8 +201,8 @@ class WellDataModule(SegmentationDataModule[WindowStore]):
         self.parts = {w.name: "train" for w in self._extras}
         if labelled and self.split != "shuffle":
             try:
-                parts = self._deal(labelled)
-            except ConfigError as error:  # one finding among the others: it must not hide them
+                parts = self._assign(labelled)
+            except ConfigError as error:  # reported with the other findings: the error must not hide them
                 problems.append(Problem.from_error(error))
                 parts = ["" for _ in labelled]
             self.parts |= zip([w.name for w in labelled], parts, strict=True)
@@ -206,11 +211,11 @@ class WellDataModule(SegmentationDataModule[WindowStore]):
         self.problems = problems
         return problems
 
-    def _deal(self, labelled: Sequence[Well]) -> list[str]:
+    def _assign(self, labelled: Sequence[Well]) -> list[str]:
         if self._known_split and self._known_split[0] == self.fingerprint():
             known = self._known_split[1]
             if {w.name for w in labelled} <= set(known):
-                log.info("split as in the model's own run: no well that it was trained on is scored")
+                log.info("split as in the model's own run: no training well of the model is scored")
                 return [known[w.name] for w in labelled]
         if self.split == "original":
             return split_original(labelled)
@@ -223,7 +228,7 @@ class WellDataModule(SegmentationDataModule[WindowStore]):
         return self._wells_of("train") + [w for w in self.wells if self.unlabelled and w.target is None]
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, check and cut once; raises DataError with the whole list when something must be fixed."""
+        """Reads, checks and cuts once; raises DataError with all errors of the set."""
         if self._stores:
             return
         problems = self.check()
@@ -244,18 +249,18 @@ class WellDataModule(SegmentationDataModule[WindowStore]):
         if self.split == "shuffle" and self.augment is not None and self.augment.start:
             raise ConfigError(
                 "augment.start with data.split=shuffle",
-                why="a training window that is cut elsewhere would show rows of its neighbours, which validate and test",
+                why="a shifted training window would contain rows of neighbouring validation and test windows",
                 fix="augment.start=0, or data.split=wells",
             )
         if self.split == "shuffle":
             log.warning(
-                "data.split=shuffle puts neighbouring windows and twins on both sides of the split: scores are leaky"
+                "data.split=shuffle puts neighbouring windows and interleaved pairs into different splits: scores leak"
             )
             labelled = [w for w in self.wells if w.target is not None]
             store = self._store(labelled, "all", self.stride)
             numbers = split_shuffle(len(store), self.seed)
             self._stores = {part: store.subset(n) for part, n in zip(PARTS, numbers, strict=True)}
-            train = self._stores["train"]  # its batches hold one width each
+            train = self._stores["train"]  # each batch holds one width
             batches = epoch_batches(train.group_of, 256, seed=0, epoch=0, shuffle=False)
             values = [b.image[:, 0][b.valid].numpy() for b in map(train.gather, batches)]
         else:
@@ -278,11 +283,11 @@ class WellDataModule(SegmentationDataModule[WindowStore]):
         return WindowStore(wells, numbers, self.window, stride, keep_unlabelled=keep_unlabelled, folder=folder)
 
     def fingerprint(self) -> str:
-        """SHA-256 over names, values and labels of all wells of the set: two runs with the same fingerprint saw the same."""
+        """Returns the SHA-256 over names, values and labels of all wells of the set."""
         return _digest(self._own)
 
     def training_fingerprint(self) -> str:
-        """Returns the SHA-256 over all wells, those for training alone included."""
+        """Returns the SHA-256 over all wells, including those for training only."""
         return _digest(self.wells)
 
 

@@ -1,4 +1,4 @@
-"""The patches of a CorroSeg folder: files named `well_i_patch_j.npy`, read one by one, every bad one listed."""
+"""Reads the patches `well_i_patch_j.npy` of a CorroSeg folder and lists every faulty file."""
 
 import os
 import re
@@ -15,15 +15,15 @@ from wellseg.problems import Problem, count, list_names
 PATCH_SHAPE = (36, 36)
 """Depth rows and azimuth columns of every patch of the challenge; its labels have 1,296 cells."""
 
-MAX_BYTES = 1 << 20  # far above 36 x 36 float64, far below what would hurt
+MAX_BYTES = 1 << 20  # far above 36 x 36 float64, far below any memory limit
 
-# Leading zeros and unbounded digits are refused: two names for one patch, and indices that no well reaches.
+# Leading zeros and unbounded digits are refused: two names for one patch, and indices beyond any well.
 _NAME = re.compile(r"well_(0|[1-9][0-9]{0,8})_patch_(0|[1-9][0-9]{0,8})")
 
 
 @dataclass(frozen=True)
 class PatchFile:
-    """One image or label file: patch `index` of well `well`, as the file's own name says."""
+    """Identifies an image or label file: patch `index` of well `well`, from the file's name."""
 
     well: int
     index: int
@@ -31,17 +31,17 @@ class PatchFile:
 
     @property
     def name(self) -> str:
-        """Name as in the data set, `well_i_patch_j`."""
+        """Returns the name as in the data set, `well_i_patch_j`."""
         return f"well_{self.well}_patch_{self.index}"
 
 
 @dataclass
 class PatchedWell:
-    """The patches of one well as recorded: values (36, 36) of each index; NaN and codes still in place.
+    """Holds the patches of one well as recorded: values (36, 36) by index, null codes unchanged.
 
-    labels  (36, 36) uint8 class indices by patch index (patches without one are left out), or None: an unlabelled well
-    names   the patch's name, by index
-    parts   the folder's part ("train", "validation", "test"), by index
+    labels  (36, 36) uint8 class indices by patch index (unlabelled patches are left out), or None: an unlabelled well
+    names   name of each patch, by index
+    parts   split folder of each patch ("train", "validation", "test"), by index
     """
 
     name: str
@@ -51,7 +51,7 @@ class PatchedWell:
     parts: dict[int, str] = field(default_factory=dict)
 
     def add(self, file: PatchFile, values: np.ndarray, part: str, label: np.ndarray | None = None) -> None:
-        """Adds the values (36, 36) of a patch, and its label where there is one."""
+        """Adds the values (36, 36) of a patch, and its label if the patch has one."""
         self.values[file.index], self.names[file.index], self.parts[file.index] = values, file.name, part
         if label is not None:
             self.labels = {} if self.labels is None else self.labels
@@ -59,13 +59,13 @@ class PatchedWell:
 
 
 def parse_name(name: str) -> tuple[int, int] | None:
-    """Well and patch index of `well_i_patch_j`, or None where the name is another."""
+    """Returns well and patch index of `well_i_patch_j`, or None for any other name."""
     match = _NAME.fullmatch(name)
     return (int(match[1]), int(match[2])) if match else None
 
 
 def list_patches(folder: Path) -> tuple[list[PatchFile], list[Problem]]:
-    """The patch files of a folder by well and index; other names are warned about, hidden files passed over."""
+    """Lists the patch files of a folder by well and index; skips hidden files, warns about others."""
     files, others = [], []
     try:
         with os.scandir(folder) as entries:
@@ -94,7 +94,7 @@ def list_patches(folder: Path) -> tuple[list[PatchFile], list[Problem]]:
 def read_patches(
     files: Iterable[PatchFile], *, kinds: str = "fiu", convert: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> tuple[dict[PatchFile, np.ndarray], list[Problem]]:
-    """The arrays of `files` in any shape, through `convert`; what cannot be read is listed, not raised."""
+    """Reads the arrays of `files`, of any shape, by `convert`; lists unreadable files as problems."""
     arrays, problems = {}, []
     for file in files:
         try:
@@ -106,14 +106,14 @@ def read_patches(
 
 
 def read_images(files: Iterable[PatchFile]) -> tuple[dict[PatchFile, np.ndarray], list[Problem]]:
-    """Images of any shape as float32."""
+    """Reads images of any shape as float32."""
     return read_patches(files, convert=lambda a: a.astype(np.float32, copy=False))
 
 
 def shape_problem(
     image: np.ndarray, image_path: str, label_shape: tuple[int, ...] | None, label_path: str
 ) -> Problem | None:
-    """The error for an image, or a label, that is not PATCH_SHAPE; both shapes and both places are named."""
+    """Returns the error for an image or a label that is not PATCH_SHAPE, with both shapes and paths."""
     if image.shape == PATCH_SHAPE and label_shape in (None, PATCH_SHAPE):
         return None
     what = f"{Path(image_path).name} is {_shape(image.shape)}"

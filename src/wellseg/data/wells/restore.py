@@ -1,4 +1,4 @@
-"""Whole wells from patches: consecutive windows joined in depth, paired ones (even | odd azimuths) woven together.
+"""Restores wells from patches: joins windows in depth, interleaves pairs of even and odd azimuths.
 
 Axes: N patches of a well, h = 36 rows of a patch, and those of wellseg.types.
 """
@@ -19,20 +19,20 @@ from wellseg.types import IGNORE
 AZIMUTH_LAYOUTS = ("auto", "single", "interleaved", "views")
 
 MAX_GAP = 2000
-"""Patches missing in a row; no well of the challenge is longer, so that a wider gap is a wrong number in a name."""
+"""Limit of consecutive missing patches: no well of the challenge is longer, so a wider gap is a wrong file name."""
 
 
 @dataclass(frozen=True)
 class Restored:
-    """One well put together, and what was found on the way.
+    """Holds one restored well and the findings.
 
     wells     one well, or its two views
-    paired    whether two patches make one stretch of depth
-    evidence  what that was decided on, None where the layout was imposed
-    missing   patch indices that are nowhere
+    paired    whether two patches cover the same depth rows
+    evidence  criteria of that decision, None where the layout was imposed
+    missing   patch indices without a file
     stuck     patch indices that repeat an earlier patch bit by bit; they hold no data in the well
     empty     patch indices without a single valid pixel
-    nulls     pixels without data by patch index, where there are any (of files that were read, stuck ones included)
+    nulls     pixels without data by patch index, where there are any (of all files read, stuck patches included)
     """
 
     name: str
@@ -48,15 +48,15 @@ class Restored:
 
 
 def restore_well(patched: PatchedWell, *, azimuth_layout: str = "auto") -> Restored:
-    """The well from which `patched` was cut.
+    """Restores the well from which `patched` was cut.
 
-    Patch k of a single well holds the rows from 36k on; patches 2m and 2m + 1 of a paired one hold the even and the odd
-    columns of the rows from 36m on. Missing patches, and the repeats of a stuck one (its first occurrence stays),
-    become rows without data, so that depth is right everywhere; depth is counted in rows.
+    Patch k of a single well holds the rows from 36k; patches 2m and 2m + 1 of a paired one hold the even and the odd
+    columns of the rows from 36m. Missing patches, and the repeats of a stuck one (its first occurrence stays),
+    become rows without data, so that depth is correct everywhere; depth is counted in rows.
 
-    azimuth_layout: "auto" and "interleaved" weave pairs into 72 columns, "views" keeps them as two wells of 36 columns
-    and one group, "single" takes the patches one below the other without looking. Where the evidence is ambiguous,
-    "auto" goes by the stronger half, "interleaved" and "views" take the well for paired.
+    azimuth_layout: "auto" and "interleaved" interleave pairs into 72 columns, "views" keeps them as two wells of 36
+    columns and one group, "single" stacks the patches without detection. Where the criteria are ambiguous, "auto"
+    follows the sign of their sum, "interleaved" and "views" treat the well as paired.
     Raises DataError where more than 2,000 patches in a row are missing.
     """
     if azimuth_layout not in AZIMUTH_LAYOUTS:
@@ -89,7 +89,7 @@ def restore_well(patched: PatchedWell, *, azimuth_layout: str = "auto") -> Resto
         azimuth_layout="interleaved" if paired else "single",
         patch_names=names.astype(str),
     )
-    # from_raw sees the rows of missing and stuck patches too; what counts is what the files hold.
+    # from_raw also counts the rows of missing and stuck patches; only the content of the files must count.
     well = replace(well, null_counts=count_nulls(stack[nulls > 0]))
     return Restored(
         patched.name,
@@ -119,7 +119,7 @@ def _check_gaps(patched: PatchedWell, index: np.ndarray) -> None:
 
 
 def _repeats(stack: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """(N,) bool: the patch equals, bit by bit, the one before it or the one before that (its own side of a pair)."""
+    """Marks patches, (N,) bool, that are bit-identical to one of the two before (own side of a pair)."""
     bits = np.ascontiguousarray(stack).view(np.uint32).reshape(len(stack), -1)
     repeats = np.zeros(len(stack), dtype=bool)
     for lag in (1, 2):
@@ -130,7 +130,7 @@ def _repeats(stack: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 
 def _weave(patches: np.ndarray, index: np.ndarray, views: int, fill: float) -> np.ndarray:
-    """(H, 36 views) from patches (N, 36, 36): patch k fills row block k // views, each views-th column."""
+    """Interleaves patches (N, 36, 36) to (H, 36 views): patch k fills block k // views by columns."""
     height, width = PATCH_SHAPE
     blocks = np.full((int(index[-1]) // views + 1, height, width, views), fill, dtype=patches.dtype)
     blocks[index // views, :, :, index % views] = patches

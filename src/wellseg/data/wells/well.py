@@ -1,4 +1,4 @@
-"""A well: one casing image with its depths, and the policy for pixels without data (axes: see wellseg.types)."""
+"""Defines a well: a casing image with depths, labels and a null policy (axes: see wellseg.types)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,18 +15,18 @@ AZIMUTH_LAYOUTS = ("single", "interleaved", "view")
 
 @dataclass(frozen=True, eq=False)
 class Well:
-    """One well (or one 36-column view of one).
+    """Holds one well, or one 36-column view of a well.
 
-    name            as in the data set, e.g. "well_7"; a view adds its number, "well_7.0"
+    name            as in the data set, e.g. "well_7"; a view appends its number, "well_7.0"
     values          (H, W) float32, NaN where there is no data
     valid           (H, W) bool, False where there is no data
     depth           (H,) float64, strictly increasing, in `depth_unit`
-    depth_unit      "row" where the data set gives no depth, else "m" or "ft"
-    azimuth_layout  "single": the columns as recorded; "interleaved": two half-width patches woven together, columns
+    depth_unit      "row" where the data set has no depth, else "m" or "ft"
+    azimuth_layout  "single": the columns as recorded; "interleaved": interleaved half-width patches, columns
                     L0 R0 L1 R1 ...; "view": every second column of such a well
     target          (H, W) uint8 class index, IGNORE where there is no data or no label; None for an unlabelled well
-    group           name of the pipe: wells of one group share rows and never straddle a split
-    split           the part in which the data set itself put it ("train", "validation", "test"), or ""
+    group           name of the pipe: wells of one group share rows and are always in one split
+    split           the data set's own split ("train", "validation", "test"), or ""
     patch_names     (H // patch height, views) str, the files that the rows came from ("" where the index was missing),
                     or None; one column for "single" and "view", two for "interleaved"
     null_counts     pixels per null code as found in the files
@@ -68,7 +68,7 @@ class Well:
         target: np.ndarray | None = None,
         **more: Any,
     ) -> "Well":
-        """A well from values as recorded: null codes become NaN and are counted, their labels become IGNORE.
+        """Makes a well from recorded values: null codes become NaN and are counted, their labels IGNORE.
 
         values (H, W) any real dtype; depth (H,) strictly increasing, or None for row numbers; target (H, W) of class
         indices, or None. Raises DataError where depth does not increase strictly.
@@ -79,7 +79,7 @@ class Well:
         values[~valid] = np.nan
         depth = np.arange(len(values), dtype=np.float64) if depth is None else np.asarray(depth, dtype=np.float64)
         steps = np.diff(depth)
-        if not np.all(steps > 0):  # NaN depths fail this comparison too
+        if not np.all(steps > 0):  # also False for NaN depths
             row = int(np.flatnonzero(~(steps > 0))[0]) + 1
             raise DataError(
                 f"depth of {name} does not increase",
@@ -92,16 +92,16 @@ class Well:
 
     @property
     def num_rows(self) -> int:
-        """H, the depth rows."""
+        """Returns H, the number of depth rows."""
         return self.values.shape[0]
 
     @property
     def num_columns(self) -> int:
-        """W, the azimuth columns."""
+        """Returns W, the number of azimuth columns."""
         return self.values.shape[1]
 
     def views(self) -> tuple["Well", ...]:
-        """The two half-width wells that an interleaved one is woven from, or the well itself."""
+        """Returns the two half-width wells of an interleaved well, or the well itself."""
         if self.azimuth_layout != "interleaved":
             return (self,)
         return tuple(

@@ -1,7 +1,7 @@
-"""Windows of wells, gathered into batches without a Python loop over samples.
+"""Gathers windows of wells into batches without a Python loop over samples.
 
-All rows of all wells of one width lie in one array, each well followed by enough rows without data for its last window to
-be whole; a window is then its first row. Axes: R rows of that array, and those of wellseg.types (C = 1).
+All rows of all wells of one width are in one array, each well followed by enough rows without data to complete its last
+window; a window is then given by its first row. Axes: R rows of that array, and those of wellseg.types (C = 1).
 """
 
 import copy
@@ -18,9 +18,9 @@ from wellseg.types import IGNORE, Batch
 
 
 def window_starts(num_rows: int, window: int, stride: int) -> np.ndarray:
-    """First rows (N,) int64 of the windows that cover `num_rows` rows; the last one may reach beyond the end."""
+    """Returns the first rows (N,) int64 of windows that cover `num_rows` rows; the last may overhang."""
     if min(num_rows, window, stride) < 1:
-        raise ValueError(f"rows, window and stride must be at least 1, got {num_rows}, {window}, {stride}")
+        raise ValueError(f"num_rows, window, stride must be at least 1, got {num_rows}, {window}, {stride}")
     return np.arange(0, max(num_rows - window + stride, 1), stride, dtype=np.int64)
 
 
@@ -29,23 +29,26 @@ _COLUMNS = ("group_of", "start_of", "well_of", "row_of", "last_of")
 
 @dataclass(frozen=True)
 class Group:
-    """The rows of all wells of one width W: image (R, W) float32, 0 without data; valid (R, W) bool; target (R, W) uint8."""
+    """Holds the rows of all wells of one width W.
+
+    image (R, W) float32, 0 without data; valid (R, W) bool; target (R, W) uint8.
+    """
 
     image: Tensor
     valid: Tensor
     target: Tensor
 
     def to(self, device: torch.device) -> "Group":
-        """Returns the rows on another device."""
+        """Returns a copy of the rows on `device`."""
         return Group(self.image.to(device), self.valid.to(device), self.target.to(device))
 
 
 class WindowStore:
-    """Windows of `wells`, `window` rows high, one every `stride` rows; windows without a scored pixel are left out.
+    """Serves windows of `wells`: `window` rows, every `stride` rows, with at least one labelled pixel.
 
-    well_numbers gives each well its number in `Batch.well`; wells without labels have IGNORE as target throughout, so none
-    of their windows remain unless `keep_unlabelled`. `folder` puts the arrays into memory-mapped files there, for sets that
-    are larger than memory.
+    well_numbers: number of each well in `Batch.well`. Unlabelled wells have IGNORE as target everywhere, so their
+    windows are kept only with `keep_unlabelled`. `folder`: where the arrays are put into memory-mapped files, for sets
+    larger than memory.
 
     Per window n: `group_of[n]` its width group, `start_of[n]` its first row there, `well_of[n]` the number of its well,
     `row_of[n]` its first row within the well, `last_of[n]` the first row there of that well's last window.
@@ -117,21 +120,21 @@ class WindowStore:
         return f"{self._names[self.well_of[number]]} row {self.row_of[number]}"
 
     def subset(self, numbers: np.ndarray) -> "WindowStore":
-        """A store of the windows `numbers` only, renumbered from 0, that shares the rows with this one."""
+        """Returns a store of the windows `numbers` only, renumbered from 0; both share the rows."""
         part = copy.copy(self)
         for name in _COLUMNS:
             setattr(part, name, getattr(self, name)[numbers])
         return part
 
     def to(self, device: torch.device) -> "WindowStore":
-        """Move the rows to `device`; batches are gathered there from now on."""
+        """Moves the rows to `device`, where batches are gathered afterwards."""
         self.groups = [g.to(device) for g in self.groups]
         return self
 
     def gather(self, numbers: np.ndarray, shift: np.ndarray | None = None) -> Batch:
-        """The windows `numbers` (B,), all of one width, as a Batch on the device of the rows.
+        """Returns the windows `numbers` (B,), all of one width, as a Batch on the device of the rows.
 
-        shift (B,) int64 cuts each so many rows further down, as far as its well reaches.
+        shift (B,) int64: depth shift of each window in rows, downwards, limited to its well.
         """
         group = self.groups[int(self.group_of[numbers[0]])]
         device = group.image.device

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from corroseg_wells import make_well
 
+from wellseg.data.datasets.corroseg import files
 from wellseg.data.datasets.corroseg.course import read_corroseg_course
 from wellseg.data.datasets.corroseg.files import patches_of, write_fake
 from wellseg.data.datasets.corroseg.module import read_corroseg
@@ -43,6 +44,31 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
     _, problems = read_corroseg(tmp_path, fake=True)
     assert "holds no x_train/" in errors_of(problems)[0].what
+
+
+@pytest.mark.parametrize("layout", ["challenge", "course"])
+def test_an_interrupted_fake_set_leaves_nothing_and_the_next_call_writes_all(
+    tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, saved = files._save, []
+
+    def interrupted(path: Path, array: np.ndarray) -> None:
+        if len(saved) == 30:
+            raise KeyboardInterrupt
+        save(path, array)
+        saved.append(path)
+
+    root = tmp_path / "fake"
+    root.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_fake(root, layout=layout)
+    assert len(saved) == 30
+    assert [*tmp_path.rglob("*")] == [root]
+    write_fake(root, layout=layout)
+    count = len([*root.rglob("*.npy")])
+    assert count == {"challenge": 108, "course": 204}[layout]
 
 
 def test_a_folder_that_cannot_be_made_is_a_fault_of_the_machine(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Writing wells as CorroSeg patches, in the challenge's and the course's layout; the fake set of `data.fake=true`.
+"""Writes wells as CorroSeg patches, in the challenge's and the course's layout, and a dummy set.
 
-The inverse of `module` and `course` of this package, so that both can be tried without the real data.
+The inverse of `module` and `course` of this package, so that both run without the real data (`data.fake=true`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,23 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
+from wellseg.data.datasets.fake_root import fill
 from wellseg.data.datasets.synthetic.module import generate_well, well_generator
 from wellseg.data.io.label_table import label_header, label_line
 from wellseg.data.nulls import NULL_VALUES
 from wellseg.data.wells.patches import PATCH_SHAPE
 from wellseg.data.wells.well import Well
-from wellseg.errors import EnvironmentFault
 
 FAKE_ROWS = 12 * PATCH_SHAPE[0]
 FAKE_COLUMNS = {1: 72, 2: 36, 3: 36, 4: 36, 7: 72, 13: 36}
-"""Azimuths of the fake training wells by number: enough wells for five folds, single and paired ones."""
+"""Azimuths of the dummy training wells by number: enough wells for five folds, single and paired ones."""
 
 
 def patches_of(well: Well) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
-    """Index, values (36, 36) float32 and mask uint8 of every patch, as the challenge numbers them; no data is -999.25.
+    """Yields index, values (36, 36) float32 and mask uint8 of every patch, numbered as in the challenge.
 
-    The well's height is a multiple of 36, its width 36, or 72 for an interleaved one. Pixels without data are 0 in the
-    mask, as in the challenge.
+    The height of the well is a multiple of 36, its width 36, or 72 for an interleaved one. Pixels without data are
+    -999.25, and 0 in the mask, as in the challenge. Raises ValueError for other sizes.
     """
     sides = well.views()
     height, width = PATCH_SHAPE
@@ -40,7 +40,10 @@ def patches_of(well: Well) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]
 
 
 def write_corroseg(root: str | Path, train: Sequence[Well], test: Sequence[Well] = ()) -> None:
-    """The challenge's layout: wells named `well_i` to x_train/ and y_train.csv, `test_well_i` to x_test/."""
+    """Writes wells in the challenge's layout: `well_i` to x_train/ and y_train.csv, test wells to x_test/.
+
+    Test wells are named `test_well_i`.
+    """
     root = Path(root)
     masks = {}
     for folder, wells in (("x_train", train), ("x_test", test)):
@@ -52,7 +55,7 @@ def write_corroseg(root: str | Path, train: Sequence[Well], test: Sequence[Well]
 
 
 def write_label_csv(path: str | Path, masks: Iterable[tuple[str, np.ndarray]]) -> None:
-    """`y_train.csv` of the challenge from names and masks (36, 36): rows in lexicographic order of their names."""
+    """Writes the challenge's `y_train.csv` from names and masks (36, 36), rows sorted by name."""
     with open(path, "wb") as file:
         file.write(label_header(PATCH_SHAPE[0] * PATCH_SHAPE[1]))
         file.writelines(label_line(name, mask) for name, mask in sorted(masks, key=lambda item: item[0]))
@@ -61,7 +64,7 @@ def write_label_csv(path: str | Path, masks: Iterable[tuple[str, np.ndarray]]) -
 def write_corroseg_course(
     root: str | Path, train: Sequence[Well], validation: Sequence[Well], test: Sequence[Well] = ()
 ) -> None:
-    """The course's layout: images and labels of each part in folders, test/ without labels."""
+    """Writes wells in the course's layout: folders of images and labels per split, test/ without labels."""
     for part, wells in (("train", train), ("validation", validation), ("test", test)):
         for name, values, mask in _named(wells):
             _save(Path(root) / part / "images" / f"{name}.npy", values)
@@ -70,7 +73,7 @@ def write_corroseg_course(
 
 
 def fake_wells(seed: int = 0) -> tuple[list[Well], list[Well]]:
-    """Six labelled wells and one unlabelled test well of the generator, 432 rows each, single and paired."""
+    """Generates six labelled wells and one unlabelled test well of 432 rows each, single and paired."""
     train = [
         generate_well(
             well_generator(seed, number), level="easy", num_rows=FAKE_ROWS, num_columns=columns, name=f"well_{number}"
@@ -82,29 +85,22 @@ def fake_wells(seed: int = 0) -> tuple[list[Well], list[Well]]:
 
 
 def write_fake(root: str | Path, *, layout: str, seed: int = 0) -> None:
-    """The fake set in `layout` "challenge" or "course", where `root` is missing or empty; otherwise nothing is touched.
+    """Writes the dummy set in `layout` "challenge" or "course" where `root` is missing or empty.
 
+    Otherwise `root` stays unchanged. The set appears as a whole: an interrupted call leaves no incomplete set.
     Raises EnvironmentFault where the folder cannot be written.
     """
     if layout not in ("challenge", "course"):
         raise ValueError(f"layout is challenge or course, got {layout!r}")
-    root = Path(root).expanduser()
-    try:
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            return
-        root.mkdir(parents=True, exist_ok=True)
+
+    def write(folder: Path) -> None:
         train, test = fake_wells(seed)
         if layout == "challenge":
-            write_corroseg(root, train, test)
+            write_corroseg(folder, train, test)
         else:
-            write_corroseg_course(root, train[:-1], train[-1:], test)
-    except OSError as error:
-        raise EnvironmentFault(
-            "the fake data set cannot be written",
-            where=str(root),
-            why=str(error),
-            fix="data.root=FOLDER you may write to",
-        ) from error
+            write_corroseg_course(folder, train[:-1], train[-1:], test)
+
+    fill(root, write)
 
 
 def _named(wells: Sequence[Well]) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:

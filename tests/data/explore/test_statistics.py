@@ -149,7 +149,7 @@ def test_twins_are_neighbours_on_both_sides():
     wrong = explore.twin_row(Well.from_raw("w", swapped, azimuth_layout="interleaved"))
     assert wrong["odd i, even i+1"] < wrong["even i, even i+1"] < wrong["even i, odd i"]
     assert np.isnan(wrong["Dice of the labels"])
-    with pytest.raises(ValueError, match="only an interleaved well has twins"):
+    with pytest.raises(ValueError, match="only an interleaved well has two views"):
         explore.twin_row(make_well("w", 2))
 
 

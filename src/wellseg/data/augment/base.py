@@ -1,4 +1,4 @@
-"""What an augmentation declares besides the call itself; all of it has a default (axes: see wellseg.types)."""
+"""Defines the interface of augmentations, with defaults (axes: see wellseg.types)."""
 
 from collections.abc import Callable
 
@@ -7,31 +7,34 @@ import torch
 from torch import Tensor
 
 Augmentation = Callable[..., tuple[Tensor, Tensor, Tensor]]
-"""A BatchAugmentation, or a plain function of the signature of its `__call__`."""
+"""A BatchAugmentation, or a plain function with the signature of its `__call__`."""
 
 
 class BatchAugmentation:
-    """Declares what loaders and data modules ask of an augmentation; the classes of this package derive from it.
+    """Declares the properties that loaders and data modules need; base of this package's classes.
 
-    A plain function of the signature of `__call__` serves as well: `augmentation_of` answers for it with these defaults.
+    A plain function with the signature of `__call__` works too: `augmentation_of` adds these defaults.
     """
 
     start: float = 0.0
-    """Probability that a window is cut elsewhere; above 0 the loader asks `draw_start` before it gathers."""
+    """Probability of a depth shift of a window; above 0 the loader calls `draw_start` before it gathers."""
 
     @property
     def closed(self) -> bool | None:
-        """Whether column 0 is taken for the neighbour of the last one; None where that makes no difference."""
+        """Returns whether columns are treated as circular; None where that makes no difference."""
         return None
 
     def draw_start(self, batch: int, window: int, generator: torch.Generator) -> np.ndarray:
-        """Returns rows (batch,) int64 by which each window of `window` rows is cut further down; negative is further up."""
+        """Samples the depth shift (batch,) int64 of each window of `window` rows; positive is downwards."""
         return np.zeros(batch, dtype=np.int64)
 
     def __call__(
         self, image: Tensor, valid: Tensor, target: Tensor, *, generator: torch.Generator, scale: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns `image` (B, C, H, W), `valid` and `target` (B, H, W), changed; `scale` is the spread of the data."""
+        """Returns augmented `image` (B, C, H, W), `valid` and `target` (B, H, W).
+
+        scale: standard deviation of the data.
+        """
         raise NotImplementedError
 
 

@@ -1,9 +1,11 @@
-"""Augmentation of whole batches of pictures on the device that holds them (axes: see wellseg.types).
+"""Augments whole batches of pictures on their device (axes: see wellseg.types).
 
-`ImageAugment` draws a few numbers per sample and applies them in this order: flips, then rotation, zoom and shift in one
-resampling, crop, brightness, contrast, saturation, hue, blur, noise. Only the samples that an operation was drawn for go
-through it; the others keep their bits. The operations are kornia's functions, not its modules: those draw from torch's
-global generator, which would tie an epoch to all that was drawn before it.
+Longer than 300 lines because every operation appears in settings, sampling and application, which change together.
+
+`ImageAugment` samples a few parameters per sample and applies them in this order: flips, then rotation, zoom and shift
+in one resampling, crop, brightness, contrast, saturation, hue, blur, noise. An operation changes only the samples that
+it was selected for; the others keep their bits. The operations are kornia's functions, not its modules: modules use
+torch's global generator, so that an epoch would depend on all earlier random numbers.
 """
 
 import math
@@ -37,22 +39,22 @@ _WHITE = 255.0
 
 
 class ImageDraw(NamedTuple):
-    """What happens to each sample: tensors (B,) on the CPU; the value in brackets leaves the sample as it was.
+    """Holds the sampled parameters: tensors (B,) on the CPU; the value in brackets changes nothing.
 
     flip_horizontal  bool, the columns are mirrored  (False)
     flip_vertical    bool, the rows are mirrored  (False)
-    degrees          float64, turn about the middle, counter-clockwise as displayed  (0)
-    zoom             float64, magnification about the middle  (1)
-    down, right      float64, shift in shares of the height and of the width  (0, 0)
-    top, left        float64 in [0, 1), where the crop lies: 0 at the upper or left edge
-    brightness       float32, share of white that is added  (0)
-    contrast         float32, factor of the distance from the picture's mean luminance  (1)
-    saturation       float32, factor of the distance from the pixel's own luminance  (1)
-    hue              float32, turn of the colour circle in radians  (0)
+    degrees          float64, rotation about the centre, counter-clockwise as displayed  (0)
+    zoom             float64, magnification about the centre  (1)
+    down, right      float64, shift as a fraction of height and width  (0, 0)
+    top, left        float64 in [0, 1), position of the crop: 0 at the upper or left edge
+    brightness       float32, fraction of white that is added  (0)
+    contrast         float32, factor on the distance from the picture's mean luminance  (1)
+    saturation       float32, factor on the distance from the pixel's own luminance  (1)
+    hue              float32, rotation of the colour circle in radians  (0)
     blurred          bool  (False)
     blur_sigma       float32, standard deviation of the smoothing kernel in pixels
-    noise            float32, standard deviation of the noise in `scale`s  (0)
-    seed             int, of the noise
+    noise            float32, standard deviation of the noise in units of `scale`  (0)
+    seed             int, seed of the noise
     """
 
     flip_horizontal: Tensor
@@ -74,27 +76,30 @@ class ImageDraw(NamedTuple):
 
 
 class ImageAugment(BatchAugmentation):
-    """Random changes of a batch of pictures, each with its own probability and range; probability 0 turns it off.
+    """Changes pictures of a batch at random; each operation has a probability and a range.
+
+    Probability 0 switches an operation off.
 
     flip_horizontal, flip_vertical  probabilities
-    rotate, rotate_degrees          probability; largest turn, drawn in +-rotate_degrees
-    zoom, zoom_factor               probability; range of the magnification, drawn log-uniformly
-    shift, shift_share              probability; largest shift in shares of height and width, drawn for each in +-shift_share
-    crop                            [height, width] of a part that is cut out anywhere, of every sample; None keeps all
-    brightness, brightness_offset   probability; largest share of white (255) that is added or taken away
-    contrast, contrast_factor       probability; range of the factor, drawn log-uniformly; as is that of
-    saturation, saturation_factor   saturation
-    hue, hue_turn                   probability; largest turn of the colour circle, in turns
+    rotate, rotate_degrees          probability; largest rotation, sampled in +-rotate_degrees
+    zoom, zoom_factor               probability; range of the magnification, sampled log-uniformly
+    shift, shift_share              probability; largest shift as a fraction of height and width, each sampled in
+                                    +-shift_share
+    crop                            [height, width] of a random crop of every sample; None keeps the full picture
+    brightness, brightness_offset   probability; largest fraction of white (255) that is added or subtracted
+    contrast, contrast_factor       probability; range of the factor, sampled log-uniformly
+    saturation, saturation_factor   probability; range of the factor, sampled log-uniformly
+    hue, hue_turn                   probability; largest rotation of the colour circle, in turns
     blur, blur_sigma                probability; range of the kernel's standard deviation in pixels
-    noise, noise_sigma              probability; range of the standard deviation in `scale`s
+    noise, noise_sigma              probability; range of the standard deviation in units of `scale`
 
-    Brightness, contrast, saturation and hue are for three channels, red, green and blue in 0 ... 255, and cut off what
-    they push beyond. Raises ConfigError where a probability is not in [0, 1] or a range cannot be drawn from.
+    Brightness, contrast, saturation and hue need three channels, red, green and blue in 0 ... 255, and clip to that
+    range. Raises ConfigError where a probability is not in [0, 1] or a range is invalid.
     """
 
     @property
     def closed(self) -> bool:
-        """False: column 0 is no neighbour of the last one, and what leaves on one side does not come back on the other."""
+        """Returns False: columns are not circular; a shift moves pixels out of the picture."""
         return False
 
     def __init__(
@@ -145,9 +150,9 @@ class ImageAugment(BatchAugmentation):
         self.noise_sigma = positive_range("noise_sigma", noise_sigma)
 
     def draw(self, batch: int, generator: torch.Generator) -> ImageDraw:
-        """Numbers for `batch` samples, from a CPU generator.
+        """Samples the parameters of `batch` samples from a CPU generator.
 
-        The same count is drawn whatever is switched on: one operation more leaves the others' numbers as they are.
+        The number of random values does not depend on the settings: another operation changes no other parameter.
         """
         chance, amount = torch.rand(2, 14, batch, generator=generator, dtype=torch.float64)
         seed = int(torch.randint(2**62, (), generator=generator))
@@ -178,14 +183,13 @@ class ImageAugment(BatchAugmentation):
     def __call__(
         self, image: Tensor, valid: Tensor, target: Tensor, *, generator: torch.Generator, scale: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The changed (image, valid, target), with the dtypes, device and, but for `crop`, the shapes of the arguments.
+        """Returns augmented (image, valid, target) with dtypes, device and, except for `crop`, shapes kept.
 
         image (B, C, H, W) float32, 0 where not valid; valid (B, H, W) bool; target (B, H, W) uint8, IGNORE where not
-        valid: all as in `wellseg.types.Batch`, and the same holds for what is returned. generator: on the CPU; its state
-        decides everything, so on the CPU equal states give equal bits. scale: spread of the data set, in units of the
-        image, above 0. The arguments are not modified; with nothing switched on they are returned.
-        Raises ConfigError where `crop` is larger than the pictures, or a colour is to be changed of other than three
-        channels.
+        valid: all as in `wellseg.types.Batch`, for arguments and results. generator: on the CPU; its state determines
+        the result, so that on the CPU equal states give equal bits. scale: standard deviation of the data set, in
+        units of the image, above 0. The arguments are not modified; they are returned if all operations are off.
+        Raises ConfigError where `crop` is larger than the pictures, or where colours change without three channels.
         """
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"scale must be finite and above 0, got {scale}")
@@ -236,10 +240,11 @@ class ImageAugment(BatchAugmentation):
 def move(
     image: Tensor, valid: Tensor, target: Tensor, draw: ImageDraw, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rotation, zoom and shift in one resampling, cut to `size` (h, w): image bilinear, target nearest.
+    """Rotates, zooms, shifts and crops to `size` (h, w) in one resampling.
 
-    A pixel is valid where every pixel that it is mixed from, but for a thousandth of its weight, exists and is valid; its
-    target is IGNORE otherwise. Samples that stay in place are cut, not resampled. Shapes as in `ImageAugment.__call__`.
+    The image is bilinear, the target nearest. A pixel is valid where every source pixel, except for a thousandth of
+    the weight, exists and is valid; its target is IGNORE otherwise. Samples that do not move are cropped, not
+    resampled. Shapes as in `ImageAugment.__call__`.
     """
     height, width = image.shape[-2:]
     top = (draw.top * (height - size[0] + 1)).long()
@@ -270,7 +275,10 @@ def move(
 
 
 def _matrix(draw: ImageDraw, size: tuple[int, int], top: Tensor, left: Tensor) -> Tensor:
-    """(B, 2, 3) float64: where the pixel (x, y, 1) of a picture of `size` goes to in the part from row `top`, column `left`."""
+    """Returns (B, 2, 3) float64: maps pixel (x, y, 1) of a picture of `size` into a crop.
+
+    The crop begins at row `top`, column `left`.
+    """
     angle = torch.deg2rad(draw.degrees)
     cosine, sine = draw.zoom * torch.cos(angle), draw.zoom * torch.sin(angle)
     x, y = (size[1] - 1) / 2, (size[0] - 1) / 2
@@ -280,10 +288,13 @@ def _matrix(draw: ImageDraw, size: tuple[int, int], top: Tensor, left: Tensor) -
 
 
 def recolor(image: Tensor, valid: Tensor, draw: ImageDraw, rows: Tensor) -> Tensor:
-    """Brightness, contrast, saturation and hue of the samples `rows` (N,) of the draw; image (N, 3, H, W) in 0 ... 255."""
+    """Changes brightness, contrast, saturation and hue of the samples `rows` (N,).
+
+    image (N, 3, H, W) in 0 ... 255.
+    """
 
     def stretch(part: Tensor, chosen: Tensor) -> Tensor:
-        # kornia's own takes the mean over pixels without data, too.
+        # kornia's contrast includes pixels without data in the mean.
         known = valid[chosen.to(valid.device), None].to(part.dtype)
         mean = (rgb_to_grayscale(part) * known).sum((1, 2, 3), keepdim=True) / known.sum((1, 2, 3), keepdim=True).clamp(
             1
@@ -306,9 +317,10 @@ def recolor(image: Tensor, valid: Tensor, draw: ImageDraw, rows: Tensor) -> Tens
 
 
 def smooth(image: Tensor, valid: Tensor, sigma: Tensor, radius: int) -> Tensor:
-    """Gaussian mean over the valid neighbours, edges repeated; image (N, C, H, W), valid (N, H, W), sigma (N,) in pixels.
+    """Smooths by a Gaussian mean over the valid neighbours, with repeated edges.
 
-    radius: taps on either side. 0 where no neighbour is valid. Normalised convolution: Knutsson and Westin, CVPR 1993.
+    image (N, C, H, W), valid (N, H, W), sigma (N,) in pixels; radius: taps per side. 0 where no neighbour is valid.
+    Normalised convolution: Knutsson and Westin, CVPR 1993.
     """
     both = torch.cat([image, valid[:, None].to(image.dtype)], dim=1)
     sigma = sigma.to(image)[:, None].expand(-1, 2)
@@ -318,5 +330,5 @@ def smooth(image: Tensor, valid: Tensor, sigma: Tensor, radius: int) -> Tensor:
 
 
 def _mirrored(samples: Tensor, numbers: Tensor, *, axis: int) -> Tensor:
-    """Returns `samples` mirrored along one axis; `change` passes their numbers, which play no role here."""
+    """Returns `samples` mirrored along one axis; the numbers that `change` passes are unused."""
     return samples.flip(axis)

@@ -1,6 +1,8 @@
-"""Augmentation of whole batches on the device that holds them (axes: see wellseg.types).
+"""Augments whole batches of windows on their device (axes: see wellseg.types).
 
-`Augment` draws a few numbers per sample and applies them with the functions below it, in this order: roll, flips,
+Longer than 300 lines because every operation appears in settings, sampling and application, which change together.
+
+`Augment` samples a few parameters per sample and applies them in this order: roll (circular shift), flips,
 rescale, shear (one resampling), blur or sharpen, exposure, contrast, noise. No loop runs over samples.
 """
 
@@ -28,19 +30,19 @@ from wellseg.types import IGNORE
 
 
 class Draw(NamedTuple):
-    """What happens to each sample: tensors (B,) on the CPU; the value in brackets leaves the sample as it was.
+    """Holds the sampled parameters: tensors (B,) on the CPU; the value in brackets changes nothing.
 
-    roll          int64, columns by which the image moves towards larger azimuth, in [0, W)  (0)
+    roll          int64, circular shift towards larger azimuth in columns, in [0, W)  (0)
     flip_azimuth  bool, the columns are mirrored  (False)
     flip_depth    bool, the rows are mirrored  (False)
-    rescale       float32, stretch along depth about the middle row: 2 makes everything twice as long  (1)
-    shear         float32, columns by which each row moves further than the row above; the middle row stays  (0)
+    rescale       float32, stretch along depth about the middle row: 2 doubles lengths  (1)
+    shear         float32, shift of each row relative to the row above in columns; the middle row is fixed  (0)
     blur_sigma    float32, standard deviation of the smoothing kernel in pixels
-    detail        float32, share of (image - smoothed image) that is added: -1 blurs, above 0 sharpens  (0)
-    gain, offset  float32, exposure: image * gain + offset, offset in `scale`s  (1, 0)
+    detail        float32, multiple of (image - smoothed image) that is added: -1 blurs, above 0 sharpens  (0)
+    gain, offset  float32, exposure: image * gain + offset, offset in units of `scale`  (1, 0)
     contrast      float32, strength of the S-curve  (0)
-    noise         float32, standard deviation of the noise in `scale`s  (0)
-    seed          int, of the noise
+    noise         float32, standard deviation of the noise in units of `scale`  (0)
+    seed          int, seed of the noise
     """
 
     roll: Tensor
@@ -58,24 +60,28 @@ class Draw(NamedTuple):
 
 
 class Augment(BatchAugmentation):
-    """Random changes of a batch of windows, each with its own probability and range; probability 0 turns it off.
+    """Changes windows of a batch at random; each operation has a probability and a range.
 
-    start                             probability that a window is cut elsewhere, up to half its height further up or down;
-                                      the loader asks for it (`draw_start`) before it cuts
-    roll, flip_azimuth, flip_depth    probabilities; a roll is by 0 ... W - 1 columns, all equally likely
-    rescale, rescale_factor           probability; range of the stretch along depth, drawn log-uniformly
-    shear, shear_slope                probability; largest slope in columns per row, drawn in +-shear_slope
+    Probability 0 switches an operation off.
+
+    start                             probability of a depth shift of a window, up to half its height in either
+                                      direction; the loader samples the shift (`draw_start`) before it cuts
+    roll, flip_azimuth, flip_depth    probabilities; a roll is a circular shift by 0 ... W - 1 columns, uniformly
+                                      sampled
+    rescale, rescale_factor           probability; range of the stretch along depth, sampled log-uniformly
+    shear, shear_slope                probability; largest slope in columns per row, sampled in +-shear_slope
     blur, blur_sigma                  probability; range of the kernel's standard deviation in pixels
-    sharpen, sharpen_amount           probability; range of the share of detail added, with the blur's kernels. A sample
-                                      is blurred or sharpened, never both, so the two probabilities sum to 1 at most
+    sharpen, sharpen_amount           probability; range of the multiple of detail added, with the kernels of blur. A
+                                      sample is blurred or sharpened, never both, so the probabilities sum to 1 at most
     exposure, exposure_gain, exposure_offset
-                                      probability; range of the gain, drawn log-uniformly; largest offset in `scale`s
+                                      probability; range of the gain, sampled log-uniformly; largest offset in units of
+                                      `scale`
     contrast, contrast_strength, contrast_knee
-                                      probability; range of the strength; level in `scale`s that the S-curve maps to
-                                      itself (see `s_curve`)
-    noise, noise_sigma                probability; range of the standard deviation in `scale`s
+                                      probability; range of the strength; level in units of `scale` that the S-curve
+                                      maps to itself (see `s_curve`)
+    noise, noise_sigma                probability; range of the standard deviation in units of `scale`
 
-    Raises ConfigError where a probability is not in [0, 1] or a range cannot be drawn from.
+    Raises ConfigError where a probability is not in [0, 1] or a range is invalid.
     """
 
     def __init__(
@@ -131,21 +137,21 @@ class Augment(BatchAugmentation):
 
     @property
     def closed(self) -> bool | None:
-        """True: column 0 is taken for the neighbour of the last one; None where nothing is switched on."""
+        """Returns True: columns are circular; None if all operations are off."""
         names = ["start", "roll", "flip_azimuth", "flip_depth", "rescale", "shear", "blur", "sharpen"]
         names += ["exposure", "contrast", "noise"]
         return True if any(getattr(self, name) for name in names) else None
 
     def draw_start(self, batch: int, window: int, generator: torch.Generator) -> np.ndarray:
-        """Rows (batch,) int64 by which each window of `window` rows is cut further down; negative is further up."""
+        """Samples the depth shift (batch,) int64 of each window of `window` rows; positive is downwards."""
         chance, amount = torch.rand(2, batch, generator=generator, dtype=torch.float64)
         rows = (amount * (window + 1)).long() - window // 2
         return torch.where(chance < self.start, rows, 0).numpy()
 
     def draw(self, batch: int, columns: int, generator: torch.Generator) -> Draw:
-        """Numbers for `batch` samples of `columns` columns, from a CPU generator.
+        """Samples the parameters of `batch` samples of `columns` columns from a CPU generator.
 
-        The same count is drawn whatever is switched on: one operation more leaves the others' numbers as they are.
+        The number of random values does not depend on the settings: another operation changes no other parameter.
         """
         chance, amount = torch.rand(2, 11, batch, generator=generator, dtype=torch.float64)
         seed = int(torch.randint(2**62, (), generator=generator))
@@ -174,13 +180,13 @@ class Augment(BatchAugmentation):
     def __call__(
         self, image: Tensor, valid: Tensor, target: Tensor, *, generator: torch.Generator, scale: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The changed (image, valid, target), with the shapes, dtypes and device of the arguments.
+        """Returns augmented (image, valid, target) with shapes, dtypes and device kept.
 
         image (B, C, H, W) float32, 0 where not valid; valid (B, H, W) bool; target (B, H, W) uint8, IGNORE where not
-        valid: all as in `wellseg.types.Batch`, and the same holds for what is returned. generator: on the CPU;
-        its state decides everything, so on the CPU equal states give equal bits, and on another device the noise alone
-        differs from the CPU's. scale: robust standard deviation of the data set, in units of the image, above 0.
-        The arguments are not modified; with nothing switched on they are returned.
+        valid: all as in `wellseg.types.Batch`, for arguments and results. generator: on the CPU; its state determines
+        the result, so that on the CPU equal states give equal bits; on another device only the noise differs. scale:
+        robust standard deviation of the data set, in units of the image, above 0. The arguments are not modified; they
+        are returned if all operations are off.
         """
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"scale must be finite and above 0, got {scale}")
@@ -219,7 +225,7 @@ class Augment(BatchAugmentation):
 
 
 def permute(image: Tensor, valid: Tensor, target: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
-    """Roll, then flips, as one exact permutation of pixels. Shapes as in `Augment.__call__`."""
+    """Rolls, then flips, by one exact permutation of pixels. Shapes as in `Augment.__call__`."""
     (height, width), device = image.shape[-2:], image.device
     row, column = torch.arange(height), torch.arange(width)
     rows = torch.where(draw.flip_depth[:, None], height - 1 - row, row)
@@ -229,15 +235,15 @@ def permute(image: Tensor, valid: Tensor, target: Tensor, draw: Draw) -> tuple[T
 
 
 def resample(image: Tensor, valid: Tensor, target: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
-    """Roll, flips, rescale and shear in one resampling: image linear, target nearest. Shapes as in `Augment.__call__`.
+    """Rolls, flips, rescales and shears in one resampling: image linear, target nearest.
 
-    A pixel is valid where every pixel that it is mixed from exists and is valid, so nulls never gain ground as data and
-    rows from beyond the window are no data; its target is IGNORE otherwise. A sample that is neither rescaled nor
-    sheared comes out as from `permute`, to the bit.
+    Shapes as in `Augment.__call__`. A pixel is valid where all its source pixels exist and are valid, so that
+    nulls never become data and rows outside the window are no data; its target is IGNORE otherwise. A sample that is
+    neither rescaled nor sheared is bit-identical to the result of `permute`.
     """
     height, width = image.shape[-2:]
-    # The shift of a row is a whole number of columns plus a fraction that is common to the row, so that mixing two
-    # neighbours along azimuth needs no gather of its own.
+    # The shift of a row is a whole number of columns plus a fraction common to the row, so that interpolation along
+    # azimuth needs no second gather.
     y = torch.arange(height, dtype=torch.float32) - (height - 1) / 2
     row = (height - 1) / 2 + torch.where(draw.flip_depth[:, None], -y, y) / draw.rescale[:, None]
     shift = draw.shear[:, None] * y
@@ -269,10 +275,10 @@ def resample(image: Tensor, valid: Tensor, target: Tensor, draw: Draw) -> tuple[
 
 
 def smooth(image: Tensor, valid: Tensor, sigma: Tensor, radius: int) -> Tensor:
-    """Gaussian mean over the valid neighbours, circular in azimuth, edge rows repeated in depth.
+    """Smooths by a Gaussian mean over the valid neighbours, circular in azimuth.
 
-    image (B, C, H, W) float, 0 where not valid (B, H, W) bool; sigma (B,) in pixels; radius: taps on either side. Where
-    no neighbour is valid the result is NaN. Normalised convolution: Knutsson and Westin, CVPR 1993.
+    Edge rows are repeated in depth. image (B, C, H, W) float, 0 where not valid (B, H, W) bool; sigma (B,) in pixels;
+    radius: taps per side. NaN where no neighbour is valid. Normalised convolution: Knutsson and Westin, CVPR 1993.
     """
     height, width = image.shape[-2:]
     taps = torch.arange(-radius, radius + 1, device=image.device)
@@ -292,8 +298,8 @@ def smooth(image: Tensor, valid: Tensor, sigma: Tensor, radius: int) -> Tensor:
 def s_curve(image: Tensor, strength: Tensor, knee: float) -> Tensor:
     """Returns knee * tanh(strength * image / knee) / tanh(strength): odd, increasing, bounded by knee / tanh(strength).
 
-    0 and +-knee stay where they are, and the slope at 0 is strength / tanh(strength) > 1: small echoes stand out more,
-    spikes less. image (B, C, H, W), strength (B, 1, 1, 1) above 0, knee above 0 in units of the image.
+    0 and +-knee are fixed points, and the slope at 0 is strength / tanh(strength) > 1: small echoes are amplified,
+    spikes attenuated. image (B, C, H, W), strength (B, 1, 1, 1) above 0, knee above 0 in units of the image.
     """
     return torch.tanh(image * (strength / knee)) * (knee / torch.tanh(strength))
 
@@ -305,6 +311,6 @@ def _pick_pixels(x: Tensor, index: Tensor) -> Tensor:
 
 
 def _pick_rows(x: Tensor, rows: Tensor) -> Tensor:
-    """Rows (B, H) of x (B, H, W) or (B, C, H, W)."""
+    """Returns rows (B, H) of x (B, H, W) or (B, C, H, W)."""
     rows = rows[:, :, None] if x.ndim == 3 else rows[:, None, :, None]
     return x.gather(-2, rows.expand(x.shape))

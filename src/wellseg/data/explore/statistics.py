@@ -1,7 +1,7 @@
-"""What a set of wells looks like in numbers: the tables of notebooks/explore.ipynb (figures: explore_figures.py).
+"""Computes the tables of notebooks/explore.ipynb that describe a set of wells.
 
-Axes: H depth rows, W azimuth columns (see wellseg.types), N runs of defect columns. "Labelled" pixels have a label at
-all (not IGNORE); "defect" pixels are labelled 1.
+Figures: explore_figures.py. Axes: H depth rows, W azimuth columns (see wellseg.types), N runs of defect columns.
+"Labelled" pixels have a label (not IGNORE); "defect" pixels are labelled 1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ PATCH_ROWS = 36
 
 
 def synthetic_wells(level: str, *, num_wells: int, num_rows: int, seed: int = 0) -> list[Well]:
-    """Wells of the generator, every second one with 72 columns: about half of the CorroSeg wells have them."""
+    """Generates wells, every second one with 72 columns, as about half of the CorroSeg wells have."""
     return [
         generate_well(
             well_generator(seed, i),
@@ -34,9 +34,9 @@ def synthetic_wells(level: str, *, num_wells: int, num_rows: int, seed: int = 0)
 
 
 def count_patches(well: Well) -> tuple[int, int]:
-    """Patches that the well was put together from, and patches missing between them.
+    """Returns the numbers of patches that the well was restored from and of patches missing in between.
 
-    A well that was not cut into patches counts as many as it could be cut into, and misses none.
+    A well without patch names counts as many as would fit, and misses none.
     """
     if well.patch_names is None:
         return len(well.views()) * (well.num_rows // PATCH_ROWS), 0
@@ -45,7 +45,7 @@ def count_patches(well: Well) -> tuple[int, int]:
 
 
 def empty_share(well: Well, window: int = PATCH_ROWS) -> float:
-    """Share of windows of `window` rows, side by side in every view, that have labels but no defect; NaN without labels."""
+    """Returns the fraction of labelled, disjoint windows without a defect; NaN without labels."""
     empty = labelled = 0
     for view in well.views():
         if view.target is None:
@@ -59,11 +59,11 @@ def empty_share(well: Well, window: int = PATCH_ROWS) -> float:
 
 
 Row = dict[str, str | int | float]
-"""A line of a table: cell by the heading of its column."""
+"""A row of a table: cell by column heading."""
 
 
 def patch_row(well: Well) -> Row:
-    """The line of a well in the table of wells; shares in %, NaN for what needs labels that are not there."""
+    """Returns the row of a well in the table of wells; fractions in %, NaN where labels are missing."""
     found, missing = count_patches(well)
     nan = float("nan")
     row: Row = {
@@ -85,9 +85,9 @@ def patch_row(well: Well) -> Row:
 
 
 def null_row(well: Well) -> Row:
-    """The line of a well in the table of nulls: pixels per code as recorded, and what is lost in the restored well.
+    """Returns the row of a well in the table of nulls: pixels per recorded code, and losses.
 
-    The restored well lacks more than its codes where patches are missing or repeat an earlier one.
+    The restored well lacks more pixels than its codes where patches are missing or repeat an earlier one.
     """
     lost = ~well.valid
     blank = lost.all(axis=1)
@@ -102,9 +102,9 @@ def null_row(well: Well) -> Row:
 
 
 def value_row(well: Well) -> Row:
-    """The line of a well in the table of values: those of the data set, or in robust scales where the name says so.
+    """Returns the row of a well in the table of values, in data units or, where named, robust scales.
 
-    "clipped" counts what lies beyond the 16 scales at which networks see values cut off. "contrast" is the median of
+    "clipped" counts values beyond the 16 scales at which network inputs are clipped. "contrast" is the median of
     the intact pixels less that of the defects. Row means are those of rows without nulls; one beyond a hundredth of the
     scale is "off zero".
     """
@@ -136,17 +136,17 @@ def value_row(well: Well) -> Row:
 
 
 def twin_row(well: Well) -> Row:
-    """How alike the two views of an interleaved well are, the line of a well in the table of twins.
+    """Returns the row of an interleaved well in the table of pairs: similarity of its two views.
 
-    Correlations of values over pixels that both have, medians over blocks of 36 rows: column i of the even view with
-    column i of the odd one (its right neighbour on the pipe), column i of the odd view with column i + 1 of the even one
-    (again its right neighbour), and columns i and i + 1 of the even view (two apart). The first two are about equal, and
-    above the third, when the views are woven in the right order. The Dice score is that of the odd view's label against
-    the even one's, pooled over the well.
+    Correlations of values over pixels valid in both, medians over blocks of 36 rows: column i of the even view with
+    column i of the odd one (its right neighbour on the pipe), column i of the odd view with column i + 1 of the even
+    one (again its right neighbour), and columns i and i + 1 of the even view (two apart). The first two are about
+    equal, and above the third, when the views are interleaved in the correct order. The Dice score is that of the odd
+    view's label against the even one's, pooled over the well.
     Raises ValueError for a well of another layout.
     """
     if well.azimuth_layout != "interleaved":
-        raise ValueError(f"{well.name} is {well.azimuth_layout}, only an interleaved well has twins")
+        raise ValueError(f"{well.name} is {well.azimuth_layout}, only an interleaved well has two views")
     even, odd = well.views()
     row: Row = {
         "well": well.name,
@@ -163,11 +163,11 @@ def twin_row(well: Well) -> Row:
 
 
 class Runs(NamedTuple):
-    """Runs of neighbouring defect columns in the rows of a label, round the pipe.
+    """Holds runs of neighbouring defect columns in the rows of a label, circular in azimuth.
 
-    row      (N,) int64, its row
-    width    (N,) int64, columns; W where the whole turn is a defect
-    crosses  (N,) bool, it goes on over the seam between the last column and column 0
+    row      (N,) int64, row of each run
+    width    (N,) int64, columns; W where the full circumference is a defect
+    crosses  (N,) bool, True for a run across the seam between the last column and column 0
     """
 
     row: np.ndarray
@@ -183,7 +183,7 @@ def label_runs(target: np.ndarray) -> Runs:
     columns = target.shape[1]
     defect = target == 1
     rows, first = np.nonzero(defect & ~np.roll(defect, 1, axis=1))
-    # Two turns, so that a run over the seam is in one piece; the first intact column behind its start ends it.
+    # Two turns, so that a run across the seam is contiguous; the first intact column after its start ends a run.
     turns = np.concatenate([defect, defect], axis=1)
     stop = np.where(turns, np.int32(2 * columns), np.arange(2 * columns, dtype=np.int32))
     stop = np.minimum.accumulate(stop[:, ::-1], axis=1)[:, ::-1][rows, first]
@@ -197,10 +197,10 @@ def label_runs(target: np.ndarray) -> Runs:
 
 
 def label_counts(wells: Sequence[Well], *, views: bool = True) -> dict[str, list[np.ndarray]]:
-    """Of each labelled well, (N,) the defect columns of every row, the runs of every row, and the width of every run.
+    """Returns, for each labelled well, defect columns per row, runs per row and width of each run.
 
-    Rows are those of its views or, with views=False, those of the restored well; only rows labelled all round count,
-    except for widths (see `label_runs`).
+    Rows are those of its views or, with views=False, those of the restored well; only rows labelled in all columns
+    count, except for widths (see `label_runs`).
     """
     counts: dict[str, list[np.ndarray]] = {"defect columns per row": [], "grooves per row": [], "width of a run": []}
     for well in (w for w in wells if w.target is not None):
@@ -217,12 +217,12 @@ def label_counts(wells: Sequence[Well], *, views: bool = True) -> dict[str, list
 
 
 def seam_row(view: Well) -> Row:
-    """The line of a labelled well or view in the table of widths; widths in its own columns.
+    """Returns the row of a labelled well or view in the table of widths, in its own columns.
 
-    "expected" is the share of runs that would lie on the seam if every azimuth were as likely: (width - 1) / columns.
+    "expected" is the fraction of runs across the seam for a uniform azimuth: (width - 1) / columns.
     """
     if view.target is None:
-        raise ValueError(f"{view.name} has no labels, whose runs could be counted")
+        raise ValueError(f"{view.name} has no labels, so runs cannot be counted")
     runs = label_runs(view.target)
     row: Row = {"well": view.name, "columns": view.num_columns, "runs": len(runs.width)}
     if not len(runs.width):
@@ -238,7 +238,7 @@ def seam_row(view: Well) -> Row:
 
 
 def cut(well: Well, first: int, num_rows: int) -> Well:
-    """Rows first ... first + num_rows - 1 (fewer at the well's end) as a well of their own, with their depths."""
+    """Cuts rows first ... first + num_rows - 1 (fewer at the end) out as a well, with their depths."""
     rows = slice(first, first + num_rows)
     return replace(
         well,
@@ -251,7 +251,10 @@ def cut(well: Well, first: int, num_rows: int) -> Well:
 
 
 def telling_section(well: Well, num_rows: int, max_lost: float = 0.05) -> Well:
-    """The `num_rows` rows with most to see: at most `max_lost` without data, some if possible, then most defect pixels."""
+    """Selects an instructive section of `num_rows` rows.
+
+    At most `max_lost` of it without data, some if possible, then most defect pixels.
+    """
     starts = np.arange(0, max(well.num_rows - num_rows, 0) + 1, PATCH_ROWS)
 
     def sums(mask: np.ndarray) -> np.ndarray:
@@ -265,7 +268,7 @@ def telling_section(well: Well, num_rows: int, max_lost: float = 0.05) -> Well:
 
 
 def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """A table of rows with the same keys; numbers are rounded to three digits, NaN is a dash."""
+    """Formats rows with equal keys as a table; numbers have three digits, NaN is a dash."""
     if not rows:
         return "*none*"
     lines = [list(rows[0]), ["---" if isinstance(v, str) else "---:" for v in rows[0].values()]]
@@ -291,5 +294,5 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
         x, y = x[both], y[both]
         if x.size >= a.shape[1] and x.std() > 0 and y.std() > 0:
             found.append(np.corrcoef(x, y)[0, 1])
-    # The median: one block of spikes would outweigh all others.
+    # The median: one block of spikes would dominate a mean.
     return float(np.median(found)) if found else float("nan")

@@ -1,7 +1,4 @@
-"""Reads, checks, splits, normalises and serves any set of separate images.
-
-A data set only defines how it is read.
-"""
+"""Checks, splits, normalises and serves images of data sets that only define how they are read."""
 
 import logging
 from abc import abstractmethod

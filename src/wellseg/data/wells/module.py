@@ -1,7 +1,4 @@
-"""Reads, checks, splits, cuts, normalises and serves any set of wells.
-
-A data set only defines how it is read.
-"""
+"""Checks, splits, cuts, normalises and serves wells of sets that only define how they are read."""
 
 import hashlib
 import logging

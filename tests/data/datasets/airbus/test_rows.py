@@ -38,14 +38,14 @@ def test_rows_of_one_image_are_merged_whatever_their_order_and_spelling(pictures
         (["b.jpg,4 3 5 1"], "error", f"1 row of {LABELS} with faulty run lengths", "overlaps"),
         (["b.jpg,1 three"], "error", f"1 row of {LABELS} with faulty run lengths", "'three'"),
         (["b.jpg,3 2"], "warning", f"1 image of {LABELS} with ships that share pixels, which count once", "b.jpg"),
-        (["b.jpg,1 3"], "warning", f"1 row of {LABELS} left out: there twice", "line 6 (b.jpg)"),
+        (["b.jpg,1 3"], "warning", f"1 row of {LABELS} left out: duplicates", "line 6 (b.jpg)"),
         (
             ["b.jpg,"],
             "warning",
             f"1 row of {LABELS} without a ship left out: other rows of the image have one",
             "line 6 (b.jpg)",
         ),
-        (["b.jpg,1 3,4"], "error", f"1 row of {LABELS} without the cells of line 1", "line 6"),
+        (["b.jpg,1 3,4"], "error", f"1 row of {LABELS} without all cells of line 1", "line 6"),
         (["e.jpg,1 3"], "warning", "1 label without an image, left out", "e.jpg"),
     ],
 )
@@ -70,7 +70,7 @@ def test_all_faults_are_found_in_one_pass(pictures):
     root = pictures("b.jpg,1 3 5", "c.jpg,99 1", "e.jpg,", "a.jpg,", "a.jpg,")
     whats = [what for _, what, _ in found(root)]
     assert whats == [
-        f"1 row of {LABELS} left out: there twice",
+        f"1 row of {LABELS} left out: duplicates",
         f"2 rows of {LABELS} with faulty run lengths",
         "1 image without a label",
         "1 label without an image, left out",

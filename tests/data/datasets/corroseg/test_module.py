@@ -186,7 +186,7 @@ def test_the_first_release_is_put_right(root: Path) -> None:
     (warning,) = (p for p in problems if p.severity == "warning")
     assert "first release" in warning.what
     assert "well_0_patch_0-29 dropped" in warning.where
-    assert "well_1_patch_0-449 dropped, 450-457 taken as 450 less" in warning.where
+    assert "well_1_patch_0-449 dropped, 450-457 renumbered by -450" in warning.where
     np.testing.assert_array_equal(wells[0].target, TRAIN[0].target)
 
 

@@ -129,15 +129,15 @@ def test_areas_can_be_named_on_the_command_line(small: Path) -> None:
 
 def test_a_room_in_two_parts_is_a_warning(root: Path) -> None:
     room = pictures(root, "5a")[0].name.split("_", 2)[2].split("_frame")[0]
-    assert not any("two parts" in w for w in whats(root, train_areas=["5a"], test_areas=["5b"]))
+    assert not any("two splits" in w for w in whats(root, train_areas=["5a"], test_areas=["5b"]))
     for kind in ("rgb", "semantic"):
         for path in pictures(root, "5b", kind):
             start, _, rest = path.name.split("_", 2)[0:3]
             frame = rest.split("_frame")[1]
             path.rename(path.with_name(f"{start}_{'0' * 31}{path.name[7]}{path.name[8]}_{room}_frame{frame}"))
-    found = [p for p in module(root, train_areas=["5a"], test_areas=["5b"]).check() if "two parts" in p.what]
+    found = [p for p in module(root, train_areas=["5a"], test_areas=["5b"]).check() if "two splits" in p.what]
     assert (len(found), found[0].severity, found[0].where) == (1, "warning", f"5 {room}")
-    assert not any("two parts" in w for w in whats(root))
+    assert not any("two splits" in w for w in whats(root))
 
 
 # Faults
@@ -164,7 +164,7 @@ def test_everything_wrong_is_listed_in_one_pass(root: Path) -> None:
         rgb[0].name.replace("_domain_rgb.png", ""),
         "1 label without an image",
         f"cannot read the picture {rgb[2].name}",
-        f"{semantic[3].name} does not fit its picture",
+        f"{semantic[3].name} does not match its picture",
         "48 x 64, its label 7 x 9",
         "there is no area_2/data/rgb/",
         "two images have one name",

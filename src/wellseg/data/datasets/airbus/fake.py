@@ -1,8 +1,8 @@
-"""A small set of ships in the exact layout of the Airbus challenge, for `data.fake=true` and the tests.
+"""Draws a small set of ships in the exact layout of the Airbus challenge (`data.fake=true`).
 
-Ships are long, pointed at one end and of several tones; most trail a wake. They take their colours from the same list as
-the piers, rocks, houses, foam and clouds beside them, so that shape and surroundings tell them apart, and no colour does.
-Lengths are in shares of the image's shorter side. Axes as in wellseg.types.
+Ships are long, pointed at one end and of several tones; most trail a wake. They take their colours from the same list
+as piers, rocks, houses, foam and clouds, so that shape and context discriminate ships, not colour.
+Lengths are fractions of the image's shorter side. Axes as in wellseg.types.
 """
 
 import io
@@ -22,18 +22,19 @@ SIZE = (768, 768)
 KINDS = (0, 1, 2, 0, 3, 1, 0, 4, 1, 0, 6, 1, 0, 2, 0)
 """Ships in image i: the entry i modulo the length. 40 % of the images are empty, 27 % hold one ship."""
 
-_COLORS = np.array(  # of ships and of everything that is none
+_COLORS = np.array(  # of ships and of all other objects
     [(236, 236, 230), (205, 203, 196), (160, 158, 152), (104, 108, 110), (52, 58, 66), (138, 74, 58), (66, 86, 112)],
     dtype=np.float32,
 )
-_FIRST_TEST = 1_000_000  # number of the first test image: apart from all training images
+_FIRST_TEST = 1_000_000  # number of the first test image, beyond all training images
 _QUALITY = 88
 
 
 def write_fake(root: str | Path, *, images: int = 160, size: tuple[int, int] = SIZE, seed: int = 0) -> None:
-    """Write `images` training images, three damaged ones among them and an eighth as many test images into `root`.
+    """Writes `images` training images, three damaged images and an eighth as many test images.
 
-    Where `root` is missing or empty, as wellseg.data.datasets.fake_root says. Raises EnvironmentFault where it cannot be written.
+    `root` must be missing or empty, otherwise nothing is written (see wellseg.data.datasets.fake_root). Raises
+    EnvironmentFault where `root` cannot be written.
     """
     fill(root, lambda folder: _write(folder, images, size, seed))
 
@@ -61,12 +62,12 @@ def _write(folder: Path, images: int, size: tuple[int, int], seed: int) -> None:
 
 
 def _name(number: int, seed: int) -> str:
-    """Nine hexadecimal digits, as the published ids are; different for different numbers, the factor being odd."""
+    """Returns nine hexadecimal digits, as in published ids; unique per number, as the factor is odd."""
     return f"{(number * 0x9E3779B1 + seed * 0x85EBCA77) % 16**9:09x}.jpg"
 
 
 def _damaged(content: bytes) -> Iterator[bytes]:
-    """A file without content, one cut short behind its header, and one that is no picture."""
+    """Yields an empty file, a file truncated after its header, and a file that is not a picture."""
     yield b""
     yield content[: len(content) // 6]
     yield b"<html><body>503 Service Unavailable</body></html>\n"
@@ -87,9 +88,9 @@ class _Ship(NamedTuple):
 
 
 def scene(rng: np.random.Generator, size: tuple[int, int], ships: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """An image (H, W, 3) uint8 of the sea, and a mask (H, W) bool of each ship: `ships` of them, fewer where it is full.
+    """Draws an image (H, W, 3) uint8 of the sea and a mask (H, W) bool of each ship.
 
-    Masks do not touch one another.
+    `ships` is the number of ships; fewer are drawn where space runs out. Masks do not touch one another.
     """
     image = _sea(rng, size)
     taken = _coast(rng, image) if rng.random() < 0.5 else np.zeros(size, dtype=bool)
@@ -115,14 +116,14 @@ def scene(rng: np.random.Generator, size: tuple[int, int], ships: int) -> tuple[
 
 
 def _sea(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) float32: from nearly black to the glare of a low sun, with swell and slicks."""
+    """Draws the sea, (H, W, 3) float32: nearly black to sun glare, with swell and slicks."""
     dark, bright = np.array((12, 38, 58), np.float32), np.array((150, 168, 170), np.float32)
     share = rng.beta(1.2, 2.0) + 0.18 * _noise(rng, size, 3) + 0.05 * _noise(rng, size, 60)
     return dark + (bright - dark) * share[..., None] + rng.normal(0, 5, 3).astype(np.float32)
 
 
 def _coast(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Land with houses along one side, and piers; (H, W) bool, where they are."""
+    """Draws land with houses along one side, and piers; returns their mask (H, W) bool."""
     size, side = image.shape[:2], min(image.shape[:2])
     angle = rng.uniform(0, 2 * np.pi)
     rows, columns = _axes(size)
@@ -145,7 +146,7 @@ def _coast(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 
 def _rock(rng: np.random.Generator, image: np.ndarray, taken: np.ndarray) -> None:
-    """An island or a reef, as broad as long, of a ship's colours and with surf around it."""
+    """Draws a round island or reef in the colours of ships, with surf around it."""
     size, side = taken.shape, min(taken.shape)
     rows, columns = _axes(size, tuple(rng.uniform(0, 1, 2)))
     radius = np.hypot(rows, columns) / side - rng.uniform(0.015, 0.07) * (1 + 0.5 * _noise(rng, size, 12))
@@ -156,7 +157,7 @@ def _rock(rng: np.random.Generator, image: np.ndarray, taken: np.ndarray) -> Non
 
 
 def _berth(rng: np.random.Generator, taken: np.ndarray) -> _Ship | None:
-    """A ship that lies free of everything taken, or None where the place that was drawn is not free."""
+    """Places a ship clear of `taken`, or returns None where the sampled place is occupied."""
     size, side = taken.shape, min(taken.shape)
     length = side * np.exp(rng.uniform(np.log(0.12), np.log(0.38)))
     row, column = rng.uniform(0.04, 0.96, 2) * size
@@ -166,7 +167,7 @@ def _berth(rng: np.random.Generator, taken: np.ndarray) -> _Ship | None:
 
 
 def _hull(size: tuple[int, int], ship: _Ship) -> np.ndarray:
-    """(H, W) bool: parallel sides, the bow tapered over the foremost third."""
+    """Returns the hull (H, W) bool: parallel sides, the bow tapered over the foremost third."""
 
     def inside(along: np.ndarray, across: np.ndarray) -> np.ndarray:
         half = 0.5 * ship.width * np.clip((0.5 * ship.length - along) / (0.33 * ship.length), 0, 1) ** 0.7
@@ -184,7 +185,7 @@ def _paint(rng: np.random.Generator, image: np.ndarray, ship: _Ship, mask: np.nd
         deck = mask & (np.abs(across) < 0.3 * ship.width) & (np.abs(along) < 0.25 * ship.length)
         image[deck & ((along / (0.1 * ship.length)) % 1 < 0.6)] = _tone(rng)
     shade = rng.uniform(0, 0.3) * (across[mask] > 0) + np.abs(rng.normal(0, 0.05, np.count_nonzero(mask)))
-    image[mask] *= 1 - shade.astype(np.float32)[:, None]  # never brighter than foam and clouds are
+    image[mask] *= 1 - shade.astype(np.float32)[:, None]  # never brighter than foam and clouds
 
 
 def _wake(rng: np.random.Generator, image: np.ndarray, ship: _Ship, taken: np.ndarray) -> None:
@@ -196,7 +197,7 @@ def _wake(rng: np.random.Generator, image: np.ndarray, ship: _Ship, taken: np.nd
 
 
 def _foam(rng: np.random.Generator, image: np.ndarray, taken: np.ndarray) -> None:
-    """White crests, all along the same wind, many or none."""
+    """Draws white crests along one wind direction, many or none."""
     size, angle, color = taken.shape, rng.uniform(0, 2 * np.pi), _COLORS[rng.integers(2)]
     share = np.zeros(size, dtype=np.float32)
     for _ in range(rng.integers(0, 30) if rng.random() < 0.6 else 0):
@@ -206,7 +207,7 @@ def _foam(rng: np.random.Generator, image: np.ndarray, taken: np.ndarray) -> Non
 
 
 def _clouds(rng: np.random.Generator, image: np.ndarray, ships: np.ndarray) -> None:
-    """Clouds, and their shadows; thin over ships, which are labelled wherever they are."""
+    """Draws clouds and their shadows, thin over ships, which are labelled under clouds too."""
     size = ships.shape
     for color in (_COLORS[4], _COLORS[0]):
         if rng.random() < 0.5:
@@ -215,7 +216,7 @@ def _clouds(rng: np.random.Generator, image: np.ndarray, ships: np.ndarray) -> N
 
 
 def _tone(rng: np.random.Generator) -> np.ndarray:
-    """(3,) float32, near one of the common colours."""
+    """Samples a colour (3,) float32 near one of the common colours."""
     return _COLORS[rng.integers(len(_COLORS))] + rng.normal(0, 10, 3).astype(np.float32)
 
 
@@ -224,19 +225,22 @@ def _mix(image: np.ndarray, share: np.ndarray, color: np.ndarray) -> None:
 
 
 def _noise(rng: np.random.Generator, size: tuple[int, int], cells: int) -> np.ndarray:
-    """(H, W) float32, smooth, mean about 0, deviation below 1, changing sign about `cells` times over the image."""
+    """Samples smooth noise (H, W) float32 that changes sign about `cells` times over the image.
+
+    Mean about 0, standard deviation below 1.
+    """
     coarse = Image.fromarray(rng.standard_normal((cells + 1, cells + 1)).astype(np.float32))
     return np.asarray(coarse.resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
 def _axes(size: tuple[int, int], center: tuple[float, float] = (0.5, 0.5)) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (H, 1) and columns (1, W) in pixels from a centre that is given in shares of the size."""
+    """Returns rows (H, 1) and columns (1, W) in pixels from a centre given as fractions of the size."""
     rows, columns = (np.arange(n, dtype=np.float32) - np.float32(c * n) for n, c in zip(size, center, strict=True))
     return rows[:, None], columns[None, :]
 
 
 def _turned(size: tuple[int, int], ship: _Ship) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W) each: pixels along the ship from its middle towards the bow, and across it."""
+    """Returns pixel coordinates along (middle to bow) and across the ship, (H, W) each."""
     rows, columns = _axes(size, (ship.row / size[0], ship.column / size[1]))
     cosine, sine = np.float32(np.cos(ship.angle)), np.float32(np.sin(ship.angle))
     return columns * cosine + rows * sine, rows * cosine - columns * sine
@@ -250,7 +254,7 @@ def _box(
     angle: float,
     place: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(H, W) bool, a rectangle of `length` and `width` in shares of the shorter side, about `place` or anywhere."""
+    """Draws a rectangle (H, W) bool about `place` or anywhere, sized in fractions of the shorter side."""
     row, column = rng.uniform(0, 1, 2) * size if place is None else place
     box = _Ship(row, column, angle, length * min(size), width * min(size))
     return _stamp(
@@ -259,7 +263,7 @@ def _box(
 
 
 def _stamp(size: tuple[int, int], ship: _Ship, inside: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-    """(H, W) bool: `inside`, of pixels along and across, where the ship can be, and False elsewhere."""
+    """Evaluates `inside`(along, across) in the ship's bounding box, (H, W) bool, False elsewhere."""
     reach = 0.5 * np.hypot(ship.length, ship.width) + 1
     top, left = (max(int(x - reach), 0) for x in (ship.row, ship.column))
     bottom, right = (min(int(x + reach) + 1, n) for x, n in zip((ship.row, ship.column), size, strict=True))

@@ -1,4 +1,7 @@
-"""Ships in satellite images as the Airbus challenge hands them out: train_v2/, test_v2/ and two CSV files of run lengths."""
+"""Reads ships in satellite images in the layout of the Airbus challenge.
+
+The layout is train_v2/, test_v2/ and two CSV files of run lengths.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,11 +26,14 @@ from wellseg.problems import Problem, count, extra_labels_problem, list_names, m
 TRAIN, TEST = "train_v2", "test_v2"
 LABELS, ASKED = "train_ship_segmentations_v2.csv", "sample_submission_v2.csv"
 KINDS = (("empty", "no ship"), ("one", "one ship"), ("many", "many ships"))
-"""Stratum and group of an image with 0, 1, and 2 or more ships."""
+"""Stratum and group of images with 0, 1, and 2 or more ships."""
 
 
 class AirbusSet(ImageSet):
-    """Samples are named by the image's file. ships: the run lengths of each ship of the images that have any, by name."""
+    """Reads pictures and decodes their targets; samples are named by the picture's file.
+
+    ships: run lengths of each ship by name of the picture, for pictures with ships.
+    """
 
     def __init__(
         self, root: Path, samples: Sequence[Sample], problems: Sequence[Problem], ships: Mapping[str, Sequence[str]]
@@ -52,11 +58,11 @@ class AirbusSet(ImageSet):
 
 
 def read_airbus(root: str | Path | None, *, min_bytes: int | None = 52_000, strict: bool = False) -> AirbusSet:
-    """All images below `root` and everything that is wrong with them, as far as names, sizes, headers and rows tell.
+    """Lists all images below `root` and the findings from names, sizes, headers and table rows.
 
-    min_bytes  files in train_v2/ with fewer, for each 768 x 768 pixels, are taken for damaged and left out, as are those
-               that are cut short or whose header cannot be read; None leaves only the latter two out
-    strict     rows without an image are errors. Nothing is raised for faults of the data
+    min_bytes  files in train_v2/ with fewer bytes per 768 x 768 pixels count as damaged and are left out, as are
+               truncated files and files with an unreadable header; None leaves only the latter two out
+    strict     rows without an image are errors. Faults of the data are listed, not raised
     """
     root, problems = check_root(root, "data=airbus", (TRAIN, TEST))
     if root is None:
@@ -107,7 +113,10 @@ def _test_samples(root: Path, problems: list[Problem]) -> list[Sample]:
 
 
 def _sizes(folder: Path, min_bytes: int | None, problems: list[Problem]) -> tuple[dict[str, Size], set[str]]:
-    """(H, W) of the JPEG files of a folder by name, from their headers, and the names left out; faults go to `problems`."""
+    """Returns (H, W) of the JPEG files of a folder by name, and the names left out.
+
+    Sizes are those in the headers; faults are added to `problems`.
+    """
     there = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
     names = [name for name in there if name.endswith(".jpg")]
     if others := sorted(set(there) - set(names)):
@@ -121,13 +130,13 @@ def _sizes(folder: Path, min_bytes: int | None, problems: list[Problem]) -> tupl
         where = f"{folder}\n{list_names([f'{name} ({reason})' for name, reason in left_out.items()])}"
         why = "a header that cannot be read, no end-of-image marker"
         why += "" if min_bytes is None else f", or under {min_bytes:,} bytes for each {SIZE[0]} x {SIZE[1]} pixels"
-        fix = "copy these files again" + ("" if min_bytes is None else "; data.min_bytes=null takes small ones")
+        fix = "copy these files again" + ("" if min_bytes is None else "; data.min_bytes=null accepts small files")
         problems.append(Problem("warning", what, where=where, why=why, fix=fix))
     return {name: size for name, size in found.items() if not isinstance(size, DataError)}, set(left_out)
 
 
 def _size(path: Path, min_bytes: int) -> Size:
-    """(H, W) of an image. Raises DataError where it is left out."""
+    """Returns (H, W) of an image. Raises DataError for an image to be left out."""
     size, length = image_size(path, to_its_end=True), path.stat().st_size
     if length < min_bytes * size[0] * size[1] / (SIZE[0] * SIZE[1]):
         raise DataError(f"{path.name} is too small a file", where=str(path), why=f"{length:,} B")
@@ -135,7 +144,7 @@ def _size(path: Path, min_bytes: int) -> Size:
 
 
 def _size_problems(samples: Sequence[Sample], root: Path) -> list[Problem]:
-    """The error about images of another size than most: run lengths number the pixels of one size."""
+    """Returns the error about images of unusual size: run lengths number the pixels of one size."""
     sizes = Counter(s.size for s in samples)
     if len(sizes) < 2:
         return []
@@ -148,7 +157,7 @@ def _size_problems(samples: Sequence[Sample], root: Path) -> list[Problem]:
 
 
 class AirbusDataModule(ImageDataModule):
-    """Sea and ships; min_bytes: see `read_airbus`, everything else: wellseg.data.images.module."""
+    """Serves sea and ships; min_bytes: see `read_airbus`, other settings: wellseg.data.images.module."""
 
     classes: ClassVar[Sequence[str]] = ("sea", "ship")
     submission: ClassVar[Submission | None] = {"format": "rle_objects", "columns": list(COLUMNS), "order": "column"}

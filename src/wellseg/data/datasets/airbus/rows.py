@@ -1,4 +1,4 @@
-"""The CSV files of the Airbus challenge: rows of an image's name and the run lengths of one of its ships."""
+"""Reads the CSV files of the Airbus challenge: rows of an image name and one ship's run lengths."""
 
 import csv
 from collections.abc import Iterable
@@ -16,14 +16,14 @@ COLUMNS = ("ImageId", "EncodedPixels")
 
 @dataclass(frozen=True)
 class Row:
-    """One line, counted from 1; text is empty where there is no ship."""
+    """Holds one line, counted from 1; text is empty for an image without a ship."""
 
     line: int
     text: str
 
 
 class Fault(NamedTuple):
-    """What can be wrong with a row or an image: "2 `noun`s of FILE `what`"."""
+    """Describes a type of fault of rows or images: "2 `noun`s of FILE `what`"."""
 
     severity: str
     noun: str
@@ -32,37 +32,35 @@ class Fault(NamedTuple):
     fix: str
 
 
-_CELLS = Fault("error", "row", "without the cells of line 1", "a row has a cell for each column", "restore these lines")
+_CELLS = Fault("error", "row", "without all cells of line 1", "a row has a cell for each column", "restore these lines")
 _RUNS = Fault(
     "error",
     "row",
     "with faulty run lengths",
     "a row is an image and the pixels of one ship: start length start length ..., down the columns from 1",
-    "take these rows from the published file, or take them out",
+    "take these rows from the published file, or remove them",
 )
-_TWICE = Fault(
-    "warning", "row", "left out: there twice", "a ship has one row", "take the second ones out to be rid of this"
-)
+_TWICE = Fault("warning", "row", "left out: duplicates", "a ship has one row", "remove the second of each")
 _NO_SHIP = Fault(
     "warning",
     "row",
     "without a ship left out: other rows of the image have one",
     "an image without a ship has one row, and no other",
-    "take these rows out, or the others",
+    "remove these rows, or the others",
 )
 _SHARED = Fault(
     "warning",
     "image",
     "with ships that share pixels, which count once",
     "the published masks do not overlap",
-    "look at these images: one ship may be there twice",
+    "inspect these images: one ship may occur twice",
 )
-_COPY = "copy it again from what was downloaded"
-_HEADER = f"write {','.join(COLUMNS)} above the columns that are these"
+_COPY = "copy it again from the download"
+_HEADER = f"write {','.join(COLUMNS)} above these columns"
 
 
 class Faults:
-    """What is wrong with one file: with all of it, or with rows, by kind."""
+    """Collects the faults of one file: of the whole file, or of rows by type."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -70,15 +68,15 @@ class Faults:
         self._places: dict[Fault, list[str]] = {}
 
     def add(self, fault: Fault, place: str) -> None:
-        """Counts a fault, and remembers the first places where it occurs."""
+        """Counts a fault and stores its place."""
         self._places.setdefault(fault, []).append(place)
 
     def refuse(self, what: str, why: str, fix: str) -> None:
-        """The file as a whole cannot be used."""
+        """Records a fault that makes the whole file unusable."""
         self._unusable.append(Problem("error", f"{self.path.name} {what}", where=str(self.path), why=why, fix=fix))
 
     def problems(self) -> list[Problem]:
-        """Returns one finding for every kind of fault."""
+        """Returns one finding for every type of fault."""
         return self._unusable + [
             Problem(
                 fault.severity,
@@ -92,7 +90,7 @@ class Faults:
 
 
 def read_rows(path: Path, faults: Faults) -> dict[str, list[Row]]:
-    """The rows by image, in the file's order; NaN or nothing means no ship. What is wrong goes to `faults`."""
+    """Reads the rows by image, in the file's order; adds faults to `faults`. NaN or nothing: no ship."""
     rows: dict[str, list[Row]] = {}
     try:
         with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
@@ -114,12 +112,12 @@ def read_rows(path: Path, faults: Faults) -> dict[str, list[Row]]:
         faults.refuse("cannot be read", getattr(error, "strerror", None) or str(error), _COPY)
         return {}
     if not rows:
-        faults.refuse("has no rows", "nothing that can be used follows line 1", _COPY)
+        faults.refuse("has no rows", "no usable row follows line 1", _COPY)
     return rows
 
 
 def ships_of(name: str, rows: Iterable[Row], size: tuple[int, int], faults: Faults) -> list[str]:
-    """The run lengths of each ship of one image (H, W), those of faultless rows."""
+    """Returns the run lengths of each ship of one image (H, W), from rows without faults."""
     line_of: dict[str, int] = {}
     starts, ends = [], []
     for row in rows:

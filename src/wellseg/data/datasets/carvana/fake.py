@@ -1,8 +1,8 @@
-"""A fake set of cars in the format of the Carvana challenge: for `data.fake=true` and for tests.
+"""Draws a dummy set of cars in the format of the Carvana challenge (`data.fake=true`).
 
-Cars of random build and paint stand before studio walls. Wall, floor, boards on the wall, paint and window panes take
-their colours from one distribution, tyres share theirs with shadows and dark boards, and the floor mirrors the car:
-shape and context tell a car from what is around it, colour does not.
+Cars of random build and paint are placed before studio walls. Wall, floor, boards on the wall, paint and window panes
+take their colours from one distribution, tyres share theirs with shadows and dark boards, and the floor mirrors the
+car: shape and context discriminate a car, colour does not.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +19,11 @@ from wellseg.data.io import rle
 SIZE = (1280, 1918)
 """Rows and columns of every published picture."""
 VIEWS = 16
-"""Pictures of a car, a sixteenth of a turn apart."""
+"""Number of pictures of a car, a sixteenth of a turn apart."""
 
 _AXLE = 0.31  # from the middle, in lengths of the car
 _FRONT = 0.45  # width of a car seen from the front, in its lengths
-_COARSE = 8  # shadows are softened at this fraction of the resolution: they hold nothing finer
+_COARSE = 8  # shadows are blurred at this fraction of the resolution: they have no finer detail
 
 
 def write_fake(
@@ -34,10 +34,11 @@ def write_fake(
     size: Sequence[int] = SIZE,
     seed: int = 0,
 ) -> None:
-    """The fake set, where `root` is missing or empty: train/, train_masks/, test/ and the three tables as published.
+    """Writes the dummy set if `root` is missing or empty: folders and tables as published.
 
-    images       labelled pictures, of 16 views per car, or of fewer views where that would make less than five cars
-    test_images  pictures without label; None: a fifth of `images`
+    Folders train/, train_masks/, test/ and three tables.
+    images       number of labelled pictures, 16 views per car, or fewer views to have at least five cars
+    test_images  number of pictures without label; None: a fifth of `images`
     size         rows and columns
     Raises EnvironmentFault where the folder cannot be written.
     """
@@ -76,7 +77,7 @@ def _save_mask(mask: np.ndarray, path: Path) -> None:
 
 
 def _views(number: int, entropy: tuple[int, ...]) -> Iterator[tuple["Car", int]]:
-    """`number` pictures to take: a car and the view of it, 1 to 16; all cars come before any car's next view."""
+    """Lists `number` pictures as car and view (1 to 16); all cars precede any car's next view."""
     cars = max(min(number, 5), -(-number // VIEWS))
     for i in range(number):
         yield Car.drawn((*entropy, i % cars)), i // cars + 1
@@ -84,13 +85,14 @@ def _views(number: int, entropy: tuple[int, ...]) -> Iterator[tuple["Car", int]]
 
 @dataclass(frozen=True)
 class Car:
-    """One car. Lengths are in lengths of the car, heights in its heights, colours RGB of 0..255.
+    """Describes one car; lengths are relative to its length, heights to its height.
 
-    entropy     the numbers that all its random numbers depend on
-    ident       twelve hexadecimal digits, as the challenge names cars
+    Colours are RGB in 0..255.
+    entropy     seeds of all random numbers of the car
+    ident       twelve hexadecimal digits, as in the challenge
     height      in lengths of the car
-    hood, boot  where the body's upper edge ends at the front and at the rear, heights
-    windscreen, rear  where the cabin begins and ends at its foot, lengths from the middle
+    hood, boot  heights of the body's upper edge at the front and at the rear
+    windscreen, rear  start and end of the cabin at its foot, lengths from the middle
     wheel       radius, heights
     paint, pane, rim  colours
     """
@@ -126,7 +128,7 @@ class Car:
         )
 
     def body(self) -> list[tuple[float, float]]:
-        """Outline without wheels: length from the middle, height above the floor."""
+        """Returns the outline without wheels: length from the middle, height above the floor."""
         low = 0.8 * self.wheel
         return [
             (-0.5, low),
@@ -143,7 +145,7 @@ class Car:
         ]
 
     def windows(self) -> list[list[tuple[float, float]]]:
-        """Outlines of the panes before and behind the door's post."""
+        """Returns the outlines of the panes in front of and behind the door's post."""
         foot, top, post = max(self.hood, self.boot) + 0.05, 0.92, 0.05 * self.rear
         return [
             [(0.86 * self.rear, foot), (0.58 * self.rear, top), (post - 0.012, top), (post - 0.012, foot)],
@@ -152,7 +154,10 @@ class Car:
 
 
 def draw(car: Car, view: int, size: tuple[int, int]) -> tuple[Image.Image, np.ndarray]:
-    """Picture, RGB, and mask (H, W) uint8 of 0 and 1 (body, panes and wheels) of a car from one of its 16 sides."""
+    """Draws a car from one of 16 sides: RGB picture and mask (H, W) uint8 of 0 and 1.
+
+    The mask covers body, panes and wheels.
+    """
     height, width = size
     rng = np.random.default_rng(np.random.SeedSequence((*car.entropy, view, 2)))
     turn = 2 * np.pi * (view - 1) / VIEWS
@@ -179,7 +184,10 @@ def draw(car: Car, view: int, size: tuple[int, int]) -> tuple[Image.Image, np.nd
 def _car(
     car: Car, rng: np.random.Generator, size: tuple[int, int], place: Callable[[Any], Any], stretch: float
 ) -> tuple[Image.Image, Image.Image]:
-    """The car on a layer of its own, RGB, and where it is, L of 0 and 255. `place` brings its lengths into the picture."""
+    """Draws the car on its own layer, RGB, and its mask, L of 0 and 255.
+
+    `place` converts lengths of the car to picture coordinates.
+    """
     layer = _field(rng, car.paint, size)
     mask = Image.new("L", layer.size)
     on_mask, on_layer = ImageDraw.Draw(mask), ImageDraw.Draw(layer)
@@ -206,7 +214,7 @@ def _car(
 
 
 def _studio(rng: np.random.Generator, size: tuple[int, int], horizon: float) -> Image.Image:
-    """Wall with boards, and floor below row `horizon`."""
+    """Draws a wall with boards, and the floor below row `horizon`."""
     height, width = size
     picture = _field(rng, _color(rng), size)
     for _ in range(rng.integers(2, 6)):
@@ -225,7 +233,7 @@ def _studio(rng: np.random.Generator, size: tuple[int, int], horizon: float) -> 
 
 
 def _shade(picture: Image.Image, rng: np.random.Generator, boxes: list[list[tuple[float, float]]]) -> None:
-    """Darken the floor under the car, and one more place, with soft edges."""
+    """Darkens the floor under the car, and at one more place, with soft edges."""
     small = (max(picture.width // _COARSE, 1), max(picture.height // _COARSE, 1))
     shadow = Image.new("L", small, 255)
     x, y = rng.uniform(0, 1) * picture.width, rng.uniform(0.6, 1) * picture.height
@@ -238,7 +246,7 @@ def _shade(picture: Image.Image, rng: np.random.Generator, boxes: list[list[tupl
 
 
 def _mirror(picture: Image.Image, layer: Image.Image, mask: Image.Image, ground: int, strength: float) -> None:
-    """The car upside down on the floor, below row `ground`, as far as it shines."""
+    """Reflects the car in the floor, below row `ground`."""
     below = picture.height - ground
     box = (0, max(ground - below, 0), picture.width, ground)
     flip = Image.Transpose.FLIP_TOP_BOTTOM
@@ -247,13 +255,13 @@ def _mirror(picture: Image.Image, layer: Image.Image, mask: Image.Image, ground:
 
 
 def _color(rng: np.random.Generator) -> np.ndarray:
-    """A colour as everything has, RGB: mostly greys, lightly tinted, sometimes strongly."""
+    """Samples an RGB colour: mostly lightly tinted greys, sometimes strong colours."""
     tint = rng.choice([12.0, 45.0], p=[0.7, 0.3])
     return np.clip(rng.uniform(50, 205) + rng.normal(0, tint, 3), 20, 235)
 
 
 def _field(rng: np.random.Generator, color: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """A surface of one colour under uneven light: gradients and gleams all over the picture."""
+    """Draws a surface of one colour under uneven light, with gradients and highlights."""
     light = rng.normal(0, 22, (5, 7, 1)) + np.linspace(rng.uniform(-40, 40), rng.uniform(-40, 40), 5)[:, None, None]
     small = np.clip(color + light + rng.normal(0, 4, (5, 7, 3)), 0, 255).astype(np.uint8)
     return Image.fromarray(small).resize((size[1], size[0]), Image.Resampling.BICUBIC)

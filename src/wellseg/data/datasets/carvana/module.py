@@ -1,6 +1,7 @@
-"""Cars in a studio as the Carvana challenge hands them out: train/*.jpg, train_masks/*_mask.gif, test/*.jpg.
+"""Reads cars in the layout of the Carvana challenge: train/, train_masks/, test/.
 
-A picture is `<car>_<view>.jpg`, 1280 x 1918, with view 01 to 16. The tables beside the folders are not read:
+A picture is `<car>_<view>.jpg`, its mask `<car>_<view>_mask.gif`, 1280 x 1918, with view 01 to 16. The tables next to
+the folders are not read:
 train_masks.csv holds the masks once more, as run lengths, sample_submission.csv names test/, metadata.csv has makes and
 models.
 """
@@ -28,7 +29,10 @@ _NAMED = "<car>_<view>{}, with a view from 01 to 16"
 
 
 class CarvanaSet(ImageSet):
-    """Samples are named by the picture's file; the labelled ones lie in train/. Group and unit is the car."""
+    """Reads pictures and masks; samples are named by the picture's file, group and unit are the car.
+
+    Labelled samples are in train/.
+    """
 
     def __init__(self, root: Path, samples: Sequence[Sample], problems: Sequence[Problem]) -> None:
         super().__init__(samples, problems)
@@ -48,15 +52,16 @@ class CarvanaSet(ImageSet):
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """(H, W) uint8, 1 where the mask is white. Raises DataError where it holds more than black and one other value.
+    """Reads a mask as (H, W) uint8, 1 where the mask is white.
 
-    It is read by luminance: files with a palette, of greys and of one bit agree in that, whatever their indices mean.
+    Raises DataError where the mask holds more than black and one other value. The luminance is
+    read, which is the same for palette, grey and one-bit files.
     """
     values = read_image(path, mode="L")[:, :, 0]
     kinds = np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()
     if kinds not in ([0], [1], [255], [0, 1], [0, 255]):
         raise DataError(
-            f"{path.name} is no mask",
+            f"{path.name} is not a mask",
             where=str(path),
             why=f"its pixels have the values {list_names([str(k) for k in kinds])}; expected 0 and 255, or 0 and 1",
             fix="copy the file again, or draw the mask in black and white",
@@ -65,9 +70,9 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def read_carvana(root: str | Path | None, *, strict: bool = False) -> CarvanaSet:
-    """All pictures below `root`, and everything that is wrong with them as far as names and headers tell.
+    """Lists all pictures below `root`, and the findings from names and headers.
 
-    strict: masks without a picture are errors. Nothing is raised for faults of the data.
+    strict: masks without a picture are errors. Faults of the data are listed, not raised.
     """
     root, problems = check_root(root, "data=carvana", ("train", "test"))
     if root is None:
@@ -89,7 +94,7 @@ def read_carvana(root: str | Path | None, *, strict: bool = False) -> CarvanaSet
 
 
 def _read_train(root: Path, strict: bool, problems: list[Problem]) -> list[Sample]:
-    """Pictures with a mask of their size; faults are added to `problems`."""
+    """Lists pictures with a mask of their size; adds faults to `problems`."""
     masks_folder = root / "train_masks"
     sizes, found = list_sizes(root / "train", ".jpg", _NAME, image_size, _NAMED.format(".jpg"))
     masks, more = list_sizes(masks_folder, "_mask.gif", _NAME, image_size, _NAMED.format("_mask.gif"))
@@ -113,14 +118,14 @@ def _sample(name: str, size: Size, labelled: bool) -> Sample:
 
 
 def _odd_sizes(samples: Sequence[Sample], root: Path) -> list[Problem]:
-    """The warning about pictures of another size than most; the published ones all have SIZE."""
+    """Returns the warning about pictures of unusual size; published pictures all have SIZE."""
     sizes = Counter(s.size for s in samples)
     if len(sizes) < 2:
         return []
     usual = max(sizes, key=lambda size: (sizes[size], size == SIZE))
     others = [f"{s.name} {_by(s.size)}" for s in samples if s.size != usual]
-    what = f"{count(others, 'picture')} of another size than {_by(usual)}, which most have"
-    return [Problem("warning", what, where=f"{root}\n{list_names(others)}", fix="look whether they belong to the set")]
+    what = f"{count(others, 'picture')} not of {_by(usual)} as most pictures"
+    return [Problem("warning", what, where=f"{root}\n{list_names(others)}", fix="check whether they belong to the set")]
 
 
 def _by(size: Size) -> str:
@@ -128,10 +133,10 @@ def _by(size: Size) -> str:
 
 
 class CarvanaDataModule(ImageDataModule):
-    """Cars and background; see wellseg.data.images.module and `read_carvana`.
+    """Serves cars and background; see wellseg.data.images.module and `read_carvana`.
 
-    The published split deals pictures, 80 to 20. Here cars are dealt: the 16 views of a car are near-copies, and scores
-    on views of a car that was trained on are too good.
+    The published split assigns pictures, 80 to 20. Here cars are assigned: the 16 views of a car are near-copies, and
+    scores on views of training cars are too good.
     """
 
     classes: ClassVar[Sequence[str]] = ("background", "car")

@@ -1,4 +1,7 @@
-"""CorroSeg in the course's layout, train|validation/{images,labels}/*.npy and test/images/*.npy, as whole wells."""
+"""Reads CorroSeg in the course's layout as whole wells.
+
+The layout is train|validation/{images,labels}/*.npy and test/images/*.npy.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,11 +37,12 @@ def read_corroseg_course(
     split: str = "wells",
     fake: bool = False,
 ) -> tuple[list[Well], list[Problem]]:
-    """Wells `well_i` of train/ and validation/, `test_well_i` of test/, and everything that is wrong with the files.
+    """Reads wells `well_i` of train/ and validation/, `test_well_i` of test/, and the findings.
 
-    A well whose patches lie in both folders is restored from both. That is a leak: an error under split="original",
-    which would train and validate on the folders as they are, a warning otherwise. `Well.split` is the folder's name,
-    or "train+validation" for such a well. The other arguments are those of wellseg.data.datasets.corroseg.module.read_corroseg.
+    A well with patches in both folders is restored from both. That is a leak: an error under split="original",
+    which trains and validates on these folders, a warning otherwise. `Well.split` is the folder's name,
+    or "train+validation" for such a well. The other arguments are those of
+    wellseg.data.datasets.corroseg.module.read_corroseg.
     """
     mapping = parse_label_map(label_map)
     if fake and root is not None:
@@ -75,10 +79,12 @@ def read_corroseg_course(
 def _read_part(
     folder: Path, mapping: Mapping[float, int], strict: bool, problems: list[Problem], *, optional_labels: bool = False
 ) -> list[tuple[PatchFile, np.ndarray, np.ndarray | None]]:
-    """Images of one part with their labels, well by well; faults are added to `problems`."""
+    """Reads the images of one folder with their labels, well by well; adds faults to `problems`."""
     if not (folder / "images").is_dir():
         problems.append(
-            Problem("error", f"there is no {folder.name}/images/", where=str(folder), fix="add it, or remove this part")
+            Problem(
+                "error", f"there is no {folder.name}/images/", where=str(folder), fix="add it, or remove this folder"
+            )
         )
         return []
     files, found = list_patches(folder / "images")
@@ -129,7 +135,7 @@ def _fits(
 def _masks(
     labels: Mapping[PatchFile, np.ndarray], mapping: Mapping[float, int], folder: Path, problems: list[Problem]
 ) -> dict[PatchFile, np.ndarray]:
-    """Class indices of every label file; values that are no class make one error for the folder."""
+    """Maps every label file to class indices; unmapped values make one error for the folder."""
     masks, total, where = {}, None, []
     for file, values in labels.items():
         masks[file], offending = map_labels(values, mapping)
@@ -144,7 +150,7 @@ def _masks(
 def _second_copy(
     first: tuple[PatchFile, np.ndarray, str], second: tuple[PatchFile, np.ndarray, str], copies: list[str]
 ) -> list[Problem]:
-    """A patch that both parts hold: noted in `copies` where the contents agree, an error where they do not."""
+    """Returns an error for a patch with two contents; adds identical copies to `copies`."""
     if first[1].tobytes() == second[1].tobytes():
         copies.append(first[0].name)
         return []
@@ -153,7 +159,7 @@ def _second_copy(
             "error",
             f"two different images are named {first[0].name}",
             where=f"{first[0].path}\n{second[0].path}",
-            why=f"{first[2]} and {second[2]} would be put together into one well",
+            why=f"{first[2]} and {second[2]} would be merged into one well",
             fix="remove or rename one of them",
         )
     ]
@@ -164,14 +170,14 @@ def _copies_problem(names: list[str], severity: str) -> Problem:
         severity,
         f"leak: {names[0]} is in train and in validation" + (f", as are {len(names) - 1:,} more" if names[1:] else ""),
         where=list_names(names),
-        why="what is trained on would be scored as if it were new",
-        fix="data.split=wells uses each patch once and keeps every well on one side",
+        why="training data would be scored as if the model had not seen them",
+        fix="data.split=wells uses each patch once and assigns each well to one split",
         fault=12,
     )
 
 
 class CorroSegCourseDataModule(WellDataModule):
-    """Windows of the wells in the course's layout; see wellseg.data.wells.module and `read_corroseg_course`."""
+    """Serves wells in the course's layout; see wellseg.data.wells.module and `read_corroseg_course`."""
 
     def read(self) -> tuple[list[Well], list[Problem]]:
         """Reads the folders train, validation and test of the course's layout."""

@@ -1,4 +1,4 @@
-"""CorroSeg as the challenge hands it out: x_train/, y_train.csv, x_test/; read into whole wells."""
+"""Reads CorroSeg in the challenge's layout, x_train/, y_train.csv, x_test/, as whole wells."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,10 +29,10 @@ from wellseg.errors import DataError
 from wellseg.problems import Problem, extra_labels_problem, missing_labels_problem, number_ranges, raise_errors
 
 LAYOUTS = {"corroseg": ("x_train", "x_test"), "corroseg_course": ("train", "validation")}
-"""Folders that tell how CorroSeg is laid out, by the choice of data that reads it."""
+"""Folders that identify a layout of CorroSeg, by the value of data= that reads it."""
 
 FIRST_RELEASE_SHIFT = 450
-"""Rows by which the first release of y_train.csv numbered the patches of well 1 too high."""
+"""Offset in patches by which the first release of y_train.csv numbered well 1 too high."""
 
 
 def read_corroseg(
@@ -43,14 +43,15 @@ def read_corroseg(
     strict: bool = False,
     fake: bool = False,
 ) -> tuple[list[Well], list[Problem]]:
-    """Training wells `well_i` with labels, `test_well_i` without, and everything that is wrong with the files.
+    """Reads training wells `well_i` with labels, `test_well_i` without, and the findings.
 
     root            folder with x_train/ and y_train.csv, x_test/, or both
     azimuth_layout  see wellseg.data.wells.restore.restore_well
     label_map       {value in y_train.csv: 0, 1 or IGNORE}
     strict          labels without an image are errors
-    fake            write the small fake set (wellseg.data.datasets.corroseg.files) to `root` first where that is empty
-    Nothing else is written. Raises ConfigError for a setting that does not exist; all faults of the data are listed.
+    fake            write the small dummy set (wellseg.data.datasets.corroseg.files) to `root` first where `root` is
+                    empty
+    Nothing else is written. Raises ConfigError for an unknown setting; faults of the data are listed.
     """
     parse_label_map(label_map)
     if fake and root is not None:
@@ -80,7 +81,10 @@ def read_corroseg(
 
 
 def check_layout(root: str | Path | None, choice: str, folders: Sequence[str]) -> tuple[Path | None, list[Problem]]:
-    """wellseg.data.datasets.roots.check_root, which says so where the folder is CorroSeg in the other of its two layouts."""
+    """Checks the root, and names the other choice of data where the folder has the other layout.
+
+    See wellseg.data.datasets.roots.check_root.
+    """
     found, problems = check_root(root, choice, folders)
     if found is None and root is not None:
         for other, its_folders in LAYOUTS.items():
@@ -93,7 +97,7 @@ def check_layout(root: str | Path | None, choice: str, folders: Sequence[str]) -
 def gather_wells(
     files: Sequence[PatchFile], images: Mapping[PatchFile, np.ndarray], name: str, part: str
 ) -> tuple[list[PatchedWell], list[Problem]]:
-    """Unlabelled wells from images; `name` is a format string of the well's number."""
+    """Groups images into unlabelled wells; `name` is a format string of the well's number."""
     wells: dict[int, PatchedWell] = {}
     problems = []
     for file in files:
@@ -107,7 +111,7 @@ def gather_wells(
 
 
 def restore_all(patched: Sequence[PatchedWell], azimuth_layout: str) -> tuple[list[Restored], list[Problem]]:
-    """The wells restored, with what was found; a well that cannot be restored is an error in the list."""
+    """Restores wells; returns them with findings, among them an error for each failed well."""
     restored, problems = [], []
     for well in patched:
         try:
@@ -154,7 +158,7 @@ def _read_train(
             problems.append(problem)
             continue
         well.add(file, image, "train", None if row is None else table.values[row].reshape(PATCH_SHAPE))
-    # Without any row the file itself is the fault, and it is listed already.
+    # Without any row, the file itself is the fault and already listed.
     if unlabelled and table.row_of:
         problems.append(missing_labels_problem(unlabelled, str(csv)))
     extra = sorted(row_of.keys() - {f.name for f in files}, key=lambda n: parse_name(n) or (0, 0))
@@ -166,11 +170,11 @@ def _read_train(
 def drop_first_release_rows(
     row_of: Mapping[str, int], files: Sequence[PatchFile]
 ) -> tuple[dict[str, int], list[Problem]]:
-    """`row_of` without the bogus rows of the first release and with its well 1 renumbered; said as a warning.
+    """Corrects the rows of the challenge's first release and returns a warning about it.
 
-    The challenge's first release labels a well 0 that has no images, and numbers the patches of well 1 from 450 on,
-    behind 450 rows of something else. It is told by just that: rows of a well 0 without images; at least half of the
-    images of well 1 with a label numbered 450 higher, while no image is numbered so high.
+    That release labels a well 0 without images, and numbers the patches of well 1 from 450, after 450 unrelated rows.
+    Rows of well 0 are dropped where well 0 has no images. Well 1 is renumbered where at least half of its images have a
+    label numbered 450 higher, while no image has such a number.
     """
     images = {n: {f.index for f in files if f.well == n} for n in (0, 1)}
     labels: dict[int, dict[int, int]] = {n: {} for n in (0, 1)}
@@ -178,11 +182,11 @@ def drop_first_release_rows(
         numbers = parse_name(name)
         if numbers and numbers[0] in labels:
             labels[numbers[0]][numbers[1]] = row
-    kept, said = dict(row_of), []
+    kept, changes = dict(row_of), []
     if labels[0] and not images[0]:
         for k in labels[0]:
             del kept[f"well_0_patch_{k}"]
-        said.append(f"well_0_patch_{number_ranges(labels[0])} dropped: there is no well 0")
+        changes.append(f"well_0_patch_{number_ranges(labels[0])} dropped: there is no well 0")
     shifted = {k for k in images[1] if k + FIRST_RELEASE_SHIFT in labels[1]}
     if images[1] and max(images[1]) < FIRST_RELEASE_SHIFT and 2 * len(shifted) >= len(images[1]):
         for k in labels[1]:
@@ -190,22 +194,22 @@ def drop_first_release_rows(
         high = [k for k in labels[1] if k >= FIRST_RELEASE_SHIFT]
         kept |= {f"well_1_patch_{k - FIRST_RELEASE_SHIFT}": labels[1][k] for k in high}
         low = [k for k in labels[1] if k < FIRST_RELEASE_SHIFT]
-        said.append(f"well_1_patch_{number_ranges(low) or 'none'} dropped, {number_ranges(high)} taken as 450 less")
-    if not said:
+        changes.append(f"well_1_patch_{number_ranges(low) or 'none'} dropped, {number_ranges(high)} renumbered by -450")
+    if not changes:
         return kept, []
     warning = Problem(
         "warning",
-        "y_train.csv is of the challenge's first release; its bogus rows were put right",
-        where="\n".join(said),
+        "y_train.csv is of the challenge's first release; its wrong rows were corrected",
+        where="\n".join(changes),
         why="that release labelled a well that does not exist and shifted well 1 by 450",
-        fix="download y_train.csv again to be rid of this",
+        fix="download y_train.csv again",
         fault=5,
     )
     return kept, [warning]
 
 
 class CorroSegDataModule(WellDataModule):
-    """Windows of the challenge's wells; see wellseg.data.wells.module and `read_corroseg`."""
+    """Serves windows of the challenge's wells; see wellseg.data.wells.module and `read_corroseg`."""
 
     submission: ClassVar[Submission | None] = {
         "format": "pixels",

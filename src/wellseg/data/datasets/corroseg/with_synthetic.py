@@ -1,4 +1,4 @@
-"""CorroSeg with synthetic wells among its training wells: what few real wells lack, with exact labels."""
+"""Adds synthetic wells with exact labels to the training wells of CorroSeg."""
 
 from typing import Any
 
@@ -8,19 +8,20 @@ from wellseg.data.wells.well import Well
 from wellseg.errors import ConfigError
 
 NUM_COLUMNS = 36
-"""Of each synthetic well: the width of the challenge's patches."""
+"""Columns of a synthetic well: the width of the challenge's patches."""
 
 
 class CorroSegSyntheticDataModule(CorroSegDataModule):
-    """Serves windows of the challenge's wells, and of synthetic wells in training alone.
+    """Serves windows of the challenge's wells, and of synthetic wells in training only.
 
-    Synthetic wells count as training wells of the challenge, for normalisation too; the rest is as in CorroSegDataModule.
+    Synthetic wells count as training wells of the challenge, for normalisation too; the rest is as in
+    CorroSegDataModule.
 
-    synthetic_wells  how many; well i is the same however many there are
+    synthetic_wells  number of synthetic wells; well i does not depend on the number
     synthetic_level  a name of wellseg.data.datasets.synthetic.module.LEVELS
     rows_per_well    depth rows of each
-    wells_seed       which synthetic wells; apart from `seed`, as in SyntheticDataModule
-    Raises ConfigError for values out of range, and for split=shuffle, which deals windows whatever well they are of.
+    wells_seed       seed of the synthetic wells; separate from `seed`, as in SyntheticDataModule
+    Raises ConfigError for values out of range, and for split=shuffle, which assigns windows regardless of wells.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class CorroSegSyntheticDataModule(CorroSegDataModule):
         if self.split == "shuffle":
             raise ConfigError(
                 "data.split=shuffle with synthetic wells",
-                why="windows are dealt at random there, so that synthetic ones would be scored",
+                why="split=shuffle assigns windows at random, so that synthetic wells would be scored",
                 fix="data.split=wells, or data=corroseg",
             )
         check_level(synthetic_level, "synthetic_level")

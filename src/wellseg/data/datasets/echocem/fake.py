@@ -1,9 +1,9 @@
-"""A fake set of ultrasonic patches in the format of the EchoCem challenge: for `data.fake=true` and for tests.
+"""Draws a dummy set of ultrasonic patches in the format of EchoCem (`data.fake=true`).
 
-In a fake patch a row is a position along the well and a column a time. The first wave that comes in is the casing's, and
-waves of its shape repeat it; the third-interface echo comes later and wanders by itself; upright stripes are the tool's
-own ringing. All have one wavelet and one range of strengths, and a patch has its own gain: order and shape tell them
-apart, values do not.
+A row of a patch is a position along the well, a column a time. The first wave is the casing's, and waves of its shape
+repeat it; the third-interface echo is later and varies independently; vertical stripes are the ringing of the tool. All
+have one wavelet and one range of amplitudes, and each patch its own gain: order and shape discriminate them, values do
+not.
 """
 
 from collections.abc import Iterator
@@ -18,20 +18,21 @@ HEIGHT = 160
 SIZES = ((HEIGHT, 160), (HEIGHT, 272))
 """Rows and columns of the patches of narrow and of wide wells."""
 LENGTH = HEIGHT * 272
-"""Cells of a row of labels."""
+"""Number of cells in a row of labels."""
 NARROW = frozenset({3, 4, 8})
-"""Wells whose patches have 160 columns: 3 and 4 as published; of the test wells, the fake set's own choice."""
+"""Wells whose patches have 160 columns: 3 and 4 as published; well 8 is this set's choice."""
 
 _TRAIN_WELLS, _TEST_WELLS = range(1, 7), range(7, 12)
 _PER_SECTION = 4
-_BAND = 5  # columns of a label on either side of a wave's crest
+_BAND = 5  # columns of a label per side of a wave's crest
 
 
 def write_fake(root: str | Path, *, images: int = 72, test_images: int | None = None, seed: int = 0) -> None:
-    """The fake set, where `root` is missing or empty: x_train/ and y_train.csv of wells 1 to 6, x_test/ of wells 7 to 11.
+    """Writes the dummy set if `root` is missing or empty: wells 1 to 6 labelled, 7 to 11 for test.
 
-    images       labelled patches, dealt to the wells in turn
-    test_images  patches without label; None: a sixth of `images`, at least five
+    Writes x_train/, y_train.csv and x_test/.
+    images       number of labelled patches, assigned to the wells in turn
+    test_images  number of patches without label; None: a sixth of `images`, at least five
     Raises EnvironmentFault where the folder cannot be written.
     """
     test_images = max(images // 6, len(_TEST_WELLS)) if test_images is None else test_images
@@ -52,7 +53,7 @@ def write_fake(root: str | Path, *, images: int = 72, test_images: int | None = 
 
 
 def label_line(name: str, target: np.ndarray) -> bytes:
-    """The line of a patch: its classes, row-major, and behind them -1 up to LENGTH cells."""
+    """Returns the line of a patch: its classes, row-major, padded by -1 to LENGTH cells."""
     cells = [*target.ravel().tolist(), *[-1] * (LENGTH - target.size)]
     return f"{name},{','.join(map(str, cells))}\n".encode()
 
@@ -66,7 +67,10 @@ def _patches(number: int, wells: range, seed: int) -> Iterator[tuple[str, np.nda
 
 
 def draw(rng: np.random.Generator, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A patch (160, width) float32, and its classes uint8. About one in six has rows without data: NaN or -999.25."""
+    """Draws a patch (160, width) float32 and its classes uint8.
+
+    About one in six has rows without data: NaN or -999.25.
+    """
     rows = np.arange(HEIGHT)
     period = rng.uniform(7, 10)
     casing = rng.uniform(0.12, 0.25) * width + _wander(rng, 0.04 * width)
@@ -92,7 +96,7 @@ def draw(rng: np.random.Generator, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _wander(rng: np.random.Generator, spread: float) -> np.ndarray:
-    """(160,) a smooth line about 0 that stays within +-spread."""
+    """Samples a smooth line (160,) about 0 within +-spread."""
     turns, phase = rng.uniform(0.4, 1.6), rng.uniform(0, 2 * np.pi)
     along = np.arange(HEIGHT) / HEIGHT
     bends = 0.75 * np.sin(2 * np.pi * turns * along + phase) + 0.25 * np.sin(7 * along + 3 * phase)
@@ -100,7 +104,10 @@ def _wander(rng: np.random.Generator, spread: float) -> np.ndarray:
 
 
 def _wave(crest: np.ndarray, rng: np.random.Generator, width: int, period: float) -> np.ndarray:
-    """(160, width) a short oscillation about the column `crest` of each row, its strength varying slowly along the rows."""
+    """Draws a short oscillation (160, width) about column `crest` of each row.
+
+    The amplitude varies slowly along the rows.
+    """
     after = np.arange(width) - crest[:, None]
     strength = rng.uniform(0.6, 1.2) + 0.2 * _wander(rng, 1.0)
     return strength[:, None] * np.cos(2 * np.pi * after / period) * np.exp(-((after / (0.7 * period)) ** 2))

@@ -1,8 +1,8 @@
-"""Ultrasonic images of cemented casing as the EchoCem challenge hands them out: x_train/, y_train.csv, x_test/.
+"""Reads ultrasonic images of cemented casing in the layout of the EchoCem challenge.
 
-Patches are `well_<i>_section_<j>_patch_<k>.npy`, 160 x 160 or 160 x 272; a row of y_train.csv has 43,520 cells, and that
-of a narrow patch its 25,600 pixels followed by -1 (wellseg.data.io.label_rows). The names of the folders and of the table
-are assumed to be those of the sister challenge CorroSeg: what is downloaded may have to be renamed.
+The layout is x_train/, y_train.csv, x_test/. Patches are `well_<i>_section_<j>_patch_<k>.npy`, 160 x 160 or 160 x 272;
+a row of y_train.csv has 43,520 cells, for a narrow patch its 25,600 pixels followed by -1 (wellseg.data.io.label_rows).
+Folder and table names are assumed to be those of the sister challenge CorroSeg: a download may need renaming.
 """
 
 import os
@@ -35,8 +35,8 @@ _TABLE = "y_train.csv"
 class EchoCemSet(ImageSet):
     """Reads patches, and their labels from the rows of the label table.
 
-    Samples have the names of the table's rows; the labelled ones lie in x_train/. Group and unit are the well, the stratum is
-    the size.
+    Samples have the names of the table's rows; labelled samples are in x_train/. Group and unit are the well, the
+    stratum is the size.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class EchoCemSet(ImageSet):
 
 
 def patch_size(path: Path) -> Size:
-    """(H, W) of a patch, from the header of its file. Raises DataError for a size that patches do not have."""
+    """Returns (H, W) of a patch from the header of its file. Raises DataError for an unknown size."""
     try:
         with open_regular(path) as file:
             shape = read_header(file, str(path), os.fstat(file.fileno()).st_size).shape
@@ -81,9 +81,9 @@ def patch_size(path: Path) -> Size:
 
 
 def read_echocem(root: str | Path | None, *, strict: bool = False) -> EchoCemSet:
-    """All patches below `root`, and everything that is wrong with them as far as headers and the table tell.
+    """Lists all patches below `root`, and the findings from headers and the table.
 
-    strict: labels without a patch are errors. Nothing is raised for faults of the data.
+    strict: labels without a patch are errors. Faults of the data are listed, not raised.
     """
     root, problems = check_root(root, "data=echocem", ("x_train", "x_test"))
     if root is None:
@@ -108,7 +108,7 @@ def read_echocem(root: str | Path | None, *, strict: bool = False) -> EchoCemSet
 
 
 def _read_train(root: Path, strict: bool, samples: list[Sample], problems: list[Problem]) -> dict[str, LabelRow]:
-    """The rows of the table; patches with labels are added to `samples`, faults to `problems`."""
+    """Returns the rows of the table; adds labelled patches to `samples`, faults to `problems`."""
     table = root / _TABLE
     sizes, found = list_sizes(root / "x_train", ".npy", _NAME, patch_size, _NAMED)
     problems += found
@@ -145,7 +145,10 @@ def _by(shape: Sequence[int]) -> str:
 
 
 class EchoCemDataModule(ImageDataModule):
-    """Casing and third-interface echo; see wellseg.data.images.module and `read_echocem`. Wells are dealt as a whole."""
+    """Serves casing and third-interface echo; whole wells are assigned to splits.
+
+    See wellseg.data.images.module and `read_echocem`.
+    """
 
     channels: ClassVar[int] = 1
     classes: ClassVar[Sequence[str]] = CLASSES

@@ -1,7 +1,7 @@
-"""A fake set of rooms in the format of 2D-3D-S: for `data.fake=true` and for tests.
+"""Draws a dummy set of rooms in the format of 2D-3D-S (`data.fake=true`).
 
-All things of a room take their colours and textures from one small stock, whatever their class: only place, shape and
-pattern tell a wall from a door or a ceiling.
+All objects of a room take colours and textures from one small palette, whatever their class: only place, shape and
+pattern discriminate a wall from a door or a ceiling.
 """
 
 import json
@@ -21,15 +21,16 @@ SIZE = (1080, 1080)
 """Rows and columns of every published picture."""
 AREAS = ("1", "2", "3", "4", "5a", "5b", "6")
 FRAMES = 2
-"""Pictures of a room, from one place."""
+"""Number of pictures of a room, from one place."""
 
 _KINDS = ("office", "conferenceRoom", "hallway", "lounge")
 
 
 def write_fake(root: str | Path, *, images: int = 168, size: Sequence[int] = SIZE, seed: int = 0) -> None:
-    """The fake set, where `root` is missing or empty: area_X/data/{rgb,semantic}/ and the list of labels, as published.
+    """Writes the dummy set if `root` is missing or empty, in the published layout.
 
-    images  pictures; areas take turns with 2 of a room
+    The layout is area_X/data/{rgb,semantic}/ and the list of labels.
+    images  number of pictures, 2 per room, areas in alternation
     size    rows and columns
     Raises EnvironmentFault where the folder cannot be written.
     """
@@ -42,7 +43,7 @@ def write_fake(root: str | Path, *, images: int = 168, size: Sequence[int] = SIZ
         place.write_text(json.dumps(labels), encoding="ascii")
         number_of = {name: number for number, name in enumerate(labels)} | {UNKNOWN: 0}
         for room in rooms:
-            numbers = np.array([*(number_of[name] for name in room.names), MISSING])  # -1 takes the last
+            numbers = np.array([*(number_of[name] for name in room.names), MISSING])  # -1 indexes the last
             for frame in range(room.frames):
                 _save(folder / f"area_{room.area}" / "data", room, frame, numbers, (size[0], size[1]))
 
@@ -51,7 +52,7 @@ def write_fake(root: str | Path, *, images: int = 168, size: Sequence[int] = SIZ
 
 @dataclass(frozen=True)
 class _Scan:
-    """A room of the set: where it is, what its pictures are called, and the label of each of its things."""
+    """Describes a room of the set: its area, the title of its pictures, the labels of its objects."""
 
     area: str
     title: str
@@ -62,7 +63,10 @@ class _Scan:
 
 
 def _rooms(images: int, seed: int) -> Iterator[_Scan]:
-    """Rooms of `images` pictures. Things and rooms are counted by area, the halves of area 5 together, as published."""
+    """Makes rooms for `images` pictures, with objects and rooms numbered by area.
+
+    The halves of area 5 share their numbers, as published.
+    """
     counted: Counter[tuple[str, str]] = Counter()
     for number in range(-(-images // FRAMES)):
         area, entropy = AREAS[number % len(AREAS)], (seed, number)
@@ -79,10 +83,10 @@ def _rooms(images: int, seed: int) -> Iterator[_Scan]:
 
 
 def _save(folder: Path, scan: _Scan, frame: int, numbers: np.ndarray, size: tuple[int, int]) -> None:
-    """One picture and its label, whose red, green and blue are the bytes of a number of the list."""
+    """Saves one picture and its label, whose red, green and blue are the bytes of a list index."""
     rng = np.random.default_rng(np.random.SeedSequence((*scan.entropy, 1)))
     camera, place = rng.bytes(16).hex(), scan.room.size * rng.choice([0.25, 0.75], 3)
-    place[2] = rng.uniform(1.35, 1.6)  # above the furniture that is not at the walls, below the beams
+    place[2] = rng.uniform(1.35, 1.6)  # above free-standing furniture, below the beams
     rng = np.random.default_rng(np.random.SeedSequence((*scan.entropy, 2, frame)))
     image, thing = look(scan.room, place, size, rng)
     number = numbers[thing]

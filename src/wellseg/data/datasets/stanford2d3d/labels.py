@@ -1,4 +1,4 @@
-"""How 2D-3D-S labels its pixels: numbers in a list of things, whose names begin with one of 13 classes."""
+"""Decodes the labels of 2D-3D-S: indices of a list of objects, named by one of 13 classes."""
 
 import json
 from collections import Counter
@@ -10,7 +10,7 @@ from wellseg.config import nearest
 from wellseg.problems import Problem, count, list_names
 
 FILE = "assets/semantic_labels.json"
-"""List of strings "class_instance_roomType_room_area"; published beside the areas, and in the set's repository of tools."""
+"""List of strings "class_instance_roomType_room_area"; published with the areas, and in the set's repository of tools."""
 UNKNOWN = "<UNK>"
 CLASSES = (
     UNKNOWN,
@@ -29,11 +29,11 @@ CLASSES = (
     "window",
 )
 MISSING = 0x0D0D0D
-"""Number of a pixel that the scan has a hole at; beyond any list."""
+"""Number of a pixel in a hole of the scan; beyond any list."""
 
 
 def numbers_of(pixels: np.ndarray) -> np.ndarray:
-    """(H, W) uint32 from colours (H, W, 3) uint8: red, green and blue are the bytes of a number, the highest first.
+    """Returns (H, W) uint32 from colours (H, W, 3) uint8: red is the highest byte, blue the lowest.
 
     >>> int(numbers_of(np.array([[[1, 2, 3]]], np.uint8))[0, 0]) == 1 * 65536 + 2 * 256 + 3
     True
@@ -42,16 +42,19 @@ def numbers_of(pixels: np.ndarray) -> np.ndarray:
 
 
 def read_classes(path: Path) -> tuple[np.ndarray, list[Problem]]:
-    """(N + 1,) uint8: class of each of the N labels of the list, and last that of numbers beyond it, which are unknown."""
+    """Returns the class of each of the N labels of the list, (N + 1,) uint8.
+
+    The last entry is the class of numbers beyond the list, which are unknown.
+    """
     unknown = np.zeros(1, np.uint8)
     try:
         names = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        fix = "copy it from the published set: it says what the numbers in the labels mean"
+        fix = "copy it from the published set: it defines the numbers in the labels"
         return unknown, [Problem("error", f"cannot read {path.name}", where=str(path), why=why, fix=fix)]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        what = f"{path.name} is no list of names"
+        what = f"{path.name} is not a list of names"
         return unknown, [
             Problem("error", what, where=str(path), fix='such as ["<UNK>_0_<UNK>_0_0", "beam_10_hallway_6_1", ...]')
         ]

@@ -1,4 +1,7 @@
-"""Rooms: Stanford's 2D-3D-S (Armeni et al. 2017, arXiv:1702.01105), area_X/data/{rgb,semantic}/ below one folder."""
+"""Reads rooms of Stanford's 2D-3D-S (Armeni et al. 2017, arXiv:1702.01105).
+
+The layout is area_X/data/{rgb,semantic}/ below one folder.
+"""
 
 import os
 import re
@@ -29,7 +32,10 @@ _ROOM = re.compile(r"_([^_]+_\d+)_frame_")
 
 
 class RoomSet(ImageSet):
-    """Pictures below `root`; group and stratum are the area's folder, unit the room. class_of: see `read_classes`."""
+    """Reads pictures below `root`; group and stratum are the area's folder, unit the room.
+
+    class_of: see `read_classes`.
+    """
 
     def __init__(
         self, root: Path, class_of: np.ndarray, samples: Sequence[Sample], problems: Sequence[Problem]
@@ -52,23 +58,24 @@ class RoomSet(ImageSet):
 
     def _target(self, path: Path) -> np.ndarray:
         number, beyond = numbers_of(read_image(path)), len(self.class_of) - 1
-        if not beyond:  # the list of labels is missing or empty: that is the set's fault, listed once, and no picture's
+        if not beyond:  # the list of labels is missing or empty: a fault of the set, listed once, not of each picture
             return np.full(number.shape, IGNORE, np.uint8)
         if number.min() >= beyond and (number != MISSING).any():
             raise DataError(
                 f"no pixel of {path.name} has a label",
                 where=str(path),
                 why=f"{FILE} has {beyond:,} labels, and all numbers in the picture are beyond them",
-                fix="take it from semantic/, not from semantic_pretty/, and the list that it was published with",
+                fix="use the label of semantic/, not of semantic_pretty/, and its published list",
             )
         return self.class_of.take(number, mode="clip")
 
 
 class Stanford2D3DDataModule(ImageDataModule):
-    """The areas that `train_areas`, `validation_areas` and `test_areas` name, such as 1 or "5a"; others are not looked at.
+    """Serves the areas in `train_areas`, `validation_areas` and `test_areas`, such as 1 or "5a".
 
-    split              "original": by these; "stratified": the rooms of all of them are dealt by `shares`
-    ignore_unlabelled  what has no label, class 0, takes part in no loss and no score
+    split              "original": by these settings; "stratified": the rooms of all these areas are assigned by
+                       `shares`
+    ignore_unlabelled  pixels without a label, class 0, are excluded from loss and scores
     images             the keywords of ImageDataModule
     """
 
@@ -101,17 +108,17 @@ class Stanford2D3DDataModule(ImageDataModule):
             class_of[class_of == 0] = IGNORE
         samples = [s for area, part in self.part_of.items() for s in self._area(root, area, part, problems)]
         if self.split == "original" and (shared := _rooms_in_two_parts(samples)):
-            what = f"{count(shared, 'room')} in two parts: scores are too good"
-            fix = "give both halves of area 5 to one part"
+            what = f"{count(shared, 'room')} in two splits: scores are too good"
+            fix = "assign both halves of area 5 to one split"
             problems.append(
                 Problem(
-                    "warning", what, where=list_names(shared), why="one room is seen in training and scoring", fix=fix
+                    "warning", what, where=list_names(shared), why="a room occurs in training and in scoring", fix=fix
                 )
             )
         return RoomSet(root, class_of, samples, problems)
 
     def _area(self, root: Path, area: str, part: str, problems: list[Problem]) -> list[Sample]:
-        """The pictures of an area; faults are added to `problems`."""
+        """Lists the pictures of an area; adds faults to `problems`."""
         folder = root / f"area_{area}" / "data"
         if not (folder / "rgb").is_dir():
             why, fix = f"data.{part}_areas names area {area}", "add it, or leave the area out"
@@ -129,24 +136,24 @@ class Stanford2D3DDataModule(ImageDataModule):
         for name, label, *pair in zip(names, paths[1::2], sizes[::2], sizes[1::2], strict=True):
             if size := _common_size(label, pair, problems):
                 room = _ROOM.search(name)
-                unit = f"{area[0]} {room[1]}" if room else name  # 5a and 5b number their rooms in common
+                unit = f"{area[0]} {room[1]}" if room else name  # 5a and 5b share their room numbers
                 samples.append(Sample(name, size, f"area_{area}", unit, f"area_{area}", part))
         return samples
 
 
 def _files(root: Path, group: str, name: str) -> tuple[Path, Path]:
-    """Picture and label."""
+    """Returns the paths of picture and label."""
     image, label = (root / group / "data" / kind / f"{name}_domain_{kind}.png" for kind in ("rgb", "semantic"))
     return image, label
 
 
 def _names(folder: Path) -> set[str]:
-    """Names of the pictures in a folder, without what tells images and labels apart."""
+    """Returns the names of the pictures in a folder, without the suffix of images or labels."""
     return {m[1] for name in (os.listdir(folder) if folder.is_dir() else ()) if (m := _NAME.fullmatch(name))}
 
 
 def _common_size(label: Path, pair: Sequence[Size | DataError], problems: list[Problem]) -> Size | None:
-    """(H, W) of a picture and its label, given that of each; None, and what is wrong in `problems`, where there is none."""
+    """Returns the common (H, W) of a picture and its label, or None and adds to `problems`."""
     picture, labels = pair
     if isinstance(picture, DataError) or isinstance(labels, DataError):
         problems += [Problem.from_error(size) for size in pair if isinstance(size, DataError)]
@@ -155,7 +162,7 @@ def _common_size(label: Path, pair: Sequence[Size | DataError], problems: list[P
         return picture
     why = "the picture is {} x {}, its label {} x {}".format(*picture, *labels)
     problems.append(
-        Problem("error", f"{label.name} does not fit its picture", where=str(label), why=why, fix="copy both again")
+        Problem("error", f"{label.name} does not match its picture", where=str(label), why=why, fix="copy both again")
     )
     return None
 
@@ -168,7 +175,7 @@ def _rooms_in_two_parts(samples: Iterable[Sample]) -> list[str]:
 
 
 def _part_of(areas: Mapping[str, Sequence[str | int]]) -> dict[str, str]:
-    """The part of each area that is named. Raises ConfigError."""
+    """Returns the split of each named area. Raises ConfigError."""
     part_of: dict[str, str] = {}
     for part, named in areas.items():
         key = f"data.{part}_areas"
@@ -181,6 +188,8 @@ def _part_of(areas: Mapping[str, Sequence[str | int]]) -> dict[str, str]:
                 raise ConfigError(f"{key}: there is no area {area}", fix=fix)
             if area in part_of:
                 where = f"data.{part_of[area]}_areas and {key}"
-                raise ConfigError(f"area {area} is named twice", where=where, fix="every area has one part at most")
+                raise ConfigError(
+                    f"area {area} is named twice", where=where, fix="an area belongs to at most one split"
+                )
             part_of[area] = part
     return part_of

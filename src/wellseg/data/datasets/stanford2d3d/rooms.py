@@ -1,4 +1,6 @@
-"""Rooms for the fake set of 2D-3D-S: furniture made of boxes, and what a camera sees of them.
+"""Renders rooms with furniture made of boxes for the dummy set of 2D-3D-S.
+
+Longer than 300 lines because the scene and its renderer share the boxes and their conventions.
 
 Lengths in metres; axes x, y along the floor, z upwards. A box is (2, 3): its lowest and its highest corner.
 """
@@ -12,13 +14,13 @@ from wellseg.data.datasets.stanford2d3d.labels import UNKNOWN
 
 _WALL_THINGS = ("door", "window", "board", "bookcase", "sofa", "column", "clutter")
 _SHARES = (0.27, 0.11, 0.11, 0.21, 0.04, 0.1, 0.16)
-_STOCK = 6  # colours that all things of a room are painted with
+_STOCK = 6  # number of colours shared by all objects of a room
 _TEXTURES = ("plain", "stripes", "checks", "speckle")
 
 
 @dataclass(frozen=True)
 class Thing:
-    """Something with one label: its class, its boxes and its paint."""
+    """Describes an object with one label: its class, its boxes and its paint."""
 
     kind: str
     boxes: list[np.ndarray]
@@ -30,7 +32,10 @@ class Thing:
 
 @dataclass(frozen=True)
 class Room:
-    """size (3,); things in it, walls included; the place of the lamp, and (61, 61) random numbers in 0..1 for patterns."""
+    """Describes a room: size (3,), objects with walls, lamp position, random numbers for patterns.
+
+    The random numbers are (61, 61) in 0..1.
+    """
 
     size: np.ndarray
     things: list[Thing]
@@ -39,7 +44,7 @@ class Room:
 
 
 def furnished(rng: np.random.Generator) -> Room:
-    """A room with walls, floor, ceiling and things along the walls, under the ceiling and around a table."""
+    """Makes a room with walls, floor, ceiling, and objects at walls, ceiling and a table."""
     size = np.array([rng.uniform(4, 7), rng.uniform(4, 7), rng.uniform(2.6, 3.2)])
     shapes = _shell(size) + [shape for side in range(4) for shape in _along_wall(size, side, rng)]
     if rng.random() < 0.5:
@@ -79,7 +84,10 @@ def _shell(size: np.ndarray) -> list[tuple[str, list[np.ndarray]]]:
 
 
 def _at_wall(size: np.ndarray, side: int, start: float, stop: float, out: float, low: float, high: float) -> np.ndarray:
-    """A box at wall `side` (x = 0, x = end, y = 0, y = end), from start to stop along it, `out` metres into the room."""
+    """Makes a box at a wall, from start to stop along it, `out` metres into the room.
+
+    `side` is the wall: x = 0, x = end, y = 0, y = end.
+    """
     axis, far = divmod(side, 2)
     near, deep = (size[axis] - out, size[axis]) if far else (0, out)
     box = _box(near, start, low, deep, stop, high)
@@ -87,7 +95,7 @@ def _at_wall(size: np.ndarray, side: int, start: float, stop: float, out: float,
 
 
 def _along_wall(size: np.ndarray, side: int, rng: np.random.Generator) -> list[tuple[str, list[np.ndarray]]]:
-    """Things one after the other along a wall, corners left free."""
+    """Places objects in sequence along a wall, clear of corners."""
     shapes: list[tuple[str, list[np.ndarray]]] = []
     at, length, top = rng.uniform(0.3, 1.2), size[1 - side // 2], size[2]
     while True:
@@ -121,7 +129,7 @@ def _along_wall(size: np.ndarray, side: int, rng: np.random.Generator) -> list[t
 
 
 def _across(size: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A beam under the ceiling from wall to wall."""
+    """Makes a beam under the ceiling from wall to wall."""
     axis, deep = int(rng.integers(2)), rng.uniform(0.25, 0.4)
     low, high = np.array([0, 0, size[2] - deep]), size.copy()
     low[axis] = rng.uniform(0.2, 0.7) * size[axis]
@@ -130,12 +138,12 @@ def _across(size: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _block(x: float, y: float, half: tuple[float, float], low: float, high: float) -> np.ndarray:
-    """A box around a vertical axis."""
+    """Makes a box around a vertical axis."""
     return _box(x - half[0], y - half[1], low, x + half[0], y + half[1], high)
 
 
 def _table_and_chairs(size: np.ndarray, rng: np.random.Generator) -> list[tuple[str, list[np.ndarray]]]:
-    """A table near the middle with clutter on it, chairs at its long sides, and now and then a stand without a label."""
+    """Places a table with clutter near the middle, chairs along it, and sometimes an unlabelled stand."""
     half, (x, y) = (rng.uniform(0.5, 0.9), rng.uniform(0.35, 0.5)), size[:2] * rng.uniform(0.4, 0.6, 2)
     feet = [(x + a * half[0], y + b * half[1]) for a in (-0.9, 0.9) for b in (-0.85, 0.85)]
     table = [_block(x, y, half, 0.7, 0.75), *(_block(*foot, (0.04, 0.04), 0, 0.7) for foot in feet)]
@@ -154,7 +162,7 @@ def _table_and_chairs(size: np.ndarray, rng: np.random.Generator) -> list[tuple[
 
 
 def _chair(x: float, y: float, side: int) -> list[np.ndarray]:
-    """Seat, back on the side away from the table, and legs."""
+    """Makes the seat, the back on the side away from the table, and the legs."""
     legs = [_block(x + a, y + b, (0.02, 0.02), 0, 0.42) for a in (-0.18, 0.18) for b in (-0.18, 0.18)]
     return [_block(x, y, (0.22, 0.22), 0.42, 0.48), _block(x, y + side * 0.2, (0.22, 0.03), 0.48, 0.95), *legs]
 
@@ -162,10 +170,10 @@ def _chair(x: float, y: float, side: int) -> list[np.ndarray]:
 def look(
     room: Room, place: np.ndarray, size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what a camera at `place` (3,) sees in a random direction: an image, and the numbers of the things.
+    """Renders the view from `place` (3,) in a random direction: an image and object numbers.
 
-    The image is (H, W, 3) uint8, the numbers (H, W) int32: -1 where the scan has a hole, which the image fills with streaks of
-    its own colours.
+    The image is (H, W, 3) uint8, the numbers (H, W) int32: -1 in holes of the scan, which the image fills with streaks
+    of its own colours.
     """
     camera = _camera(place, room.size / 2, size, rng)
     rays = camera.rays()
@@ -183,7 +191,10 @@ def look(
 
 @dataclass(frozen=True)
 class _Camera:
-    """place (3,); axes (3, 3): unit vectors ahead, to the right and up; tangent: half the image's width at distance 1."""
+    """Describes a camera: place (3,), axes (3, 3), tangent.
+
+    axes: unit vectors ahead, to the right and up; tangent: half the image's width at distance 1.
+    """
 
     place: np.ndarray
     axes: np.ndarray
@@ -191,7 +202,7 @@ class _Camera:
     size: tuple[int, int]
 
     def rays(self) -> np.ndarray:
-        """(H, W, 3) float32 directions through the pixels' centres, of length 1 along the view."""
+        """Returns (H, W, 3) float32 directions through the pixel centres, of length 1 along the view."""
         height, width = self.size
         right = (np.arange(width) + 0.5 - width / 2) * (2 * self.tangent / width)
         up = (height / 2 - np.arange(height) - 0.5) * (2 * self.tangent / width)
@@ -200,7 +211,7 @@ class _Camera:
         return np.where(np.abs(rays) < 1e-6, np.float32(1e-6), rays)
 
     def extent(self, box: np.ndarray) -> tuple[slice, slice] | None:
-        """Rows and columns that a box can be seen in; None where it is behind the camera."""
+        """Returns the rows and columns that contain a box; None for a box behind the camera."""
         corners = np.stack(np.meshgrid(*box.T, indexing="ij"), axis=-1).reshape(8, 3) - self.place
         ahead, right, up = self.axes @ corners.T
         if (ahead <= 0).all():
@@ -217,7 +228,7 @@ class _Camera:
 
 
 def _camera(place: np.ndarray, middle: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> _Camera:
-    """At `place`, looking past the middle of the room; 60 to 80 degrees across."""
+    """Makes a camera at `place` that looks past the middle of the room, 60 to 80 degrees wide."""
     toward = np.arctan2(*(middle - place)[1::-1])
     yaw, pitch = toward + rng.uniform(-0.9, 0.9), rng.uniform(-0.35, 0.25)
     right = np.array([np.sin(yaw), -np.cos(yaw), 0])
@@ -226,12 +237,14 @@ def _camera(place: np.ndarray, middle: np.ndarray, size: tuple[int, int], rng: n
 
 
 def _trace(room: Room, camera: _Camera, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the distance to the nearest box that each ray meets, the number of the box, and the axis across its face.
+    """Returns the distance to the nearest box per ray, the number of the box and the axis of its face.
 
-    The distance (H, W) float32 is in lengths of the ray. A ray is inside a box between entering the last of three slabs and
-    leaving the first.
+    The distance (H, W) float32 is in lengths of the ray. A ray is inside a box between entering the last of three slabs
+    and leaving the first.
     """
-    inverse = np.ascontiguousarray(np.moveaxis(1 / rays, 2, 0))  # planes: a maximum over a last axis of three is slow
+    inverse = np.ascontiguousarray(
+        np.moveaxis(1 / rays, 2, 0)
+    )  # as planes: a maximum over a last axis of length three is slow
     distance = np.full(rays.shape[:2], np.inf, np.float32)
     number, face = np.zeros(rays.shape[:2], np.int32), np.zeros(rays.shape[:2], np.int8)
     for i, box in enumerate(box for thing in room.things for box in thing.boxes):
@@ -248,14 +261,14 @@ def _trace(room: Room, camera: _Camera, rays: np.ndarray) -> tuple[np.ndarray, n
         distance[part][hit], number[part][hit] = enter[hit], i
         face[part][hit] = np.argmax([e[hit] for e in enters], axis=0)
     missed = np.isinf(distance)
-    if missed.any():  # through the seam of two boxes, by rounding: they see what the nearest ray sees
+    if missed.any():  # rays through the seam of two boxes, by rounding, take the result of the nearest ray
         nearest = tuple(distance_transform_edt(missed, return_distances=False, return_indices=True))
         distance, number, face = distance[nearest], number[nearest], face[nearest]
     return distance, number, face
 
 
 def _painted(room: Room, points: np.ndarray, number: np.ndarray, face: np.ndarray) -> np.ndarray:
-    """(H, W, 3) float32 colours without light: paint, texture, and the pattern of a class where it has one."""
+    """Returns (H, W, 3) float32 colours without light: paint, texture and class pattern."""
     image = np.empty(points.shape, np.float32)
     boxes = [(thing, box) for thing in room.things for box in thing.boxes]
     for i in np.unique(number):
@@ -272,7 +285,7 @@ def _painted(room: Room, points: np.ndarray, number: np.ndarray, face: np.ndarra
 
 
 def _texture(thing: Thing, across: np.ndarray, up: np.ndarray, chance: np.ndarray) -> np.ndarray:
-    """-1..1 at places on a face."""
+    """Returns the texture, in -1..1, at positions on a face."""
     if thing.texture == "plain":
         return np.zeros_like(up)
     if thing.texture == "stripes":
@@ -289,7 +302,7 @@ def _at(chance: np.ndarray, across: np.ndarray, up: np.ndarray) -> np.ndarray:
 def _pattern(
     kind: str, across: np.ndarray, up: np.ndarray, width: float, height: float, chance: np.ndarray
 ) -> np.ndarray:
-    """Factor on the paint that shows what a thing is: shelves with books, panes, a handle, planks, slats."""
+    """Returns the factor on the paint by class: shelves with books, panes, a handle, planks, slats."""
     edge = np.minimum(np.minimum(across, width - across), np.minimum(up, height - up))
     match kind:
         case "bookcase":
@@ -317,7 +330,7 @@ def _pattern(
 
 
 def _light(room: Room, points: np.ndarray, face: np.ndarray) -> np.ndarray:
-    """(H, W) share of the paint's brightness that arrives: from the lamp by angle and distance, and from all sides."""
+    """Returns the illumination (H, W): lamp light by angle and distance, and ambient light."""
     way = (room.lamp - points).astype(np.float32)
     distance = np.linalg.norm(way, axis=2)
     cosine = np.abs(np.take_along_axis(way, face[..., None].astype(int), axis=2)[..., 0]) / np.maximum(distance, 1e-3)
@@ -325,7 +338,7 @@ def _light(room: Room, points: np.ndarray, face: np.ndarray) -> np.ndarray:
 
 
 def _hole(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """(H, W) bool, a ragged blob somewhere: 1 to 6 % of the image."""
+    """Samples a ragged hole (H, W) bool: 1 to 6 % of the image."""
     rows, columns = np.meshgrid(np.linspace(0, 1, size[0]), np.linspace(0, 1, size[1]), indexing="ij")
     y, x, radius = *rng.uniform(0, 1, 2), rng.uniform(0.06, 0.14)
     angle = np.arctan2(rows - y, columns - x)
@@ -334,7 +347,7 @@ def _hole(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 def _streaks(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 3): bands across, each of one colour that the image has somewhere."""
+    """Returns horizontal bands (H, W, 3), each of one colour of the image."""
     height, width = image.shape[:2]
     bands = image[rng.integers(height, size=64), rng.integers(width, size=64)]
     return np.broadcast_to(bands[np.arange(height) * 64 // height][:, None], image.shape)

@@ -1,8 +1,11 @@
-"""What a casing image is made of: random parts of a synthetic well, each a function of a generator and a style.
+"""Generates the components of a casing image, each from a generator and a style.
+
+Longer than 300 lines because the style, its measured ranges and the components that use them change together.
 
 Axes H depth rows, W azimuth columns, J joints, K azimuthal orders. Lengths in depth are rows; widths and angles in
-azimuth are columns of a 36-column image ("column" = 10 degrees), whatever W is, so a 72-column well is the same pipe
-seen finer. Values are fractions of the wall, negative where metal is lost. All arrays are float32 unless said.
+azimuth are columns of a 36-column image ("column" = 10 degrees), whatever W is, so that a 72-column well is the same
+pipe at a finer resolution. Values are fractions of the wall, negative where metal is lost. All arrays are float32
+unless stated.
 """
 
 from dataclasses import dataclass, replace
@@ -10,44 +13,45 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 COLUMNS_PER_TURN = 36
-"""Columns that widths and azimuths are given in."""
+"""Number of columns of a turn in which widths and azimuths are expressed."""
 
 MAX_ORDER = 36
-"""Highest azimuthal order of the texture: finer detail than 5 degrees is left to the pixel noise."""
+"""Highest azimuthal order of the texture: detail below 5 degrees is pixel noise."""
 
 COLLAR_HALF_ROWS = 14
-"""Rows above and below its centre that a collar may touch."""
+"""Half height of a collar in rows."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """What one well has of its own. Lengths in rows, widths in 36ths of a turn, amplitudes in fractions of the wall.
+    """Holds the parameters of one well.
 
+    Lengths in rows, widths in 36ths of a turn, amplitudes in fractions of the wall.
     joint_rows          mean distance of collars
-    texture_std         standard deviation of the smooth texture, all parts together
+    texture_std         standard deviation of the smooth texture, all components together
     streak_share, wobble_share, lattice_share, row_share
-                        parts of the texture's variance: axial streaks, low-order waves that change quickly in depth,
-                        the helical lattice of the rolling mill, and what is independent from row to row
+                        fractions of the texture's variance: axial streaks, low-order waves that change quickly in
+                        depth, the helical lattice of the rolling mill, and row-independent texture
     streak_rows, wobble_rows    correlation lengths in depth
-    streak_slope        amplitude of the azimuthal order k falls as k ** -slope (row part: half of it)
+    streak_slope        amplitude of the azimuthal order k falls as k ** -slope (row texture: half the slope)
     beam_order          order beyond which the transducer's beam blurs streaks and lattice
     eccentricity        amplitude of order 1 relative to that law
     lattice_orders, lattice_frequencies     (M,) the spots of the lattice in the spectrum: order; cycles per row
     pixel_std           independent noise of each pixel
     banding_std         offset of each sensor column, the same for the whole well
     checker_std         column-to-column alternation that changes from row to row, 0 in most wells
-    noisy_bands         how much stronger spikes and pixel noise are on thin, dark streaks than elsewhere (0: not)
+    noisy_bands         excess of spikes and pixel noise on thin, dark streaks (0: none)
     spike_rate          spikes per pixel
     collar_std, collar_run, collar_lines, collar_gap, collar_checker
                         strength; run length in columns; number of lines and rows between them; alternating columns
     dash_rate           short horizontal marks per row
     damage_rate         blotches of saturated pixels per row
-    groove_presence     share of the rows that the main groove runs through (0: none in this well)
+    groove_presence     fraction of rows with the main groove (0: none in this well)
     groove_run          median length of an uninterrupted groove
     groove_depth, groove_width, groove_power    depth; width of the labelled part; exponent of the profile
     groove_widest       limit of that width in any row
     label_fraction      a pixel is labelled where its loss is at least this fraction of the groove's depth in that row
-    second_presence     share of the rows that a second groove runs through
+    second_presence     fraction of rows with a second groove
     turn_rate           typical rotation of the tool, columns per row
     dropout_rate        null rows per row; null_pixel_rate: null pixels per pixel
     """
@@ -91,7 +95,7 @@ class Style:
 
 
 def draw_style(rng: np.random.Generator) -> Style:
-    """A well's style, drawn from ranges measured on the CorroSeg wells (benchmarks/realism)."""
+    """Samples a style from ranges measured on the CorroSeg wells (benchmarks/realism)."""
 
     def log_normal(median: float, sigma: float, low: float, high: float) -> float:
         return float(np.clip(median * np.exp(sigma * rng.standard_normal()), low, high))
@@ -143,11 +147,11 @@ def draw_style(rng: np.random.Generator) -> Style:
 
 
 def vary_style(rng: np.random.Generator, style: Style, num_columns: int) -> Style:
-    """`style` with the label's edge and width, the share of grooved rows and the lattice of one real well or another.
+    """Varies label edge, label width, grooved rows and lattice of `style` as between real wells.
 
-    Measured on the silver labels (benchmarks/real_wells): half the wells, and all that are logged with 72 columns,
-    have narrow grooves labelled near their bottom, the others wide ones labelled far up the flank. Every sixth well has
-    a helix of one hand that outweighs all other texture. The same numbers are drawn whatever `num_columns` is.
+    Measured on the silver labels, which are pseudo-labels (benchmarks/real_wells): half the wells, and all with 72
+    columns, have narrow grooves labelled near their bottom, the others wide ones labelled far up the flank. Every sixth
+    well has a helix of one hand that dominates the texture. The random numbers do not depend on `num_columns`.
     """
     narrow, width, fraction, power = rng.random(4)
     sparse, presence, striped, share = rng.random(4)
@@ -167,7 +171,7 @@ def vary_style(rng: np.random.Generator, style: Style, num_columns: int) -> Styl
     )
     if striped >= 1 / 6:
         return varied
-    # One order and its double at twice the frequency: stripes that are parallel, not the bumps of crossing helices.
+    # One order and its double at twice the frequency: parallel stripes, not the bumps of crossing helices.
     share = 0.55 + 0.2 * share
     rest = (1 - share) / max(1 - style.lattice_share, 1e-6)
     return replace(
@@ -182,15 +186,16 @@ def vary_style(rng: np.random.Generator, style: Style, num_columns: int) -> Styl
 
 
 def _fast_length(n: int) -> int:
-    """The least m * 2 ** e >= n with m <= 16: lengths whose FFT is quick, at most 1/8 longer."""
+    """Returns the least m * 2 ** e >= n with m <= 16: a fast FFT length, at most 1/8 longer."""
     e = max(0, int(n - 1).bit_length() - 4)
     return -(-n // 2**e) * 2**e
 
 
 def _draw_lattice(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Orders (M,), 1 or more, and frequencies (M,) of the spots: two helices of opposite hand, their sum and difference.
+    """Samples orders (M,) >= 1 and frequencies (M,) of the spots of two helices of opposite hand.
 
-    Two crossing helices make the round bumps of the real images; single spots would make plain stripes.
+    The spots are the helices, their sum and their difference. Two crossing helices make the round bumps of the real
+    images; single spots would make plain stripes.
     """
     hand = rng.choice([-1.0, 1.0])
     steep, flat = rng.integers(3, 6), rng.integers(1, 4)
@@ -203,7 +208,7 @@ def _draw_lattice(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _white_noise(rng: np.random.Generator, num_rows: int, num_series: int) -> np.ndarray:
-    """(H, num_series) complex64 noise of unit variance, independent everywhere."""
+    """Samples white noise (H, num_series) complex64 of unit variance."""
     pairs = rng.standard_normal((num_rows, num_series, 2), dtype=np.float32)
     return pairs.view(np.complex64)[..., 0] * np.float32(np.sqrt(0.5))
 
@@ -211,27 +216,27 @@ def _white_noise(rng: np.random.Generator, num_rows: int, num_series: int) -> np
 def smooth_noise(
     rng: np.random.Generator, num_rows: int, num_series: int, length: float, power: float = 1.0
 ) -> np.ndarray:
-    """(H, num_series) complex64 noise of unit variance, independent series, correlated along depth over `length` rows.
+    """Samples (H, num_series) complex64 noise correlated along depth over `length` rows.
 
-    Amplitude spectrum (1 + (2 pi f length)^2) ** (-power / 2); power 1 decays exponentially, larger is smoother. The
-    real part alone has variance 1/2.
+    Unit variance, independent series. Amplitude spectrum (1 + (2 pi f length)^2) ** (-power / 2); power 1 decays
+    exponentially, larger is smoother. The real part alone has variance 1/2.
     """
     padded = _fast_length(num_rows + int(4 * length))
     spectrum = (1 + (2 * np.pi * np.fft.fftfreq(padded) * length) ** 2) ** (-power / 2)
     spectrum /= np.sqrt(np.mean(spectrum**2))
     white = _white_noise(rng, padded, num_series)
     white *= (spectrum * np.sqrt(padded)).astype(np.float32)[:, None]
-    # White noise has a white spectrum, so one inverse transform does what two would.
+    # The spectrum of white noise is white, so that one inverse transform suffices.
     return np.fft.ifft(white, axis=0)[:num_rows]
 
 
 def smooth_series(rng: np.random.Generator, num_rows: int, length: float, power: float = 2.0) -> np.ndarray:
-    """(H,) one real series of `smooth_noise`, variance 1."""
+    """Samples one real series (H,) of `smooth_noise`, variance 1."""
     return smooth_noise(rng, num_rows, 1, length, power)[:, 0].real * np.float32(np.sqrt(2))
 
 
 def ring_noise(rng: np.random.Generator, shape: tuple[int, ...], num_columns: int, run: float) -> np.ndarray:
-    """(*shape, W) noise of variance 1, correlated around the ring over about `run` columns of 36."""
+    """Samples (*shape, W) noise of variance 1, circularly correlated over about `run` columns of 36."""
     order = np.fft.rfftfreq(num_columns, 1 / num_columns)
     gain = np.exp(-0.5 * (order * run * np.pi / COLUMNS_PER_TURN) ** 2)
     noise = np.fft.irfft(np.fft.rfft(rng.standard_normal((*shape, num_columns))) * gain, num_columns)
@@ -239,9 +244,10 @@ def ring_noise(rng: np.random.Generator, shape: tuple[int, ...], num_columns: in
 
 
 def draw_collars(rng: np.random.Generator, num_rows: int, joint_rows: float) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the collars (J,) int64, ascending, and the joint that each row belongs to (H,) int64, 0 .. J.
+    """Samples the rows of the collars (J,) int64, ascending, and the joint of each row (H,) int64.
 
-    Joints differ by some 5 %, and one in twelve is a short one. The first collar lies anywhere in the first joint.
+    Joints are numbered 0 .. J, their lengths differ by some 5 %, and one in twelve is short. The first collar is
+    anywhere in the first joint.
     """
     count = int(3 * num_rows / joint_rows) + 8
     lengths = joint_rows * (1 + 0.05 * rng.standard_normal(count))
@@ -255,7 +261,10 @@ def draw_collars(rng: np.random.Generator, num_rows: int, joint_rows: float) -> 
 
 
 def draw_rotation(rng: np.random.Generator, num_rows: int, turn_rate: float) -> np.ndarray:
-    """(H,) float64 azimuth of the tool in columns: at rest for long, now and then turning steadily for hundreds of rows."""
+    """Samples the azimuth of the tool (H,) float64 in columns.
+
+    The tool mostly does not rotate, and sometimes rotates steadily for hundreds of rows.
+    """
     rate = smooth_series(rng, num_rows, 250.0)
     return np.cumsum(turn_rate * rate.astype(np.float64) * np.abs(rate) ** 1.5)
 
@@ -263,10 +272,10 @@ def draw_rotation(rng: np.random.Generator, num_rows: int, turn_rate: float) -> 
 def texture(
     rng: np.random.Generator, style: Style, joint: np.ndarray, rotation: np.ndarray, num_columns: int
 ) -> np.ndarray:
-    """(H, W) the pipe without defects: streaks, wobble (eccentricity is its first order), lattice and row noise.
+    """Generates the pipe without defects (H, W): streaks, wobble, lattice and row noise.
 
-    Each row is a Fourier series over azimuth whose coefficients are random series in depth; joints differ in strength,
-    phase and mixture, since each is a pipe of its own.
+    Each row is a Fourier series over azimuth whose coefficients are random series in depth; the first order of wobble
+    is eccentricity. Joints differ in strength, phase and mixture, as each is a separate pipe.
     """
     num_rows, num_joints = len(joint), int(joint[-1]) + 1
     orders = np.arange(1, min(num_columns // 2, MAX_ORDER) + 1)
@@ -274,7 +283,7 @@ def texture(
     decay = orders**-style.streak_slope * np.where(orders == 1, style.eccentricity, 1.0)
 
     def part(coefficients: np.ndarray, share: float, gains: np.ndarray, spread: float) -> np.ndarray:
-        """Scale to `share` of the variance, order by order, and draw a phase and a strength for each joint."""
+        """Scales each order to `share` of the variance; samples phase and strength per joint."""
         gains = gains * np.sqrt(2 * share / np.sum(gains**2))
         strength = np.exp(spread * rng.standard_normal((num_joints, 1)) - spread**2)
         phase = np.exp(2j * np.pi * rng.random((num_joints, len(orders))))
@@ -297,9 +306,12 @@ def texture(
 
 
 def _lattice(rng: np.random.Generator, style: Style, joint: np.ndarray, orders: np.ndarray) -> np.ndarray:
-    """(H, K) complex64 coefficients of the helical pattern: narrow spots (order, frequency) that the joints share."""
+    """Samples coefficients (H, K) complex64 of the helical pattern, with the same spots in all joints.
+
+    Spots are narrow peaks (order, frequency) of the spectrum.
+    """
     num_joints, num_spots = int(joint[-1]) + 1, len(style.lattice_orders)
-    # Gamma(2) has the second moment 6: every spot gets its part of the lattice's variance on average.
+    # Gamma(2) has the second moment 6: every spot gets its fraction of the lattice's variance on average.
     strength = rng.gamma(2.0, 1 / np.sqrt(6), (num_joints, num_spots)) * np.sqrt(2 * style.lattice_share / num_spots)
     strength /= np.sqrt(style.lattice_orders / style.lattice_orders.mean())
     strength *= np.exp(-0.5 * (style.lattice_orders / style.beam_order) ** 2)
@@ -318,7 +330,7 @@ def _lattice(rng: np.random.Generator, style: Style, joint: np.ndarray, orders: 
 
 
 def _step(rng: np.random.Generator, coefficients: np.ndarray, joint: np.ndarray) -> np.ndarray:
-    """In one joint of twelve the pattern advances in steps of some rows instead of evenly (stick and slip of the mill)."""
+    """Makes the pattern advance in steps of some rows in one joint of twelve (stick and slip)."""
     num_joints = int(joint[-1]) + 1
     stepped = rng.random(num_joints) < 1 / 12
     period = rng.integers(8, 15, num_joints)[joint]

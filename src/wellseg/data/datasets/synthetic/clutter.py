@@ -1,8 +1,8 @@
-"""What lies over the pipe in a casing image and is no defect: collars, marks, spikes, sensor noise, missing data.
+"""Generates clutter of a casing image: collars, marks, spikes, sensor noise, missing data.
 
-Conventions as in wellseg.data.datasets.synthetic.casing. Each function but `insert_nulls` returns an image (H, W) float32
-to add.
-`amount` scales how much there is of it; 0 gives an image of zeros.
+Conventions as in wellseg.data.datasets.synthetic.casing. Each function but `insert_nulls` returns an image (H, W)
+float32 to add.
+`amount` scales the quantity of clutter; 0 gives an image of zeros.
 """
 
 import numpy as np
@@ -11,13 +11,13 @@ from wellseg.data.datasets.synthetic.casing import COLLAR_HALF_ROWS, COLUMNS_PER
 from wellseg.data.nulls import NULL_VALUES
 
 SATURATION = 0.2
-"""Clutter seldom goes beyond this; the real wells have 0.027 % of their pixels there."""
+"""Magnitude that clutter rarely exceeds; 0.027 % of the pixels of real wells do."""
 
 
 def collar_marks(
     rng: np.random.Generator, style: Style, collars: np.ndarray, num_rows: int, num_columns: int, amount: float = 1.0
 ) -> np.ndarray:
-    """Collars: noisy horizontal lines of a row or two, some rows apart, in a halo that fades over a few rows."""
+    """Generates collars: noisy horizontal lines of 1-2 rows within noise that fades over a few rows."""
     image = np.zeros((num_rows, num_columns), dtype=np.float32)
     if not len(collars) or amount == 0:
         return image
@@ -45,7 +45,7 @@ def collar_marks(
     )
     patch = strength * (patch * near[:, :, None] + halo)
     if num_columns == 2 * COLUMNS_PER_TURN:
-        # The two halves of an interleaved log come from two rings of sensors, a row apart in depth.
+        # The two halves of an interleaved log come from two rings of sensors, one row apart in depth.
         patch[:, :, 1::2] = np.roll(patch[:, :, 1::2], 1, axis=1)
     rows = collars[:, None] + offset
     inside = (rows >= 0) & (rows < num_rows)
@@ -56,9 +56,10 @@ def collar_marks(
 def sensor_noise(
     rng: np.random.Generator, style: Style, pipe: np.ndarray, amount: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel noise, column offsets and the alternating pattern, (H, W); and where the echo is weak, (H, W), mean about 1.
+    """Generates sensor noise (H, W), and the weakness of the echo (H, W), mean about 1.
 
-    The echo is weak on thin, dark streaks of `pipe` (H, W): noise is stronger there, and spikes gather.
+    Sensor noise is pixel noise, column offsets and the alternating pattern. The echo is weak on thin, dark streaks of
+    `pipe` (H, W), where noise is stronger and spikes are more frequent.
     """
     num_rows, num_columns = pipe.shape
     weak = np.exp(-style.noisy_bands * np.clip(pipe / np.float32(style.texture_std), -3, 3))
@@ -75,7 +76,10 @@ def sensor_noise(
 
 
 def spikes(rng: np.random.Generator, style: Style, weak: np.ndarray, amount: float = 1.0) -> np.ndarray:
-    """Wrong single readings of either sign, sometimes two columns wide, gathered where the echo is `weak` (H, W)."""
+    """Generates single wrong readings of either sign, more frequent where the echo is `weak` (H, W).
+
+    Some are two columns wide.
+    """
     num_rows, num_columns = weak.shape
     image = np.zeros(weak.shape, dtype=np.float32)
     count = rng.poisson(amount * style.spike_rate * weak.size)
@@ -92,7 +96,7 @@ def spikes(rng: np.random.Generator, style: Style, weak: np.ndarray, amount: flo
 
 
 def marks(rng: np.random.Generator, style: Style, num_rows: int, num_columns: int, amount: float = 1.0) -> np.ndarray:
-    """Dashes (one or two rows, some columns, dark or bright) and blotches (tens of rows of saturated pixels)."""
+    """Generates dashes (1-2 rows, dark or bright) and blotches (tens of rows of saturated pixels)."""
     image = np.zeros((num_rows, num_columns), dtype=np.float32)
     scale = num_columns / COLUMNS_PER_TURN
     for _ in range(rng.poisson(amount * style.dash_rate * num_rows)):
@@ -115,7 +119,7 @@ def marks(rng: np.random.Generator, style: Style, num_rows: int, num_columns: in
 
 
 def insert_nulls(rng: np.random.Generator, style: Style, values: np.ndarray, amount: float = 1.0) -> np.ndarray:
-    """`values` (H, W) with missing data written in as field logs do: the well's sentinel (-999.25 or -999) or NaN.
+    """Returns `values` (H, W) with missing data: a sentinel of the well (-999.25 or -999) or NaN.
 
     Telemetry drops blocks of whole rows and single pixels. At most a quarter of the rows goes missing.
     """

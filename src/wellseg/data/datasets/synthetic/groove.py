@@ -1,17 +1,18 @@
-"""Axial grooves of a synthetic well and their exact labels (conventions as in `wellseg.data.datasets.synthetic.casing`)."""
+"""Generates axial grooves and exact labels; conventions as in the module `casing`."""
 
 import numpy as np
 
 from wellseg.data.datasets.synthetic.casing import COLUMNS_PER_TURN, Style, smooth_series
 
 NARROWEST = 1.0
-"""Least labelled width of a groove, in columns of 36; the largest is the style's."""
+"""Minimum labelled width of a groove, in columns of 36; the maximum is set by the style."""
 
 
 def draw_sections(rng: np.random.Generator, num_rows: int, presence: float, run: float) -> np.ndarray:
-    """(H,) in 0 .. 1: where a groove runs, covering about `presence` of the rows, with ends that taper off.
+    """Samples the envelope of a groove, (H,) in 0 .. 1, over about `presence` of the rows.
 
-    Runs are log-normal with median `run`, so some are cut short and some go on for thousands of rows.
+    The ends of a run are tapered. Run lengths are log-normal with median `run`: some are short, some have
+    thousands of rows.
     """
     envelope = np.zeros(num_rows, dtype=np.float32)
     if presence <= 0:
@@ -43,12 +44,12 @@ def draw_groove(
     min_depth: float,
     crisp: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One axial groove: its wall loss (H, W), >= 0, and its exact label (H, W) bool.
+    """Generates one axial groove: wall loss (H, W), >= 0, and exact label (H, W) bool.
 
     The loss falls off from the centre as depth * fraction ** ((2 |azimuth - centre| / width) ** power), fraction being
     the style's `label_fraction`. A pixel is labelled where the loss is at least that fraction of the row's depth and
-    that depth is at least `min_depth`: a groove that fades below it stays in the image and leaves the label. `crisp`
-    makes the bottom flat, the edges vertical and the depth constant, so that a pixel's own value decides.
+    that depth is at least `min_depth`: a groove that fades below stays in the image but is unlabelled. `crisp`
+    makes the bottom flat, the edges vertical and the depth constant, so that the value of a pixel determines its label.
     """
     num_rows = len(joint)
     steps = smooth_series(rng, num_rows, 60.0) * 0.006 + smooth_series(rng, num_rows, 400.0) * 0.003
@@ -66,9 +67,9 @@ def draw_groove(
     row_depth = depth * (envelope > 0) if crisp else np.minimum(depth * varying, 0.3) * envelope
     azimuth = np.arange(num_columns) * (COLUMNS_PER_TURN / num_columns)
     offset = (azimuth - centre[:, None] + COLUMNS_PER_TURN / 2) % COLUMNS_PER_TURN - COLUMNS_PER_TURN / 2
-    reach = np.abs(offset).astype(np.float32) * (2 / width).astype(np.float32)[:, None]
-    inside = reach <= 1
+    distance = np.abs(offset).astype(np.float32) * (2 / width).astype(np.float32)[:, None]
+    inside = distance <= 1
     label = inside & ((row_depth > 0) & (row_depth >= min_depth))[:, None]
     steepness = np.float32(np.log(style.label_fraction))
-    shape = label if crisp else np.exp(steepness * reach ** np.float32(style.groove_power))
+    shape = label if crisp else np.exp(steepness * distance ** np.float32(style.groove_power))
     return shape * row_depth.astype(np.float32)[:, None], label

@@ -1,8 +1,8 @@
-"""Synthetic wells with exact labels, in four levels of difficulty, and the data module that serves them.
+"""Generates and serves synthetic wells with exact labels, in four levels of difficulty.
 
-A well is built from the modules of this package, `casing` (the pipe), `groove` (the defects) and `clutter` (what lies over
-both), given zero mean over azimuth in every row and rounded to 1e-4, as the CorroSeg wells are. How
-near it comes to real wells is measured in benchmarks/realism.
+A well is built from the modules of this package, `casing` (the pipe), `groove` (the defects) and `clutter` (overlaid on
+both), with zero mean over azimuth in every row and rounded to 1e-4, like the CorroSeg wells. benchmarks/realism
+measures the similarity to real wells.
 """
 
 from dataclasses import dataclass, replace
@@ -23,16 +23,16 @@ QUANTUM = 1e-4
 
 @dataclass(frozen=True)
 class Level:
-    """What makes a set of wells easy or hard; amplitudes multiply those of the well's own style.
+    """Holds the parameters of a difficulty level; amplitudes multiply those of the well's style.
 
-    groove      depth of the grooves of a well of average style
-    own_depth   share of the well-to-well variation of that depth that is kept
-    min_depth   fraction of the wall below which a groove's row carries no label
+    groove      depth of the grooves in a well of average style
+    own_depth   fraction of the variation of that depth between wells that is kept
+    min_depth   fraction of the wall below which a row of a groove is unlabelled
     texture     strength of everything that belongs to the pipe and the sensors
     clutter     amount of collars, spikes, dashes and blotches
     nulls       amount of missing data
-    crisp       grooves with vertical edges and one depth: a pixel's own value decides its label; every well may have two
-    varied      label edges and widths, empty rows and strong lattices as they differ between real wells (`vary_style`)
+    crisp       grooves with vertical edges and one depth: pixel values determine labels; any well may have two grooves
+    varied      label edges and widths, empty rows and strong lattices vary as between real wells (`vary_style`)
     """
 
     groove: float
@@ -51,18 +51,18 @@ LEVELS = {
     "medium": Level(groove=0.045, own_depth=0.8, min_depth=0.012, texture=0.85, clutter=0.8, nulls=1.0),
     "hard": Level(groove=0.036, own_depth=1.0, min_depth=0.011, texture=1.0, clutter=1.0, nulls=1.0, varied=True),
 }
-"""The levels by name; "hard" is as near to the real wells as the generator comes."""
+"""The levels by name; "hard" is the closest to real wells."""
 
 
 def well_generator(seed: int, number: int) -> np.random.Generator:
-    """The generator of well `number` of the set `seed`: the same whatever other wells there are."""
+    """Returns the random generator of well `number` of set `seed`, independent of other wells."""
     return np.random.default_rng(np.random.SeedSequence((seed, number)))
 
 
 def generate_well(
     rng: np.random.Generator | int, *, level: str, num_rows: int, num_columns: int = 36, name: str = "synthetic"
 ) -> Well:
-    """One well with exact labels (0 intact, 1 groove, IGNORE without data).
+    """Generates one well with exact labels (0 intact, 1 groove, IGNORE without data).
 
     rng          a generator or a seed; one seed gives the same pipe, grooves and clutter at every level
     level        a name of LEVELS
@@ -76,7 +76,7 @@ def generate_well(
     check_level(level)
     check_sizes(num_rows=(num_rows, 1), num_columns=(num_columns, 12))
     difficulty = LEVELS[level]
-    # A stream of its own for each part, so that the levels differ in strength only, not in where things are.
+    # A separate stream for each component, so that levels differ in strength only, not in positions.
     streams = np.random.default_rng(rng).spawn(9)
     style = casing.draw_style(streams[0])
     if difficulty.varied:
@@ -86,7 +86,7 @@ def generate_well(
     pipe = casing.texture(streams[3], style, joint, rotation, num_columns)
     depth = difficulty.groove * (style.groove_depth / 0.03) ** difficulty.own_depth
     values, target = np.zeros_like(pipe), np.zeros(pipe.shape, dtype=bool)
-    # A network that never saw two grooves at once learns that there is one; the trivial set must not depend on luck.
+    # A network that never sees two grooves learns that wells have one; the trivial set must not depend on chance.
     second = max(style.second_presence, 0.3) if difficulty.crisp else style.second_presence
     for presence, run, share in ((style.groove_presence, 1.0, 1.0), (second, 0.3, 1.0 if difficulty.crisp else 0.8)):
         loss, label = groove.draw_groove(
@@ -118,33 +118,34 @@ def generate_well(
 
 
 def check_level(level: str, key: str = "level") -> None:
-    """Raise ConfigError unless `level`, which data.`key` set, exists."""
+    """Raises ConfigError unless `level`, the value of data.`key`, exists."""
     if level not in LEVELS:
         raise ConfigError(f"data.{key}={level}", why="no such level", fix=f"one of {', '.join(LEVELS)}")
 
 
 def check_sizes(**sizes: tuple[int, int]) -> None:
-    """Raise ConfigError unless each size, given with its least value, is a whole number in range."""
+    """Raises ConfigError unless each size, given with its minimum, is a whole number in range."""
     for key, (value, least) in sizes.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise ConfigError(f"data.{key}={value}", fix=f"a whole number of at least {least}")
 
 
 def _overwrite(values: np.ndarray, marks: np.ndarray) -> None:
-    """A wrong reading replaces most of what was there rather than adding to it."""
+    """Replaces most of the value by a wrong reading rather than adding to it."""
     wrong = marks != 0
     values[wrong] = marks[wrong] + 0.2 * values[wrong]
 
 
 class SyntheticDataModule(WellDataModule):
-    """Windows of synthetic wells, made in memory; the arguments that are not here are those of WellDataModule.
+    """Serves windows of synthetic wells, made in memory.
 
+    Further arguments: see WellDataModule.
     level           a name of LEVELS
-    num_wells       number of wells; well i is the same however many there are
+    num_wells       number of wells; well i does not depend on the number
     rows_per_well   depth rows of each
-    num_columns     36, or 72 for wells that are seen as two 36-column views (see `azimuth_layout`)
-    wells_seed      which wells; apart from `seed`, so that runs with several training seeds share their data
-    `split=original` takes the last fifth of the wells for test and the fifth before for validation.
+    num_columns     36, or 72 for wells of two 36-column views (see `azimuth_layout`)
+    wells_seed      seed of the wells; separate from `seed`, so that runs with several training seeds share their data
+    `split=original` uses the last fifth of the wells for test and the previous fifth for validation.
     """
 
     def __init__(
@@ -195,7 +196,7 @@ class SyntheticDataModule(WellDataModule):
         self.num_columns, self.wells_seed = num_columns, wells_seed
 
     def read(self) -> tuple[list[Well], list[Problem]]:
-        """The wells, all labelled; a synthetic set has no problems. They are whole: "single" keeps 72 columns together."""
+        """Generates the wells, all labelled, without findings; "single" keeps 72 columns together."""
         wells = []
         fifth = max(1, self.num_wells // 5)
         for number in range(self.num_wells):

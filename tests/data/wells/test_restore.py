@@ -169,7 +169,7 @@ def test_the_layout_is_stated_with_its_evidence() -> None:
     note = restoration_problems(wells)[0]
     assert note.severity == "note"
     assert note.what.endswith("same rows): well_7; single wells: well_3")
-    assert "well_7: paired (pairs +" in note.where
+    assert "well_7: paired (pairing +" in note.where
     assert not restoration_problems([restore_well(cut(make_well("well_3", 4)), azimuth_layout="single")])
 
 

@@ -28,7 +28,7 @@ def _layout(restored: Sequence[Restored]) -> list[Problem]:
             "note",
             f"{what}; single wells: {', '.join(single) or 'none'}",
             where="\n".join(lines),
-            why="pairs: correlation of 2m with 2m + 1 less that with the next pair, about 0.9 in pairs and 0 otherwise; "
+            why="pairing: correlation of 2m with 2m + 1 less that with the next pair, about 0.9 in pairs and 0 otherwise; "
             "continuity: above 0 where the rows below 2m start in 2m + 2; jump: about 0 where 2m + 1 continues below",
             fix="if this is wrong: data.azimuth_layout=single",
             fault=11,

@@ -13,7 +13,7 @@ import numpy as np
 MAX_PAIRS = 400
 """Number of pairs evaluated, spread over the well: the median converges long before."""
 
-TWIN_MIDDLE = 0.5
+PAIRING_MIDDLE = 0.5
 """Midpoint of the correlation score of CorroSeg wells: at most 0.16 in single wells, at least 0.87 in paired ones."""
 
 
@@ -29,7 +29,7 @@ class Evidence:
     """Holds the criteria that classify a well as paired or single.
 
     All are medians over the well, NaN where no patches can be compared.
-    twin        correlation of patches 2m and 2m + 1 less that of 2m + 1 and 2m + 2, after removing each column's mean:
+    pairing     correlation of patches 2m and 2m + 1 less that of 2m + 1 and 2m + 2, after removing each column's mean:
                 about 0.9 for pairs, 0 for single patches
     continuity  log of the step from the last row of 2m to the first of 2m + 1 over the step to the first of 2m + 2:
                 above 0 for pairs
@@ -37,14 +37,18 @@ class Evidence:
                 both: about 1 for pairs, 0 for single patches; unlike the other criteria, jump needs no third patch
     """
 
-    twin: float
+    pairing: float
     continuity: float
     jump: float
 
     @property
     def score(self) -> float:
         """Returns a score above 0 for paired wells; criteria have equal weight, each about -1 or +1."""
-        votes = [(self.twin - TWIN_MIDDLE) / TWIN_MIDDLE, self.continuity, (self.jump - JUMP_MIDDLE) / JUMP_MIDDLE]
+        votes = [
+            (self.pairing - PAIRING_MIDDLE) / PAIRING_MIDDLE,
+            self.continuity,
+            (self.jump - JUMP_MIDDLE) / JUMP_MIDDLE,
+        ]
         return float(np.nansum(votes))
 
     @property
@@ -55,11 +59,11 @@ class Evidence:
     @property
     def ambiguous(self) -> bool:
         """Returns True where the criteria contradict each other."""
-        found = ((self.twin, TWIN_MIDDLE), (self.continuity, 0.0), (self.jump, JUMP_MIDDLE))
+        found = ((self.pairing, PAIRING_MIDDLE), (self.continuity, 0.0), (self.jump, JUMP_MIDDLE))
         return len({bool(v > middle) for v, middle in found if not np.isnan(v)}) == 2
 
     def __str__(self) -> str:
-        return f"pairs {self.twin:+.2f}, continuity {self.continuity:+.2f}, jump {self.jump:+.2f}"
+        return f"pairing {self.pairing:+.2f}, continuity {self.continuity:+.2f}, jump {self.jump:+.2f}"
 
 
 def detect(patches: Mapping[int, np.ndarray]) -> Evidence:
@@ -72,7 +76,7 @@ def detect(patches: Mapping[int, np.ndarray]) -> Evidence:
     three = [k for k in even if k + 2 in patches]
     baseline = _median(_correlation(patches[k + 1], patches[k + 2]) for k in three)
     return Evidence(
-        twin=_median(_correlation(patches[k], patches[k + 1]) for k in even)
+        pairing=_median(_correlation(patches[k], patches[k + 1]) for k in even)
         - (0.0 if np.isnan(baseline) else baseline),
         continuity=_median(_log_ratio(patches[k][-1], patches[k + 1][0], patches[k + 2][0]) for k in three),
         jump=_median(_jump(patches[k], patches[k + 1]) for k in even),

@@ -264,9 +264,9 @@ def _box(
 
 def _stamp(size: tuple[int, int], ship: _Ship, inside: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
     """Evaluates `inside`(along, across) in the ship's bounding box, (H, W) bool, False elsewhere."""
-    reach = 0.5 * np.hypot(ship.length, ship.width) + 1
-    top, left = (max(int(x - reach), 0) for x in (ship.row, ship.column))
-    bottom, right = (min(int(x + reach) + 1, n) for x, n in zip((ship.row, ship.column), size, strict=True))
+    radius = 0.5 * np.hypot(ship.length, ship.width) + 1
+    top, left = (max(int(x - radius), 0) for x in (ship.row, ship.column))
+    bottom, right = (min(int(x + radius) + 1, n) for x, n in zip((ship.row, ship.column), size, strict=True))
     stamped = np.zeros(size, dtype=bool)
     if top < bottom and left < right:
         window = (bottom - top, right - left)

@@ -143,7 +143,7 @@ def _block(x: float, y: float, half: tuple[float, float], low: float, high: floa
 
 
 def _table_and_chairs(size: np.ndarray, rng: np.random.Generator) -> list[tuple[str, list[np.ndarray]]]:
-    """Places a table with clutter near the middle, chairs along it, and sometimes an unlabelled stand."""
+    """Places a table with clutter near the middle, chairs along it, and sometimes an unlabelled post."""
     half, (x, y) = (rng.uniform(0.5, 0.9), rng.uniform(0.35, 0.5)), size[:2] * rng.uniform(0.4, 0.6, 2)
     feet = [(x + a * half[0], y + b * half[1]) for a in (-0.9, 0.9) for b in (-0.85, 0.85)]
     table = [_block(x, y, half, 0.7, 0.75), *(_block(*foot, (0.04, 0.04), 0, 0.7) for foot in feet)]

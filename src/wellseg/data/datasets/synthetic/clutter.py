@@ -38,12 +38,12 @@ def collar_marks(
         near = np.maximum(near, 0.15 * (np.abs(offset) <= span + 2))
     strength = style.collar_std * np.exp(0.4 * rng.standard_normal((len(collars), 1, 1)))
     fade = np.exp(-np.maximum(np.abs(offset) - span, 0) / rng.uniform(0.7, 4.0, (len(collars), 1)))
-    halo = (
+    fringe = (
         ring_noise(rng, (len(collars), 1), num_columns, 5.0)
         * fade[:, :, None]
         * rng.uniform(0, 0.2, (len(collars), 1, 1))
     )
-    patch = strength * (patch * near[:, :, None] + halo)
+    patch = strength * (patch * near[:, :, None] + fringe)
     if num_columns == 2 * COLUMNS_PER_TURN:
         # The two halves of an interleaved log come from two rings of sensors, one row apart in depth.
         patch[:, :, 1::2] = np.roll(patch[:, :, 1::2], 1, axis=1)

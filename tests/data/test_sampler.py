@@ -98,9 +98,9 @@ def test_mixed_batches_are_a_function_of_seed_and_epoch_and_hold_one_size():
 @pytest.mark.parametrize(
     ("shares", "said"),
     [
-        ({"empty": 0.7, "many": 0.6}, "batch_size=16 cannot hold data.batch_shares"),
-        ({"empty": -0.1}, "batch_size=16 cannot hold data.batch_shares"),
-        ({"lots": 0.5}, "without images: lots"),
+        ({"empty": 0.7, "many": 0.6}, "batch_size=8 cannot hold data.batch_shares"),
+        ({"empty": -0.1}, "batch_size=8 cannot hold data.batch_shares"),
+        ({"lots": 0.5}, "finds no image of stratum lots"),
         ({"empty": 0.5, "one": 0.25, "many": 0.0, "few": 0.0}, "without a share"),
     ],
 )

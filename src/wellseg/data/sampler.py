@@ -71,12 +71,14 @@ def mixed_batches(
     for group in np.unique(group_of):
         members = np.flatnonzero(group_of == group)
         strata = stratum_of[members]
-        pools = [(members[strata == name], share, name) for name, share in shares.items()]
-        pools.append((members[~np.isin(strata, list(shares))], rest if rest > 1e-9 else 0.0, "without a share"))
+        pools = [(members[strata == name], share, f"of stratum {name}") for name, share in shares.items()]
+        pools.append(
+            (members[~np.isin(strata, list(shares))], rest if rest > 1e-9 else 0.0, "of a stratum without a share")
+        )
         for pool, share, name in pools:
             if share and not len(pool):
                 raise ConfigError(
-                    f"data.batch_shares names a stratum without images: {name}",
+                    f"data.batch_shares finds no image {name}",
                     why="a batch holds images of one size, and the images of one size have only the strata "
                     + ", ".join(sorted(set(strata.tolist()))),
                     fix="shares of strata that occur at every size, or data.resize=[H,W] for one common size",

@@ -110,8 +110,8 @@ def test_rooms_stay_together_when_they_are_dealt(small: Path) -> None:
     [
         ({"train_areas": [5]}, "data.train_areas: there is no area 5", "did you mean 5a or 5b"),
         ({"test_areas": ["7"]}, "there is no area 7", "one of 1, 2, 3, 4, 5a, 5b, 6"),
-        ({"test_areas": [6]}, "area 6 is named twice", "one part"),
-        ({"train_areas": [1, "area_1"]}, "area 1 is named twice", "one part"),
+        ({"test_areas": [6]}, "area 6 is named twice", "at most one split"),
+        ({"train_areas": [1, "area_1"]}, "area 1 is named twice", "at most one split"),
         ({"validation_areas": []}, "names no area", "5a"),
     ],
 )

@@ -190,9 +190,9 @@ def test_labels_without_a_picture_are_refused_when_strict(root: Path) -> None:
         (b"", "cannot read"),
         (b"{", "cannot read"),
         (b"\xff", "cannot read"),
-        (b"{}", "no list"),
-        (b"[]", "no list"),
-        (b"[1, 2]", "no list"),
+        (b"{}", "not a list"),
+        (b"[]", "not a list"),
+        (b"[1, 2]", "not a list"),
     ],
 )
 def test_the_list_of_labels_must_be_there(root: Path, content: bytes | None, what: str) -> None:

@@ -152,7 +152,7 @@ def test_calibration_takes_training_wells_only(trained, tmp_path, monkeypatch):
     poisoned(monkeypatch, artifact.read_metadata(model)["parts"])
     out = quantize(model, tmp_path / "b", *arguments)
     assert out.returncode == 0, out.stderr
-    assert "not the data and the split that the model was trained with" in out.stdout
+    assert "data and split differ from those of the model" in out.stdout
     clean, noisy = report_of(tmp_path / "a"), report_of(tmp_path / "b")
     assert noisy["scores"]["val"]["before"] != clean["scores"]["val"]["before"], "nothing was poisoned"
     assert noisy["result"]["sha256"] == clean["result"]["sha256"]
@@ -163,7 +163,7 @@ def test_the_split_is_the_models_own_whatever_fold_is_asked_for(trained, tmp_pat
     shutil.copy(trained[0] / "model.safetensors", tmp_path)
     out = quantize(tmp_path / "model.safetensors", tmp_path / "q", "quant=int8", *DATA, "data.fold=2", "batch_size=4")
     assert out.returncode == 0, out.stderr
-    assert "not the data and the split" not in out.stdout
+    assert "data and split differ from those" not in out.stdout
     wells = report_of(trained[0] / "quantized" / "int8")["calibration"]["wells"]
     assert report_of(tmp_path / "q")["calibration"]["wells"] == wells
     assert sha256(tmp_path / "q" / "model.safetensors") == sha256(
@@ -344,7 +344,7 @@ def test_a_leaky_split_is_never_the_models_own(tmp_path):
     arguments = [*TINY, "data.split=shuffle", "trainer.max_epochs=1", "logger=none", "test=false"]
     out = command("train", *arguments, *NAIVE, "quant.max_dice_drop=null", f"hydra.run.dir={tmp_path}")
     assert out.returncode == 0, out.stderr
-    assert "no model says which ones it was trained on" in out.stdout
+    assert "model files do not list training windows" in out.stdout
     policy = report_of(tmp_path / "quantized" / "int8")["policy"]
     assert (policy["leaky"], policy["split_of_the_model"]) == (True, False)
 

@@ -83,7 +83,7 @@ def test_the_table_holds_sizes_scores_and_speed(finished):
 def test_small_thresholds_are_told_apart(caplog):
     told = {"kept": 1e-4, "validation_would_choose": 4e-4, "dice_pooled_kept": 0.5, "dice_pooled_chosen_anew": 0.6}
     with caplog.at_level("INFO"):
-        compression._tell_of_threshold(told, "dice_pooled")
+        compression._log_threshold(told, "dice_pooled")
     assert "threshold 0.0001 is kept; on validation 0.0004 would" in caplog.text
     curve = {k: [0.25, 0.5] for k in ("threshold", "precision_pooled", "recall_pooled")}
     figure = figures.precision_recall(curve, 2e-4)

@@ -164,7 +164,7 @@ def test_bytes_are_dealt_anew_where_rounding_makes_codes_that_take_more(monkeypa
         ({"bits": [2, 4], "max_bytes": 100}, "max_bytes=100 cannot be met"),
         ({"bits": 4, "max_bytes": 100}, "max_bytes=100 cannot be met"),
         ({"bits": 4, "max_bytes": 200, "coding": "lzma"}, "bytes, more than quant.max_bytes=200"),
-        ({"bits": 4, "wide_layers": ["refinement.0.bias"]}, "wide_layers names what is no convolution's weight"),
+        ({"bits": 4, "wide_layers": ["refinement.0.bias"]}, "wide_layers names no weight of a convolution"),
     ],
 )
 def test_what_cannot_be_met_is_said(changes, message):
@@ -176,7 +176,7 @@ def test_what_cannot_be_met_is_said(changes, message):
     ("changes", "message"),
     [
         ({"bits": [3, 8], "max_bytes": 100}, r"\d+ weights of 3 bits are \d+ bytes"),
-        ({"bits": 4, "wide_layers": ["x.weight"]}, "wide_layers names what is no convolution's weight: x.weight"),
+        ({"bits": 4, "wide_layers": ["x.weight"]}, "wide_layers names no weight of a convolution: x.weight"),
     ],
 )
 def test_what_can_be_known_is_said_before_anything_is_trained(changes, message):

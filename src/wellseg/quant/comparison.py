@@ -1,14 +1,16 @@
-"""Two model files on the same windows: scores of both, how far their probabilities lie apart, how far their masks agree."""
+"""Compares two models on the same windows: scores, difference of probabilities and agreement of masks."""
 
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from wellseg.data.module import SegmentationDataModule
 from wellseg.data.sampler import epoch_batches
+from wellseg.data.store import Store
 from wellseg.metrics.classes import ClassScores
 from wellseg.metrics.confusion import decide_classes
 from wellseg.metrics.functional import decide
@@ -19,23 +21,23 @@ from wellseg.types import IGNORE, Batch
 
 Scores = SegmentationScores | ClassScores
 
-Model = Callable[[np.ndarray], np.ndarray]
-"""Windows as recorded (N, H, W), NaN where there is no data -> probabilities of the same shape: a Predictor. Images (N, H, W)
-or (N, C, H, W) -> (N, K, h, w): an Engine.
+Model = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+"""Maps recorded windows (N, H, W), NaN where there is no data, to probabilities of the same shape (a Predictor), or images
+(N, H, W) or (N, C, H, W) to (N, K, h, w) (an Engine).
 """
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of one part of the data.
+    """Holds the comparison of two models on one part of the data.
 
-    before, after  scores by name (see `shown`), at the threshold of the model, or of the likeliest class
+    before, after  scores by name (see `shown`), at the model's threshold, or of the most probable class
     difference     "mean" and "max" of |probability after - before| over the pixels with data
-    agreement      "dice_per_image" and "dice_pooled" of the masks after against those before, over the same pixels; two
-                   empty masks agree entirely. Of several classes the mean over those that are there before
-    best           threshold with the best score after, and that score; None with several classes
-    windows        how many were compared
-    selection      the score that decides
+    agreement      "dice_per_image" and "dice_pooled" of the masks after against the masks before, over the same pixels; two
+                   empty masks agree entirely. Of several classes the mean over those that occur before
+    best           (threshold, score) with the best score after; None with several classes
+    windows        number of compared windows
+    selection      monitor: name of the score that the gate checks
     """
 
     before: dict[str, float | None]
@@ -48,12 +50,15 @@ class Comparison:
 
     @property
     def drop(self) -> float:
-        """How much of the score that decides was lost."""
-        return self.before[self.selection] - self.after[self.selection]
+        """Returns the loss of the monitored score."""
+        before, after = self.before[self.selection], self.after[self.selection]
+        assert before is not None, "the monitored score is defined on validation"
+        assert after is not None, "the monitored score is defined on validation"
+        return before - after
 
 
 def shown(scores: Scores) -> tuple[str, ...]:
-    """The scores of a metric that a comparison holds, the one that decides among them."""
+    """Returns the names of the scores that a comparison holds, the monitor among them."""
     binary = ("dice_per_image", "iou_per_image", "dice_pooled", "iou_pooled")
     names = (
         binary if isinstance(scores, SegmentationScores) else ("f1_per_image", "iou_per_image", "f1_macro", "iou_macro")
@@ -61,31 +66,35 @@ def shown(scores: Scores) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*names, scores.selection)))
 
 
-def batches(data: SegmentationDataModule, part: str, limit: float = 1.0) -> list[np.ndarray]:
-    """Window numbers of a part in batches, as the trainer scores them; `limit` is its limit_val_batches."""
-    store = data.store(part)
-    if store is None:
+def batches(data: SegmentationDataModule[Store], part: str, limit: float = 1.0) -> list[npt.NDArray[np.int64]]:
+    """Returns the window numbers of a part in the trainer's batches; `limit` as Trainer(limit_val_batches=...)."""
+    dataset = data.store(part)
+    if dataset is None:
         return []
-    found = epoch_batches(store.group_of, data.batch_size, seed=0, epoch=0, shuffle=False)
+    found = epoch_batches(dataset.group_of, data.batch_size, seed=0, epoch=0, shuffle=False)
     return found[: limit if isinstance(limit, int) else int(len(found) * limit)]
 
 
 def compare(before: Model, after: Model, windows: Iterable[Batch], scores: Scores) -> Comparison:
-    """Feed every batch to both models. `scores` is a metric at the threshold to score at; it is left as it is."""
+    """Runs both models on every batch and compares the outputs.
+
+    scores: a metric at the threshold to use; `compare` works on copies and does not change it.
+    """
     metrics = {"before": alone(scores), "after": alone(scores)}
     several = isinstance(scores, ClassScores)
-    agreement = ClassScores() if several else SegmentationScores(scores.threshold, empty="one", grid=0)
-    agreement = alone(agreement)
+    agreement = alone(
+        ClassScores() if isinstance(scores, ClassScores) else SegmentationScores(scores.threshold, empty="one", grid=0)
+    )
     total, largest, pixels = 0.0, 0.0, 0
     for batch in windows:
         values = as_recorded(batch)
         first, second = (_by_class(torch.from_numpy(model(values)), several) for model in (before, after))
-        # A network with valid convolutions answers for the middle of the images.
+        # The output of a network with valid convolutions covers only the middle of the images.
         target, valid = (center_crop(t.cpu(), first.shape[-2:]) for t in (batch.target, batch.valid))
         index, well = batch.index.cpu(), batch.well.cpu()
         metrics["before"].update(first, target, index, well)
         metrics["after"].update(second, target, index, well)
-        mask = decide_classes(first) if several else decide(first, scores.threshold)
+        mask = decide_classes(first) if isinstance(scores, ClassScores) else decide(first, scores.threshold)
         agreement.update(second, mask.to(torch.uint8).masked_fill(~valid, IGNORE), index, well)
         distance = (second.double() - first.double()).abs()
         distance = (distance.amax(dim=1) if several else distance)[valid]
@@ -105,12 +114,12 @@ def compare(before: Model, after: Model, windows: Iterable[Batch], scores: Score
 
 
 def _by_class(probability: torch.Tensor, several: bool) -> torch.Tensor:
-    """(N, H, W) of one logit, whatever the model is; (N, K, H, W) of several classes."""
+    """Returns (N, H, W) for a binary model, Predictor or Engine, and (N, K, H, W) for several classes."""
     return probability[:, 0] if probability.ndim == 4 and not several else probability
 
 
 def alone(scores: Scores) -> Scores:
-    """An empty copy that belongs to this process: the others, if there are any, take no part in its sums."""
+    """Returns an empty copy of a metric that sums over this process alone, also under distributed training."""
     copy = deepcopy(scores).cpu()
     copy.reset()
     copy.distributed_available_fn = _never

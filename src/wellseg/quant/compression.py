@@ -1,21 +1,24 @@
-"""A model file into a smaller or faster one beside a report: calibrate, quantize, pass the gate, score what was written."""
+"""Quantizes a model file and writes a report: calibrates, quantizes, checks the gate and scores the result."""
 
 import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 
 from wellseg import artifact
 from wellseg.artifact import Artifact
 from wellseg.data.module import SegmentationDataModule
+from wellseg.data.store import Store
 from wellseg.errors import ArtifactError, ConfigError
 from wellseg.files import path_sha256, remove_leftovers, write_json
 from wellseg.inference.engines.metadata import is_image
@@ -27,8 +30,10 @@ from wellseg.quant import report
 from wellseg.quant.calibration import as_recorded, gather
 from wellseg.quant.comparison import Comparison, Model, Scores, batches, compare
 from wellseg.quant.gate import GateRefusal, Passed, pass_gate
-from wellseg.quant.quantizer import Calibration, Produced, as_quantizer
+from wellseg.quant.quantizer import Calibration, Produced, Quantizer, as_quantizer
+from wellseg.quant.scheme import Scheme
 from wellseg.quant.speed import measure
+from wellseg.types import Batch
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +43,14 @@ REPORT, FIGURE = "report.json", "quantization.png"
 
 @dataclass(frozen=True)
 class ScoringContext:
-    """Holds what a quantization is calibrated and scored with.
+    """Holds data, trainer and metric for calibration and scoring.
 
-    data: split as the model's own run, where these are its data. trainer: gives the device and the limits of what is
-    scored; nothing is run by it. scores: a metric at the model's threshold.
+    data     split as in the model's own run, where the data are the same
+    trainer  gives the device and the limits of validation and test; runs nothing
+    scores   a metric at the model's threshold
     """
 
-    data: SegmentationDataModule
+    data: SegmentationDataModule[Store]
     trainer: pl.Trainer
     scores: Scores
     seed: int
@@ -52,28 +58,32 @@ class ScoringContext:
 
 
 def full_precision(path: Path) -> Artifact:
-    """Read the model file to quantize. Raises ArtifactError, also where it is quantized already."""
+    """Reads a model file in full precision. Raises ArtifactError, also where the file is quantized already."""
     model = artifact.load(path)
     if model.packed:
         quantized = model.metadata.get("quantization", {}).get("name")
         raise ArtifactError(
             "this model is quantized already" + (f": quant={quantized}" if quantized else ""),
             where=str(path),
-            why="quantizing it again would add the errors of both, and its report would compare with the wrong model",
-            fix="give the full-precision model that it was made from, the model.safetensors of the training run",
+            why="a second quantization would add its errors to the first, and compare with the wrong model",
+            fix="artifact= the full-precision model that it was made from, the model.safetensors of the training run",
         )
     return model
 
 
 def quantize_file(
-    path: Path, settings: Any, context: ScoringContext, folder: Path, when_ready: Callable[[], None] = lambda: None
+    path: Path,
+    settings: Scheme | Quantizer,
+    context: ScoringContext,
+    folder: Path,
+    when_ready: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Quantize the model file `path` as `settings` (of the group quant) say; returns what report.json in `folder` holds.
+    """Quantizes the model file `path` with `settings`, an object of conf/quant, and returns the content of report.json.
 
-    Leaves in `folder` the model, report.json and a figure; where the gate refuses, report.json alone, and GateRefusal is
-    raised. They replace what an earlier quantization left there, which any other failure leaves untouched; `when_ready`
-    is called just before. Everything but speed is, on one machine, a function of the model file, the settings, the data
-    and the seed (see Quantizer.quantize). Raises also what `check_output_folder` and Quantizer.check raise.
+    Writes the model, report.json and a figure into `folder`; where the gate fails, report.json alone, and raises
+    GateRefusal. These files replace those of an earlier quantization, which any other failure leaves untouched;
+    `when_ready` is called just before. Apart from speed, the result on one machine is a function of the model file, the
+    settings, the data and the seed (see Quantizer.quantize). Raises also as `check_output_folder` and Quantizer.check do.
     """
     quantizer = as_quantizer(settings)
     model = full_precision(path)
@@ -89,7 +99,7 @@ def quantize_file(
         "quant=%s: calibrating on %d windows of %d training wells, on %s",
         quantizer.name, sum(map(len, calibration.normalized)), len(wells), device,
     )  # fmt: skip
-    found = {
+    found: dict[str, Any] = {
         "format": report.FORMAT,
         "status": report.REFUSED,
         "quant": report.settings_of(settings),
@@ -120,7 +130,7 @@ def quantize_file(
             if part["test"]
             else None
         )
-        values = as_recorded(context.data.store("validation").gather(part["val"][0]))
+        values = as_recorded(next(_windows(context.data, "validation", part["val"])))
         found |= {
             "status": report.DONE,
             "result": report.file_record(passed.produced.path),
@@ -138,7 +148,7 @@ def quantize_file(
             "speed": measure(before if served == device else _predictor(path, served), after, values, served),
             "layers": passed.produced.layers,
         }
-        _tell_of_threshold(found["threshold"], context.scores.selection)
+        _log_threshold(found["threshold"], context.scores.selection)
         os.replace(passed.produced.path, ready / passed.produced.path.name)
         figures.save(picture(found), ready / FIGURE)
         write_json(ready / REPORT, found)
@@ -148,7 +158,10 @@ def quantize_file(
 
 
 def _put_in_place(ready: Path, folder: Path) -> None:
-    """Replace what a quantization left in `folder` by the files in `ready`. While there is a report, it is of what is there."""
+    """Replaces the files of an earlier quantization in `folder` by those in `ready`.
+
+    The report is deleted first and written last, so that a report always describes the files next to it.
+    """
     for name in (REPORT, *MODELS, FIGURE):
         (folder / name).unlink(missing_ok=True)
     for name in (*MODELS, FIGURE, REPORT):
@@ -157,11 +170,11 @@ def _put_in_place(ready: Path, folder: Path) -> None:
 
 
 def _pass_gate(
-    quantizer: Any,
+    quantizer: Quantizer,
     model: Artifact,
     calibration: Calibration,
     before: Model,
-    validation: list[Any],
+    validation: list[npt.NDArray[np.int64]],
     context: ScoringContext,
     work: Path,
 ) -> Passed:
@@ -179,8 +192,8 @@ def _pass_gate(
     return pass_gate(quantizer, make, score)
 
 
-def _parts(context: ScoringContext) -> dict[str, list[Any]]:
-    """Window numbers of validation and test in batches, within the trainer's limits."""
+def _parts(context: ScoringContext) -> dict[str, list[npt.NDArray[np.int64]]]:
+    """Returns the window numbers of validation and test in batches, within the trainer's limits."""
     trainer, data = context.trainer, context.data
     found = {
         "val": batches(data, "validation", trainer.limit_val_batches),
@@ -188,20 +201,21 @@ def _parts(context: ScoringContext) -> dict[str, list[Any]]:
     }
     if not found["val"]:
         raise ConfigError(
-            f"trainer.limit_val_batches={trainer.limit_val_batches} leaves nothing to validate on",
+            f"trainer.limit_val_batches={trainer.limit_val_batches} leaves no validation windows",
             why="validation decides whether a quantized model passes its gate",
             fix="trainer.limit_val_batches=1.0",
         )
     return found
 
 
-def _windows(data: SegmentationDataModule, part: str, numbers: list[Any]) -> Any:
-    store = data.store(part)
-    return (store.gather(n) for n in numbers)
+def _windows(data: SegmentationDataModule[Store], part: str, numbers: list[npt.NDArray[np.int64]]) -> Generator[Batch]:
+    dataset = data.store(part)
+    assert dataset is not None, "numbers are of windows of this part"
+    return (dataset.gather(n) for n in numbers)
 
 
 def _predictor(path: Path, device: torch.device) -> Model:
-    """The file as it is served, fed with the data's own columns, or images of the size of training: what was scored there."""
+    """Opens the file as it is served, for the data's own columns, or images of the training size, as in scoring."""
     engine = open_engine(path, device=str(_device(path, device)))
     if is_image(engine.metadata):
         return lambda values: engine(values if values.ndim == 4 else values[:, None])
@@ -209,20 +223,20 @@ def _predictor(path: Path, device: torch.device) -> Model:
 
 
 def _device(path: Path, device: torch.device) -> torch.device:
-    """Where the file is run: ONNX files run on the processor."""
+    """Returns the device that runs the file: ONNX files run on the processor."""
     return torch.device("cpu") if path.suffix == ".onnx" else device
 
 
 def check_output_folder(folder: Path, path: Path) -> None:
-    """Raise ConfigError unless `folder` may take a quantization of the model file `path`; nothing is changed.
+    """Raises ConfigError unless `folder` can hold a quantization of the model file `path`; changes no file.
 
-    It may hold what an earlier quantization left, but neither `path` nor a model or a report of anything else.
+    The folder may hold the files of an earlier quantization, but neither `path` nor another model or report.
     """
     if path.resolve().parent == folder.resolve():
         raise ConfigError(
             "the model to quantize lies in this folder",
             where=str(folder),
-            why="the quantized one may replace nothing but what another quantization left",
+            why="the quantized model may only replace files of an earlier quantization",
             fix="another hydra.run.dir",
         )
     content = _report_in(folder)
@@ -234,13 +248,13 @@ def check_output_folder(folder: Path, path: Path) -> None:
         raise ConfigError(
             "this folder holds another model" if others != [REPORT] else "this folder holds another report",
             where=str(folder / others[0]),
-            why="the quantized one would replace it, and no report.json of a quantization says that it may",
+            why="the quantized model would replace it, and no report.json marks it as an earlier quantization",
             fix="another hydra.run.dir",
         )
 
 
 def _report_in(folder: Path) -> dict[str, Any] | None:
-    """The report that a quantization left in `folder`; None where there is none, or one of something else."""
+    """Returns the report of an earlier quantization in `folder`; None where there is none, or another kind of report."""
     try:
         content = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -248,10 +262,10 @@ def _report_in(folder: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and {"quant", "source"} <= content.keys() else None
 
 
-def same_data(model: Artifact, data: SegmentationDataModule) -> bool:
-    """Whether what `data` train on, validate and test is what the model's run did; of a leaky split that is never known.
+def same_data(model: Artifact, data: SegmentationDataModule[Store]) -> bool:
+    """Returns whether `data` and their split equal those of the model's run; False for a leaky split.
 
-    What is trained on besides the set (see WellDataModule.training_extras) does not count.
+    Training data in addition to the set (see WellDataModule.training_extras) are not compared.
     """
     theirs, mine = (
         {name: part for name, part in parts.items() if part != "train"}
@@ -260,21 +274,21 @@ def same_data(model: Artifact, data: SegmentationDataModule) -> bool:
     return model.metadata.get("data_fingerprint") == data.fingerprint() and theirs == mine and not data.leaky
 
 
-def _warn_of_other_data(model: Artifact, data: SegmentationDataModule) -> None:
+def _warn_of_other_data(model: Artifact, data: SegmentationDataModule[Store]) -> None:
     if data.leaky:
         log.warning(
-            "warning: data.split=%s deals windows, and no model says which ones it was trained on: they may be among those "
-            "that it is scored on here",
+            "warning: data.split=%s assigns single windows, and model files do not list training windows: some of the windows "
+            "scored here may be training windows of the model",
             data.split,
         )
     elif not same_data(model, data):
         log.warning(
-            "warning: these are not the data and the split that the model was trained with: wells that it was trained on may "
-            "be among those that it is scored on here, and others among those that calibrate it"
+            "warning: data and split differ from those of the model's training: wells scored here may be training wells of "
+            "the model, and calibration wells may not be"
         )
 
 
-def _tell_of_threshold(threshold: dict[str, Any] | None, score: str) -> None:
+def _log_threshold(threshold: dict[str, Any] | None, score: str) -> None:
     if threshold is not None and threshold["validation_would_choose"] != threshold["kept"]:
         log.info(
             "threshold %.4g is kept; on validation %.4g would now give a %s of %.4f rather than %.4f",

@@ -1,4 +1,4 @@
-"""Bias correction: rounding shifts the mean of a layer's output, and a bias can take that shift back.
+"""Corrects biases: rounding shifts the mean of a layer's output, and a bias can compensate the shift.
 
 Nagel et al. 2019 (arXiv:1906.04721, section 4.2), with the means measured rather than derived.
 """
@@ -12,15 +12,16 @@ from wellseg.quant.observation import observe
 
 
 def mean_outputs(network: nn.Module, layers: Mapping[str, nn.Module], inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Per channel the mean (C,) float64 of what each of `layers`, modules of `network`, puts out for `inputs`.
+    """Returns the mean output per channel, (C,) float64, of each of `layers`, modules of `network`, over `inputs`.
 
-    In the order in which they run first; a layer that never runs is left out.
+    The order is that of the first run; a layer that never runs is left out.
     """
     sums: dict[str, Tensor] = {}
     pixels: dict[str, int] = {}
 
     def record(name: str, _: Tensor, output: Tensor) -> None:
-        sums[name] = sums.get(name, 0.0) + output.sum((0, 2, 3), dtype=torch.float64)
+        total = output.sum((0, 2, 3), dtype=torch.float64)
+        sums[name] = sums[name] + total if name in sums else total
         pixels[name] = pixels.get(name, 0) + output.numel() // output.shape[1]
 
     observe(network, layers, inputs, record)
@@ -29,11 +30,11 @@ def mean_outputs(network: nn.Module, layers: Mapping[str, nn.Module], inputs: Se
 
 @torch.no_grad()
 def correct_bias(network: nn.Module, layer: nn.Module, wanted: Tensor, inputs: Sequence[Tensor]) -> None:
-    """Shift the bias of `layer`, in place, until its mean output within `network` is `wanted` (C,).
+    """Shifts the bias of `layer`, in place, so that the mean output of `layer` within `network` is `wanted` (C,).
 
-    A layer without bias stays as it is: where a normalisation follows, that has learnt other means.
+    A layer without bias is not changed: a normalization that follows has learnt the means without the correction.
     """
-    if layer.bias is None:
+    if not isinstance(layer.bias, Tensor):
         return
     found = mean_outputs(network, {"": layer}, inputs)
     if found:

@@ -1,8 +1,8 @@
-"""Cross-layer equalization of U-shaped networks: every channel of every feature map in the same range, at no cost.
+"""Equalizes U-shaped networks across layers: every channel of every feature map gets the same range, at no cost.
 
 LeakyReLU and ReLU are positively homogeneous, and so are padding, decimation, linear up-sampling and concatenation: dividing
-a channel where it is made and multiplying the weights that read it leaves the network's function as it is (Nagel et al.
-2019, arXiv:1906.04721; here the range of every channel becomes one number, so that all feature maps share one scale).
+the weights that produce a channel and multiplying the weights that read it does not change the function of the network
+(Nagel et al. 2019, arXiv:1906.04721; here all channels get one range, so that all feature maps share one scale).
 """
 
 from collections.abc import Mapping
@@ -16,19 +16,19 @@ from wellseg.models.unet_flex import UNetFlex
 
 
 class Reader(NamedTuple):
-    """A convolution that reads a feature map as its input channels from `first` on."""
+    """Names a convolution whose input channels from `first` on are a feature map."""
 
     conv: nn.Conv2d
     first: int
 
 
 def blocks(network: UNetFlex) -> dict[str, ConvBlock]:
-    """The network's convolutions with an activation, by name, in running order."""
+    """Returns the convolutions with an activation, by name, in execution order."""
     return {name: module for name, module in network.named_modules() if isinstance(module, ConvBlock)}
 
 
 def readers(network: UNetFlex) -> dict[str, list[Reader]]:
-    """Which convolutions read the output of each of `blocks`: two of them where it is also a skip."""
+    """Returns the convolutions that read the output of each of `blocks`: two where the output is also a skip."""
     stages = [*network.encoders, network.bottleneck, *network.decoders, network.refinement]
     convs = [[getattr(module, "conv", module) for module in stage] for stage in stages]
     found = {}
@@ -47,11 +47,15 @@ def readers(network: UNetFlex) -> dict[str, list[Reader]]:
 
 @torch.no_grad()
 def equalize(network: UNetFlex, largest: Mapping[str, Tensor]) -> None:
-    """Scale `network` in place so that the channels whose range is `largest` (C,), by name of `blocks`, range to 1."""
+    """Scales `network`, in place, so that the range of every channel becomes 1.
+
+    largest: present range (C,) of the output of each of `blocks`, by name.
+    """
     reading = readers(network)
     for name, block in blocks(network).items():
         factor = largest[name].to(block.conv.weight)
         block.conv.weight.div_(factor[:, None, None, None])
+        assert block.conv.bias is not None, "a block without normalization has a bias"
         block.conv.bias.div_(factor)
         for conv, first in reading[name]:
             conv.weight[:, first : first + len(factor)].mul_(factor[None, :, None, None])
@@ -59,7 +63,7 @@ def equalize(network: UNetFlex, largest: Mapping[str, Tensor]) -> None:
 
 @torch.no_grad()
 def fold_batch_norms(network: UNetFlex) -> None:
-    """Put the batch normalisation of every block into its convolution, in place; `network` is in eval mode."""
+    """Folds the batch normalization of every block into its convolution, in place; `network` is in eval mode."""
     for block in blocks(network).values():
         if isinstance(block.norm, nn.BatchNorm2d):
             block.conv = nn.utils.fuse_conv_bn_eval(block.conv, block.norm)

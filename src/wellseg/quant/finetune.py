@@ -1,8 +1,8 @@
-"""Quantization-aware fine-tuning: quantized weights learn to answer as the full-precision network does, without labels.
+"""Fine-tunes quantized weights towards the outputs of the full-precision network, without labels.
 
-The forward pass rounds; the backward pass takes rounding for the identity (straight-through, Bengio et al. 2013,
-arXiv:1308.3432). Scales are learnt with the gradient of Esser et al. 2020 (LSQ, arXiv:1902.08153, equation 3) and used as
-the file will hold them. Axes: G groups of N consecutive weights that share a scale.
+The forward pass rounds; the backward pass treats rounding as the identity (straight-through, Bengio et al. 2013,
+arXiv:1308.3432). Scales are learnt with the gradient of Esser et al. 2020 (LSQ, arXiv:1902.08153, equation 3) and applied
+in the precision of the file. Axes: G groups of N consecutive weights that share a scale.
 """
 
 import math
@@ -21,16 +21,24 @@ BATCH = 32
 """Windows per step."""
 
 TEMPERATURE = 4.0
-"""By which logits are divided before they are compared."""
+"""Divisor of the logits before comparison."""
 
 _WARM_UP = 20
 _SCALE_RATE = 0.3
-# Of parameters near zero, such as a bias that was never needed, the magnitude says nothing about the step they need.
+# The magnitude of a parameter near zero, such as a bias that was never needed, is no measure for its step.
 _LEAST_UNIT = 0.1
 
 
+class _Context(torch.autograd.function.FunctionCtx):
+    """Declares what `_Round` keeps between its passes."""
+
+    saved_tensors: tuple[Tensor, ...]
+    zero: Tensor | None
+    range: tuple[int, int]
+
+
 class _Round(torch.autograd.Function):
-    """Weights (G, N) and scales (G,) -> the nearest values (G, N) of the grid (codes - zero) * scale."""
+    """Rounds weights (G, N) to the nearest values (G, N) of the grid (codes - zero) * scale, scale (G,)."""
 
     @staticmethod
     def forward(weight: Tensor, scale: Tensor, zero: Tensor | None, bits: int) -> Tensor:
@@ -38,14 +46,14 @@ class _Round(torch.autograd.Function):
         return (codes if zero is None else codes - zero[:, None]) * scale[:, None]
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+    def setup_context(ctx: "_Context", inputs: tuple[Tensor, Tensor, Tensor | None, int], output: Tensor) -> None:
         weight, scale, zero, bits = inputs
         ctx.save_for_backward(weight, scale, output)
         ctx.zero, ctx.range = zero, code_range(bits)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: "_Context", grad: Tensor) -> tuple[Tensor | None, ...]:
         weight, scale, rounded = ctx.saved_tensors
         position = weight / scale[:, None]
         low, high = ctx.range
@@ -55,11 +63,15 @@ class _Round(torch.autograd.Function):
         return torch.where(within, grad, 0.0), (grad * slope).sum(1), None, None
 
 
-class LearntGrid(nn.Module):
-    """One packed weight while it is learnt: what it is rounded from and its scales, in units of its root mean square.
+_round: Callable[[Tensor, Tensor, Tensor | None, int], Tensor] = _Round.apply
 
-    weight: what to round at the start, of the shape of `packed`'s codes, on any device; where it is nearest to the codes
-    of `packed`, learning starts from these. `forward()` gives the quantized weight, `packed()` the same as a PackedTensor.
+
+class LearntGrid(nn.Module):
+    """Learns one packed weight: the values before rounding and the scales, in units of the root mean square.
+
+    weight: values before rounding at the start, of the shape of the codes of `packed`, on any device; where they round to
+    the codes of `packed`, learning starts from these codes. `forward()` returns the quantized weight, `packed()` the same
+    weight as a PackedTensor.
     """
 
     def __init__(self, packed: PackedTensor, weight: Tensor) -> None:
@@ -75,10 +87,12 @@ class LearntGrid(nn.Module):
         return scale + (storable(scale.detach(), self.bits) - scale).detach()
 
     def forward(self) -> Tensor:
-        return _Round.apply(self.weight * self.unit, self._stored_scale(), self.zero, self.bits).reshape(self.shape)
+        """Returns the quantized weight, float32, of the shape of the codes."""
+        return _round(self.weight * self.unit, self._stored_scale(), self.zero, self.bits).reshape(self.shape)
 
     @torch.no_grad()
     def packed(self) -> PackedTensor:
+        """Returns the quantized weight on the CPU, as a file stores it."""
         scale = storable(self.scale * self.unit, self.bits)
         codes = nearest(self.weight * self.unit, scale, self.zero, self.bits).reshape(self.shape)
         zero = None if self.zero is None else self.zero.cpu()
@@ -97,14 +111,14 @@ def finetune(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, PackedTensor]:
-    """Fine-tune `quantized`, in place, until its logits are those of `network`; returns the weights `packed` as learnt.
+    """Fine-tunes `quantized`, in place, towards the logits of `network` and returns the learnt packed weights.
 
-    packed, weights  by parameter name: the grids, and what is rounded to them at the start (see LearntGrid). All other
-                     parameters of `quantized`, such as biases, are learnt too, and stay in float32
-    inputs           batches as the networks are fed; every step takes BATCH windows of one of them, rolled along azimuth
+    packed, weights  by parameter name: the grids, and the values before rounding at the start (see LearntGrid). All other
+                     parameters of `quantized`, such as biases, are learnt too, in float32
+    inputs           normalised batches (B, C, H, W); every step takes BATCH windows of one batch, shifted along azimuth
                      and mirrored at random
-    lr               of Adam with a cosine schedule, relative to the root mean square of each weight
-    progress         called with (steps done, steps) after each
+    lr               learning rate of Adam with a cosine schedule, relative to the root mean square of each weight
+    progress         called with (steps done, steps) after each step
 
     Both networks run in evaluation mode; the same arguments give the same weights on one machine.
     """
@@ -133,7 +147,7 @@ def finetune(
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             found = functional_call(quantized, learnt, (x,))
         optimizer.zero_grad(set_to_none=True)
-        disagreement(found.float(), wanted).backward()
+        torch.autograd.backward(disagreement(found.float(), wanted))
         optimizer.step()
         schedule.step()
         if progress is not None:
@@ -148,10 +162,10 @@ def finetune(
 
 
 def disagreement(found: Tensor, wanted: Tensor) -> Tensor:
-    """How far logits `found` (B, K, H, W) are from `wanted`: 0 where they are equal, per pixel.
+    """Returns the mean divergence per pixel of logits `found` (B, K, H, W) from `wanted`: 0 where both are equal.
 
-    The Kullback-Leibler divergence of the predicted distributions (one logit: defect or not), each softened by
-    TEMPERATURE. Pixels near the threshold count most, and a confident one still has to stay confident.
+    Kullback-Leibler divergence of the predicted distributions (one logit: defect or not), both softened by TEMPERATURE.
+    Pixels near the threshold weigh most, and a confident pixel still has to stay confident.
     """
     found, wanted = found / TEMPERATURE, wanted / TEMPERATURE
     if found.shape[1] == 1:
@@ -163,11 +177,11 @@ def disagreement(found: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _draw(inputs: Sequence[Tensor], sizes: Tensor, generator: torch.Generator) -> Tensor:
-    """BATCH windows of one batch, rolled and mirrored."""
+    """Samples BATCH windows of one batch, circularly shifted along azimuth and mirrored."""
     batch = inputs[int(torch.multinomial(sizes, 1, generator=generator))]
     chosen = torch.randperm(len(batch), generator=generator)[:BATCH]
-    turn, mirrors = (int(torch.randint(n, (), generator=generator)) for n in (batch.shape[-1], 4))
-    x = batch[chosen.to(batch.device)].roll(turn, -1)
+    shift, mirrors = (int(torch.randint(n, (), generator=generator)) for n in (batch.shape[-1], 4))
+    x = batch[chosen.to(batch.device)].roll(shift, -1)
     return x.flip([axis for axis, bit in ((-1, 1), (-2, 2)) if mirrors & bit])
 
 
@@ -176,7 +190,7 @@ def _unit(values: Tensor) -> float:
 
 
 def _runs_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32 there: where a processor only emulates it, it is slower."""
+    """Returns whether `device` computes in bfloat16 natively; emulation is slower than float32."""
     if device.type == "cpu":
         return cpu_computes_bfloat16()
     return device.type == "cuda" and torch.cuda.is_bf16_supported()

@@ -1,4 +1,4 @@
-"""The gate: a quantized model may lose so much validation Dice. Beyond it the worst layers are kept wide, or it is refused."""
+"""Checks the gate: the largest loss of the validation score that a quantized model may have."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ _ROUNDING = 1e-12  # of a difference of two Dice scores
 
 
 class GateRefusal(ArtifactError):
-    """No file that passes the gate was found. `steps` is what was tried, as in `Passed`."""
+    """Reports that no file passes the gate. `steps` lists the attempts, as in `Passed`."""
 
     def __init__(self, what: str, *, why: str, fix: str, steps: list[dict[str, Any]]) -> None:
         super().__init__(what, why=why, fix=fix)
@@ -24,10 +24,10 @@ class GateRefusal(ArtifactError):
 
 @dataclass(frozen=True)
 class Passed:
-    """A file that may be used.
+    """Holds a file that passes the gate.
 
-    steps: one per file that was tried: "drop" of validation Dice, "holds", and "widened": the layer that was kept wide
-    because of it, or None.
+    steps: one per attempt: "drop" (loss of the validation score), "holds", and "widened": the layer that the attempt made
+    wide, or None.
     """
 
     produced: Produced
@@ -38,17 +38,18 @@ class Passed:
 def pass_gate(
     quantizer: Quantizer, make: Callable[[Sequence[str]], Produced], score: Callable[[Produced], Comparison]
 ) -> Passed:
-    """Quantize and score on validation until the loss of Dice per image is at most `quantizer.max_dice_drop`.
+    """Quantizes and scores on validation until the loss of the monitored score is at most `quantizer.max_dice_drop`.
 
-    make: names of layers to keep wide -> a file. With fallback=layers the layer with the most damage is added to them
-    after every failure, with a warning. Raises GateRefusal where that is not allowed or nothing is left to widen.
+    make: writes a file, given the names of the layers to keep wide. With fallback=layers every failure adds the layer with
+    the largest damage to these names, with a warning. Raises GateRefusal with fallback=refuse, and where no layer is left
+    to widen.
     """
     wide: list[str] = []
     steps: list[dict[str, Any]] = []
     most = quantizer.max_dice_drop
 
     def refusal(how: str, more: str = "", fix: str = "") -> GateRefusal:
-        why = f"it loses {steps[-1]['drop']:.4g} of the validation score; quant.max_dice_drop={most} allows no more"
+        why = f"the validation score drops by {steps[-1]['drop']:.4g}; quant.max_dice_drop={most} is the limit"
         fix += "more quant.bits, another rounding or scale, or a larger quant.max_dice_drop"
         return GateRefusal(f"quant={quantizer.name} does not pass its gate{how}", why=why + more, fix=fix, steps=steps)
 
@@ -58,7 +59,7 @@ def pass_gate(
         except ConfigError as error:
             if not wide:
                 raise
-            # Only the layers that were widened brought it about: they take more than quant.max_bytes.
+            # The widened layers are the only cause: they take more than quant.max_bytes.
             raise refusal(f" with {len(wide)} layers kept wide, nor its size", f"\n{error.what}") from error
         validation = score(produced)
         drop = validation.drop

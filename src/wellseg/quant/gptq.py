@@ -1,8 +1,7 @@
-"""Rounding that keeps a layer's outputs rather than its weights: GPTQ (Frantar et al. 2023, arXiv:2210.17323).
+"""Rounds weights by GPTQ, which minimises the error of a layer's outputs (Frantar et al. 2023, arXiv:2210.17323).
 
-The weights that meet one input are rounded together, input after input; the error that this makes in the output is
-spread over the weights that are not rounded yet, as the second moments of the layer's inputs say. Axes: see
-wellseg.quant.columns.
+The weights of one input are rounded together, input after input; the resulting error of the output is compensated by the
+weights that are not rounded yet, according to the second moments of the layer's inputs. Axes: see wellseg.quant.columns.
 """
 
 import contextlib
@@ -14,18 +13,18 @@ from torch import Tensor, nn
 from wellseg.quant.columns import Convolution, columns, to_matrix
 
 _BLOCK = 128
-"""Columns whose errors are carried on to all later ones in one product; a matter of speed alone."""
+"""Columns whose errors are propagated to all later ones in one product; affects speed alone."""
 
 
-class _Enough(Exception):
-    """The layer's inputs are recorded: the rest of the network need not run."""
+class _Recorded(Exception):
+    """Stops a forward pass once the layer's inputs are recorded: the rest of the network need not run."""
 
 
 @torch.no_grad()
 def input_moments(network: nn.Module, convolution: Convolution, inputs: Sequence[Tensor]) -> Tensor:
-    """(G, K, K) float64: mean second moments of what `convolution`, a module of `network`, is fed for `inputs`.
+    """Returns the mean second moments (G, K, K) float64 of the inputs of `convolution`, a module of `network`.
 
-    Zero throughout where the network never runs the module; of several runs in one pass the first counts.
+    All zeros where the network never runs the module; of several runs in one pass the first counts.
     """
     matrix = to_matrix(convolution, convolution.weight)
     total = torch.zeros(len(matrix), *[matrix.shape[2]] * 2, dtype=torch.float64, device=matrix.device)
@@ -33,12 +32,12 @@ def input_moments(network: nn.Module, convolution: Convolution, inputs: Sequence
     def record(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         for piece in columns(convolution, arguments[0].float()):
             total.add_(piece @ piece.transpose(1, 2))
-        raise _Enough
+        raise _Recorded
 
     handle = convolution.register_forward_pre_hook(record)
     try:
         for batch in inputs:
-            with contextlib.suppress(_Enough):
+            with contextlib.suppress(_Recorded):
                 network(batch)
     finally:
         handle.remove()
@@ -55,12 +54,13 @@ def round_columns(
     *,
     damping: float = 0.01,
 ) -> tuple[Tensor, Tensor]:
-    """Codes and compensated weights, both (G, R, K), that keep weight @ inputs.
+    """Returns codes int32 and compensated weights float32, both (G, R, K), that preserve weight @ inputs.
 
-    weight, scale, zero  (G, R, K), a grid for every weight: its values are (code - zero) * scale, low <= code <= high
+    weight, scale, zero  (G, R, K), one grid per weight: the values (code - zero) * scale, low <= code <= high
     moments              (G, K, K) second moments of the inputs
-    damping              added to the diagonal, as a share of its mean: the less the inputs are known, the more is needed
-    The input with the largest power comes first, while there are most others to make up for it.
+    damping              added to the diagonal, relative to its mean: fewer observations of the inputs need more
+
+    The input with the largest power comes first, while most other weights can still compensate for its error.
     """
     work, codes, compensated = weight.double().clone(), torch.empty_like(weight), torch.empty_like(weight).double()
     diagonal = moments.diagonal(dim1=1, dim2=2)
@@ -70,7 +70,7 @@ def round_columns(
     across = order[:, None].expand_as(work)
     work, scale, zero = (t.double().gather(2, across) for t in (work, scale, zero))
     damped = damped.gather(1, order[:, :, None].expand_as(damped)).gather(2, order[:, None].expand_as(damped))
-    # Row k of the upper factor of the inverse says how the error of column k is spread over the columns after it.
+    # Row k of the upper factor of the inverse distributes the error of column k over the columns after it.
     spread = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
     for start in range(0, work.shape[2], _BLOCK):
         stop = min(start + _BLOCK, work.shape[2])

@@ -1,27 +1,28 @@
-"""Mixed precision: a grid for every layer, so that all fit into so many bytes and do the least damage together."""
+"""Chooses mixed precision: the grid of every layer with the least total damage within a byte budget."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from wellseg.packed import PackedTensor, encode
 
 _UNITS = 4096
-"""The budget is dealt in so many parts; a layer's bytes count in whole ones, so that the total never exceeds it."""
+"""Units of the budget; a layer's bytes are rounded up to whole units, so that the total never exceeds the budget."""
 
 
 class Grid(NamedTuple):
-    """How a weight may be packed: its bits, and how its scales are found (see wellseg.quant.tensors)."""
+    """States how a weight may be packed: bits, and the rule for the scales (see wellseg.quant.tensors)."""
 
     bits: int
     scale: str
 
 
 class Option(NamedTuple):
-    """What a grid costs one layer: its bytes in the file, and the damage that it does alone."""
+    """States the cost of a grid for one layer: bytes in the file, and damage where only this layer is quantized."""
 
     size: int
     damage: float
@@ -36,10 +37,10 @@ def measure(
     coding: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, dict[Grid, Option]]:
-    """For every weight, by name, and each of the grids that `choices` gives it: the bytes, coded by themselves, and the
-    mean squared change of the logits of `inputs` when `pack` quantizes this weight alone.
+    """Measures size and damage of every grid in `choices` (weight name -> grids), one weight at a time.
 
-    The weights of `network` are restored. progress: called with (weights done, weights).
+    Size: bytes of the weight coded alone. Damage: mean squared change of the logits of `inputs` when `pack` quantizes this
+    weight alone. The weights of `network` are restored. progress: called with (weights done, weights).
     """
     parameters = dict(network.named_parameters())
     wanted = [network(batch) for batch in inputs]
@@ -61,11 +62,11 @@ def measure(
 
 
 def allocate(options: Mapping[str, Mapping[Grid, Option]], budget: int) -> dict[str, Grid]:
-    """The grid of every layer with the smallest sum of damages whose sizes add up to at most `budget` bytes.
+    """Returns the grid of every layer with the smallest sum of damages and sizes of at most `budget` bytes in total.
 
-    Damages of small errors in several layers add up, near enough, when squared. Solved exactly by dynamic programming
-    but for the rounding up of sizes to `budget` / 4096; where nothing fits but for it, every layer gets its smallest.
-    Raises ValueError where not even the smallest sizes fit.
+    Squared damages of small errors in several layers are approximately additive. Solved exactly by dynamic programming,
+    except that sizes are rounded up to `budget` / 4096; where only the rounding prevents a solution, every layer gets the
+    smallest grid. Raises ValueError where not even the smallest sizes fit.
     """
     smallest = sum(min(option.size for option in grids.values()) for grids in options.values())
     if smallest > budget:
@@ -73,7 +74,7 @@ def allocate(options: Mapping[str, Mapping[Grid, Option]], budget: int) -> dict[
     unit = budget / _UNITS
     # least[u]: the smallest damage of the layers so far within u units of the budget.
     least = np.zeros(_UNITS + 1)
-    steps: list[tuple[np.ndarray, list[int]]] = []
+    steps: list[tuple[npt.NDArray[np.int64], list[int]]] = []
     for grids in options.values():
         units = [int(np.ceil(option.size / unit)) for option in grids.values()]
         totals = np.full((len(grids), _UNITS + 1), np.inf)
@@ -84,8 +85,9 @@ def allocate(options: Mapping[str, Mapping[Grid, Option]], budget: int) -> dict[
         least = totals.min(0)
     if not np.isfinite(least[-1]):
         return {name: min(grids, key=lambda grid: grids[grid].size) for name, grids in options.items()}
-    left, found = _UNITS, {}
-    for (name, grids), (best, units) in zip(reversed(options.items()), reversed(steps), strict=True):
+    left = _UNITS
+    found: dict[str, Grid] = {}
+    for (name, grids), (best, units) in zip(reversed(list(options.items())), reversed(steps), strict=True):
         found[name] = list(grids)[best[left]]
         left -= units[best[left]]
     return {name: found[name] for name in options}

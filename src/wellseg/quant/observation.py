@@ -1,4 +1,4 @@
-"""What layers are fed and put out while a network answers."""
+"""Observes inputs and outputs of layers during forward passes."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,11 +13,12 @@ def observe(
     inputs: Sequence[Tensor],
     record: Callable[[str, Tensor, Tensor], None],
 ) -> None:
-    """Run `network` on `inputs`; `record` is called with (name, input, output) each time one of `layers`, its modules, runs."""
-    handles = [
-        layer.register_forward_hook(lambda _module, args, output, name=name: record(name, args[0], output))
-        for name, layer in layers.items()
-    ]
+    """Runs `network` on `inputs` and calls record(name, input, output) each time one of `layers`, its modules, runs."""
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        return lambda _module, arguments, output: record(name, arguments[0], output)
+
+    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
     try:
         for batch in inputs:
             network(batch)

@@ -1,4 +1,4 @@
-"""What the command asks of every way to quantize, and that of storage with fewer bits."""
+"""Defines the interface of quantizers, and the quantizer that stores weights in fewer bits."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -21,13 +22,13 @@ from wellseg.quant.scheme import Scheme
 
 @dataclass(frozen=True)
 class Calibration:
-    """Windows of training wells, the same ones in two forms.
+    """Holds windows of training wells in two forms.
 
     recorded    per image width one array (N, H, W) float32 in the units of the data set, NaN where there is no data
-    normalized  batches (B, C, H, W) float32 as the network is fed, on `device`
+    normalized  batches (B, C, H, W) float32, the input of the network, on `device`
     """
 
-    recorded: list[np.ndarray]
+    recorded: list[npt.NDArray[np.float32]]
     normalized: list[Tensor]
     device: torch.device
     seed: int
@@ -35,10 +36,10 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Produced:
-    """A quantized model file and what became of its layers.
+    """Describes a quantized model file.
 
-    layers: plain values, per layer at least "name", "bits" (int) and "damage" (float, at least 0: how much it hurts that
-    this layer is quantized, comparable within one file), and "wide": True where it cannot be kept any wider.
+    layers: plain values, per layer at least "name", "bits" (int) and "damage" (float >= 0: the harm of quantizing this
+    layer, comparable within one file), and "wide": True where the layer cannot be kept any wider.
     """
 
     path: Path
@@ -46,41 +47,59 @@ class Produced:
 
 
 class Quantizer(Protocol):
-    """What conf/quant/*.yaml builds: a dataclass, whose fields are recorded in report.json.
+    """Quantizes a model file; conf/quant/*.yaml builds one as a dataclass, whose fields report.json records.
 
-    name                 of the folder below DIR/quantized
-    calibration_windows  how many training windows it is given
+    name                 name of the folder below DIR/quantized
+    calibration_windows  number of training windows for calibration
     max_dice_drop        the gate, see wellseg.quant.gate; None for no gate
-    fallback             "layers" or "refuse"
+    fallback             "layers" or "refuse", see wellseg.quant.gate
     """
 
-    name: str
-    calibration_windows: int
-    max_dice_drop: float | None
-    fallback: str
+    # Properties, since frozen dataclasses implement the protocol.
+    @property
+    def name(self) -> str:
+        """Returns the name of the folder."""
+        ...
+
+    @property
+    def calibration_windows(self) -> int:
+        """Returns the number of training windows."""
+        ...
+
+    @property
+    def max_dice_drop(self) -> float | None:
+        """Returns the largest loss of the validation score."""
+        ...
+
+    @property
+    def fallback(self) -> str:
+        """Returns what happens where the gate fails."""
+        ...
 
     def check(self, network: nn.Module) -> None:
-        """Raise ConfigError where `network` cannot be quantized, EnvironmentFault where something for it is not installed.
+        """Checks, before any training or calibration, that `network` can be quantized.
 
-        Asked before anything is trained or calibrated.
+        Raises ConfigError where the network does not fit, EnvironmentFault where a package is not installed.
         """
+        ...
 
     def quantize(self, model: Artifact, calibration: Calibration, folder: Path, wide: Sequence[str] = ()) -> Produced:
-        """Write a model file into the empty `folder`. `model`, which `check` lets pass, is left as it is.
+        """Writes a model file into the empty `folder`; `model`, which passes `check`, is not changed.
 
         wide: names of layers to keep wide. The same arguments give the same bytes on one machine: the arithmetic of
         fine-tuning depends on the processor, and on a GPU on the algorithms that are chosen for it.
         """
+        ...
 
 
-def as_quantizer(settings: Any) -> Quantizer:
-    """The quantizer that an object of the group quant stands for."""
+def as_quantizer(settings: Scheme | Quantizer) -> Quantizer:
+    """Returns the quantizer for the object that conf/quant/*.yaml builds."""
     return Storage.of(settings) if isinstance(settings, Scheme) else settings
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Weights in the few bits of a Scheme, in a model.safetensors; activations and the arithmetic stay as they are."""
+    """Stores weights in the bits of a Scheme, in a model.safetensors; activations and arithmetic do not change."""
 
     scheme: Scheme
     name: str
@@ -90,13 +109,15 @@ class Storage:
 
     @classmethod
     def of(cls, scheme: Scheme) -> "Storage":
+        """Returns the quantizer for `scheme`, with the scheme's name, gate and number of windows."""
         return cls(scheme, scheme.name, scheme.calibration_windows, scheme.max_dice_drop, scheme.fallback)
 
     def check(self, network: nn.Module) -> None:
-        """Raises as wellseg.quant.storage.check does; weights that are no convolution's stay as they are."""
+        """Raises as wellseg.quant.storage.check does; weights outside of convolutions are not quantized."""
         storage.check(network, self.scheme)
 
     def quantize(self, model: Artifact, calibration: Calibration, folder: Path, wide: Sequence[str] = ()) -> Produced:
+        """Writes folder / "model.safetensors"; see Quantizer.quantize."""
         scheme = replace(self.scheme, wide_layers=(*self.scheme.wide_layers, *wide))
         network = deepcopy(model.network).to(calibration.device)
         with shown() as progress:
@@ -104,7 +125,7 @@ class Storage:
         path = folder / "model.safetensors"
         arguments = model.metadata["architecture"]["arguments"]
         kept = {k: v for k, v in model.metadata.items() if k not in _NOT_THE_FILES_OWN}
-        # Short, since its bytes count too: report.json says the rest.
+        # Short, since the record adds to the file size: report.json holds the rest.
         record = {"name": scheme.name, "of_weights_sha256": model.metadata["weights_sha256"], "seed": calibration.seed}
         artifact.save(
             path, made.network, arguments, {**kept, "quantization": record}, packed=made.packed, coding=scheme.coding
@@ -116,13 +137,13 @@ class Storage:
         return Produced(path, layers)
 
 
-# Of the metadata of the full-precision file: what `artifact.save` adds itself, and scores that are not this model's.
+# Metadata of the full-precision file that are not copied: `artifact.save` writes its own; scores are another model's.
 _NOT_THE_FILES_OWN = ("format", "architecture", "weights_sha256", "scores", "policy")
 
 
 @torch.no_grad()
 def damages(network: nn.Module, packed: dict[str, PackedTensor], inputs: Tensor) -> dict[str, float]:
-    """Root mean square of what packing one weight alone does to the probabilities of `inputs`, by the weight's name.
+    """Returns, by weight name, the RMS change of the probabilities of `inputs` when only this weight is packed.
 
     The weights of `network` are restored.
     """

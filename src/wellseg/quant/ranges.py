@@ -1,8 +1,9 @@
-"""Ranges of activations from calibration values: what code 255 of an unsigned byte stands for."""
+"""Finds ranges of activations from calibration values: the value of code 255 of an unsigned byte."""
 
 import math
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,11 +15,11 @@ _STEP = 32
 
 
 def largest(values: Tensor, method: str, percentile: float) -> float:
-    """Upper end of the range of `values` (N,), of which those below zero are coded as zero.
+    """Returns the upper end of the range of `values` (N,); values below zero are coded as zero.
 
-    minmax: their maximum. percentile: that many percent of all values lie below. entropy: the bound that loses the least
-    Kullback-Leibler divergence between the histograms of the positive values before and after coding. Never 0: where no
-    value is positive, 1.
+    minmax: the maximum. percentile: that percentage of all values lies below. entropy: the bound with the smallest
+    Kullback-Leibler divergence between the histograms of the positive values before and after coding. Always above 0: 1
+    where no value is positive.
     """
     top = float(values.max())
     if top <= 0:
@@ -32,7 +33,7 @@ def largest(values: Tensor, method: str, percentile: float) -> float:
 
 def _entropy(positive: Tensor) -> float:
     counts, edges = np.histogram(positive.double().cpu().numpy(), _BINS)
-    edges = edges - edges[0]  # widths alone matter; the range begins at zero
+    edges = edges - edges[0]  # only widths matter; the range begins at zero
     found = {
         float(edges[stop]): _divergence(counts[:stop].astype(float), counts[stop:].sum())
         for stop in range(CODES, _BINS + 1, _STEP)
@@ -40,8 +41,8 @@ def _entropy(positive: Tensor) -> float:
     return min(found, key=found.__getitem__)
 
 
-def _divergence(kept: np.ndarray, beyond: float) -> float:
-    """KL(before || after) of a histogram cut off after `kept`, with what lay `beyond` in its last bin, coded with CODES."""
+def _divergence(kept: npt.NDArray[np.float64], beyond: float) -> float:
+    """Returns KL(before || after) of a clipped histogram, coded with CODES; the last bin also holds `beyond`."""
     before = kept.copy()
     before[-1] += beyond
     group = np.arange(len(kept)) * CODES // len(kept)
@@ -54,7 +55,7 @@ def _divergence(kept: np.ndarray, beyond: float) -> float:
 
 
 def subsample(features: Tensor, most: int = 400_000) -> Tensor:
-    """(B, C, H, W) -> (C, N), every k-th pixel so that N is at most `most`; k takes turns through all columns."""
+    """Returns every k-th pixel of (B, C, H, W) as (C, N), N at most `most`; k is coprime to W, so no column is skipped."""
     flat = features.transpose(0, 1).flatten(1)
     every = -(-flat.shape[1] // most)
     while math.gcd(every, features.shape[-1]) > 1:
@@ -63,11 +64,14 @@ def subsample(features: Tensor, most: int = 400_000) -> Tensor:
 
 
 def channel_ranges(values: Tensor, method: str, percentile: float, *, per_channel: bool) -> Tensor:
-    """`largest` of (C, N) values: per channel, at least 1 % of the largest one, or one number for all -> (C,)."""
+    """Returns the upper ends (C,) of the ranges of (C, N) values: per channel, or one number for all channels.
+
+    A channel's range is at least 1 % of the largest range of an active channel.
+    """
     if not per_channel:
         return torch.full((len(values),), largest(values.flatten(), method, percentile))
     found = torch.tensor([largest(v, method, percentile) for v in values])
-    # A channel that hardly ever fires would have its noise blown up to the whole range.
+    # The noise of a channel that is hardly ever active would otherwise be amplified to the whole range.
     active = torch.tensor([float(v.max()) > 0 for v in values])
     least = 0.01 * found[active].max() if active.any() else torch.tensor(1.0)
     return torch.where(active, found, least).clamp(min=float(least))

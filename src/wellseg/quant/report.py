@@ -1,10 +1,10 @@
-"""What a quantization costs and gains: report.json, and the table at the end of the command."""
+"""Reports cost and gain of a quantization: report.json, and the table at the end of the command."""
 
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.table import Table
@@ -13,23 +13,27 @@ from wellseg.files import path_sha256
 from wellseg.quant.comparison import Comparison
 from wellseg.quant.speed import THROUGHPUT
 
+if TYPE_CHECKING:
+    from wellseg.quant.quantizer import Quantizer
+    from wellseg.quant.scheme import Scheme
+
 FORMAT = 1
 DONE, REFUSED = "done", "refused"
 _PARTS = {"val": "validation", "test": "test"}
 
 
 def file_record(path: Path) -> dict[str, Any]:
-    """A model file by name, hash and size; the size is the whole file's: weights, scales, header."""
+    """Describes a model file by name, hash and size of the whole file: weights, scales, header."""
     return {"name": path.name, "sha256": path_sha256(path), **size(path.stat().st_size)}
 
 
 def size(count: int) -> dict[str, float | int]:
-    """Bytes, also in units of 1000 (kB) and of 1024 (KiB)."""
+    """Returns a number of bytes, also in units of 1000 (kB) and of 1024 (KiB)."""
     return {"bytes": count, "kB": round(count / 1000, 3), "KiB": round(count / 1024, 3)}
 
 
 def scores_of(comparison: Comparison | None) -> dict[str, Any] | None:
-    """One part of the data in report.json; None where it was not scored."""
+    """Returns the entry of one part of the data in report.json; None where the part was not scored."""
     if comparison is None:
         return None
     return {
@@ -42,13 +46,14 @@ def scores_of(comparison: Comparison | None) -> dict[str, Any] | None:
 
 
 def threshold_of(threshold: float, validation: Comparison) -> dict[str, Any] | None:
-    """The threshold that was kept, and what choosing it anew on validation would have given; None with several classes."""
+    """Compares the kept threshold with the best one on validation after quantization; None with several classes."""
     if validation.best is None:
         return None
     best, score = validation.best
     name = validation.selection
     kept = validation.after[name]
-    # Of equal scores the metric names the one nearest to 0.5: that is no reason to leave the model's own.
+    assert kept is not None, "the monitored score is defined on validation"
+    # Of equal scores the metric returns the threshold nearest to 0.5: no reason to change the model's own.
     return {
         "kept": threshold,
         "validation_would_choose": threshold if score <= kept else best,
@@ -58,13 +63,13 @@ def threshold_of(threshold: float, validation: Comparison) -> dict[str, Any] | N
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Returns the versions of the packages that the numbers depend on."""
     found = {name: version(name) for name in ("wellseg", "pytorch-lightning", "numpy", "safetensors")}
     return {**found, "torch": str(torch.__version__), "python": platform.python_version()}
 
 
-def gate_of(settings: Any, steps: list[dict[str, Any]], selection: str) -> dict[str, Any]:
-    """The gate in report.json; steps as wellseg.quant.gate gives them; selection: the score that decides."""
+def gate_of(settings: "Scheme | Quantizer", steps: list[dict[str, Any]], selection: str) -> dict[str, Any]:
+    """Returns the gate's entry in report.json; steps as in wellseg.quant.gate; selection: the monitored score."""
     return {
         "score": f"{selection} on validation",
         "max_dice_drop": settings.max_dice_drop,
@@ -75,12 +80,12 @@ def gate_of(settings: Any, steps: list[dict[str, Any]], selection: str) -> dict[
 
 
 def settings_of(settings: Any) -> dict[str, Any]:
-    """The choice of the group quant, as plain values."""
+    """Returns the fields of a quantizer as plain values."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items()}
 
 
 def table(report: dict[str, Any]) -> Table:
-    """Sizes, scores, agreement and speed, before and after, of a report whose status is DONE."""
+    """Tabulates sizes, scores, agreement and speed before and after, of a report whose status is DONE."""
     at = "" if report["threshold"] is None else f", threshold {report['threshold']['kept']:.4g}"
     shown = Table(title=f"quant={report['quant']['name']}{at}")
     for column in ("", "before", "after", "change"):
@@ -99,8 +104,7 @@ def table(report: dict[str, Any]) -> Table:
             continue
         for score, old in scores["before"].items():
             new = scores["after"][score]
-            known = old is not None and new is not None
-            change = f"{100 * (new - old):+.2f} points" if known else ""
+            change = "" if old is None or new is None else f"{100 * (new - old):+.2f} points"
             shown.add_row(f"{name} {score}", _number(old), _number(new), change)
         difference, agreement = scores["probability_difference"], scores["mask_agreement"]
         shown.add_row(f"{name} |difference|", "", f"{difference['mean']:.2e}", f"at most {difference['max']:.3f}")

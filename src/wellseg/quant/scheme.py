@@ -1,4 +1,4 @@
-"""What a quantization is asked for: the choices of conf/quant/."""
+"""Defines the settings of weight quantization: the choices of conf/quant/."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,22 +20,25 @@ _AT_LEAST = {"group_size": 1, "wide_first": 0, "wide_last": 0, "finetune_steps":
 
 @dataclass(frozen=True)
 class Scheme:
-    """How the weights of convolutions become integers. Raises ConfigError for values that cannot be honoured.
+    """Describes how the weights of convolutions become integers. Raises ConfigError for impossible values.
 
-    name: of the folder, and for reports. bits: one width for all layers, or several, of which every layer gets the one
-    that is best within `max_bytes`. symmetric: code 0 stands for weight 0 in the middle of the range; else the range is
-    shifted per group.
-    granularity, group_size, scale: see `wellseg.quant.tensors.quantize_tensor`.
-    rounding: to the nearest code, or by GPTQ, which makes up for every rounding error in the weights still to be rounded.
-    bias_correction: take the mean shift of every layer's output, over the calibration windows, out of its bias; that of
-    the layers before it is in there, too, which made masks worse wherever it was measured (benchmarks/quantization).
-    wide_first, wide_last: as many convolutions at either end, in running order, get `wide_bits`. wide_layers: names of
-    further weights that get them, as in the state_dict; the gate adds some.
-    coding: lossless coding of the file's integers. calibration_windows: windows of the training part that are looked at.
-    finetune_steps, finetune_lr: Adam steps of quantization-aware fine-tuning against the full-precision network's outputs,
-    and their rate relative to the root mean square of each weight.
-    max_dice_drop: the most Dice (0..1) that validation may lose; None lets everything pass. fallback: what happens beyond
-    it, widening the worst layers until it holds, or refusing. max_bytes: the most the weights may take in the file.
+    name                 name of the folder, and for reports
+    bits                 one width for all layers, or several: every layer gets the best one within `max_bytes`
+    symmetric            code 0 represents weight 0 in the middle of the range; else the range is shifted per group
+    granularity, group_size, scale  see `wellseg.quant.tensors.quantize_tensor`
+    rounding             to the nearest code, or by GPTQ, which compensates rounding errors by weights still to be rounded
+    bias_correction      subtracts the mean shift of every layer's output, over the calibration windows, from its bias; the
+                         shift includes that of the layers before it, which degraded masks wherever it was measured
+                         (benchmarks/quantization)
+    wide_first, wide_last  number of convolutions at either end, in execution order, that get `wide_bits`
+    wide_layers          names of further weights with `wide_bits`, as in the state_dict; the gate adds some
+    coding               lossless coding of the file's integers
+    calibration_windows  number of windows of the training part for calibration
+    finetune_steps, finetune_lr  Adam steps of quantization-aware fine-tuning against the full-precision network's outputs,
+                         and their rate relative to the root mean square of each weight
+    max_dice_drop        largest drop of the validation score (0..1); None disables the gate
+    fallback             above that drop: "layers" widens the worst layers until the gate passes, "refuse" fails
+    max_bytes            largest number of bytes of the weights in the file
     """
 
     name: str
@@ -61,11 +64,12 @@ class Scheme:
     def __post_init__(self) -> None:
         check_name(self.name)
         several = isinstance(self.bits, list | tuple)
-        for bits in self.bits if several else (self.bits,):
+        widths: Sequence[Any] = self.bits if isinstance(self.bits, list | tuple) else (self.bits,)
+        for bits in widths:
             self._check("bits", bits, type(bits) is int and bits in BITS, f"one or several of {_listed(BITS)}")
         if several:
-            self._check("bits", self.bits, len(self.bits) > 0, "at least one width")
-            object.__setattr__(self, "bits", tuple(sorted(set(self.bits))))
+            self._check("bits", self.bits, len(widths) > 0, "at least one width")
+            object.__setattr__(self, "bits", tuple(sorted(set(widths))))
         for key, known in _CHOICES.items():
             value = getattr(self, key)
             self._check(key, value, isinstance(value, str) and value in known, f"one of {_listed(known)}")
@@ -86,8 +90,8 @@ class Scheme:
         if several and most is None:
             raise ConfigError(
                 "several quant.bits need quant.max_bytes",
-                where=f"quantization {self.name}: bits={list(self.bits)}",
-                why="a layer's width is chosen within the bytes that the file may take",
+                where=f"quantization {self.name}: bits={sorted(set(widths))}",
+                why="the width of every layer is chosen within a byte budget",
                 fix="set quant.max_bytes=..., or give one width: quant.bits=4",
             )
         if self.scale == "course" and not (self.symmetric and self.granularity == "layer"):
@@ -97,9 +101,9 @@ class Scheme:
                 fix="set quant.symmetric=true quant.granularity=layer, or quant.scale=max",
             )
 
-    def _check(self, key: str, value: Any, holds: bool, wanted: str) -> None:
+    def _check(self, key: str, value: object, holds: bool, wanted: str) -> None:
         check(self.name, key, value, holds, wanted)
 
 
-def _listed(values: Sequence[Any]) -> str:
+def _listed(values: Sequence[object]) -> str:
     return ", ".join(map(str, values))

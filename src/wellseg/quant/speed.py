@@ -1,4 +1,4 @@
-"""How long two models take for the same windows: measured in turns, so that what else the machine does hits both."""
+"""Times two models on the same windows, alternating, so that other load of the machine affects both."""
 
 import platform
 import time
@@ -7,26 +7,27 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from wellseg.quant.comparison import Model
 
 ROUNDS = (31, 5)
-"""Times that each model is fed one window, and many at once, after one time that does not count."""
+"""Timed runs of each model on one window, and on many at once, after one run that is not timed."""
 MANY, MOST_PIXELS = 256, 1 << 20
-"""Windows at once for throughput, fewer where they have more pixels together; a well's windows stay far below."""
+"""Windows per batch for throughput, and the limit of their total pixels, which windows of wells stay far below."""
 THROUGHPUT = "windows_per_s_batch_"
 
 
-def measure(before: Model, after: Model, windows: np.ndarray, device: torch.device) -> dict[str, Any]:
-    """Latency for one window and throughput for MANY, from recorded values to probabilities; medians over the rounds.
+def measure(before: Model, after: Model, windows: npt.NDArray[np.float32], device: torch.device) -> dict[str, Any]:
+    """Measures latency of one window and throughput of MANY, from recorded values to probabilities.
 
-    windows: (N, H, W) or (N, C, H, W) as recorded, N at least 1; repeated where more are needed. A ratio above 1 is in
-    favour of `after`.
+    windows: (N, H, W) or (N, C, H, W) as recorded, N at least 1; repeated where more are needed. Figures are medians over
+    the rounds; a ratio above 1 means that `after` is faster.
     """
     many = max(min(MANY, MOST_PIXELS // int(np.prod(windows.shape[-2:]))), 1)
     seconds = [
-        _in_turns(before, after, np.resize(windows, (size, *windows.shape[1:])), rounds)
+        _alternating(before, after, np.resize(windows, (size, *windows.shape[1:])), rounds)
         for size, rounds in zip((1, many), ROUNDS, strict=True)
     ]
     latency = [1e3 * s for s in seconds[0]]
@@ -45,7 +46,8 @@ def measure(before: Model, after: Model, windows: np.ndarray, device: torch.devi
     }
 
 
-def _in_turns(before: Model, after: Model, values: np.ndarray, rounds: int) -> tuple[float, float]:
+def _alternating(before: Model, after: Model, values: npt.NDArray[np.float32], rounds: int) -> tuple[float, float]:
+    """Returns the median seconds of both models, which run alternately."""
     times: tuple[list[float], list[float]] = ([], [])
     for round_number in range(rounds + 1):
         for model, found in zip((before, after), times, strict=True):
@@ -57,7 +59,7 @@ def _in_turns(before: Model, after: Model, values: np.ndarray, rounds: int) -> t
 
 
 def device_name(device: torch.device) -> str:
-    """The processor or graphics card as its maker calls it."""
+    """Returns the manufacturer's name of the processor or graphics card."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")

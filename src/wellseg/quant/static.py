@@ -1,4 +1,4 @@
-"""Weights and activations in 8 bits, for speed: an ONNX file that integer engines run as integers."""
+"""Quantizes weights and activations to 8 bits, for speed: an ONNX file that engines run on integers."""
 
 import copy
 import importlib
@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StaticScheme:
-    """How activations and weights become bytes. Raises ConfigError for values that cannot be honoured.
+    """Describes how activations and weights become bytes. Raises ConfigError for impossible values.
 
-    calibration  where the ranges of activations end, see wellseg.quant.ranges: minmax, percentile or entropy;
-                 percentile of them, 0..100
-    equalize     bring the channels of every feature map to one range, see wellseg.quant.equalize
+    calibration  upper ends of the ranges of activations, see wellseg.quant.ranges: minmax, percentile or entropy;
+                 percentile: for that method, 0..100
+    equalize     brings the channels of every feature map to one range, see wellseg.quant.equalize
     weight_bits  8, or 7 for processors without VNNI, whose 16-bit sums of two products overflow at 8
-    finetune_*   Adam steps, windows per step and rate of quantization-aware fine-tuning against the full-precision answers
-    fallback     refuse: there is no wider kind of byte
+    finetune_*   Adam steps, windows per step and rate of quantization-aware fine-tuning against the full-precision outputs
+    fallback     refuse: an integer engine has no wider activations
     """
 
     name: str
@@ -65,7 +65,7 @@ class StaticScheme:
             check(self.name, key, getattr(self, key), holds, wanted)
 
     def check(self, network: nn.Module) -> None:
-        """Raise ConfigError for a network that `check_network` refuses, EnvironmentFault without onnx or onnxruntime."""
+        """Raises ConfigError as `check_network` does, EnvironmentFault without onnx or onnxruntime."""
         check_network(network)
         for package in ("onnx", "onnxruntime"):
             try:
@@ -76,15 +76,16 @@ class StaticScheme:
                 ) from error
 
     def quantize(self, model: Artifact, calibration: Calibration, folder: Path, wide: Sequence[str] = ()) -> Produced:
-        """Write folder / "model.onnx"; see Quantizer.quantize.
+        """Writes folder / "model.onnx"; see Quantizer.quantize.
 
         Layers: per convolution with an activation its name, 8 bits, "damage" (see Simulation.damages) of the file's
-        weights and "damage_untuned" of the ones before fine-tuning.
+        weights and "damage_untuned" of the weights before fine-tuning.
         """
         assert not wide, "fallback=refuse never widens"
         from wellseg.quant import static_graph
 
         network = copy.deepcopy(model.network).to(calibration.device)
+        assert isinstance(network, UNetFlex), "check_network refuses other networks"
         simulation = Simulation(
             network, calibration.normalized, method=self.calibration, percentile=self.percentile,
             per_channel=self.equalize, highest=2 ** (self.weight_bits - 1) - 1,
@@ -113,7 +114,10 @@ class StaticScheme:
 
 
 def check_network(network: nn.Module) -> None:
-    """Raise ConfigError unless an integer engine can run `network`: UNetFlex of LeakyReLU or ReLU with linear resampling."""
+    """Raises ConfigError unless an integer engine can run `network`.
+
+    Engines run a UNetFlex with LeakyReLU or ReLU, linear resampling, and batch normalization or none.
+    """
     if not isinstance(network, UNetFlex):
         raise ConfigError(
             f"activations of {type(network).__name__} cannot be quantized",

@@ -1,4 +1,4 @@
-"""A network's weights in few bits: what a Scheme asks for, step by step."""
+"""Quantizes the weights of a network for storage, as a Scheme describes."""
 
 import logging
 import math
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wellseg.errors import ConfigError
 from wellseg.packed import PackedTensor, code_range, encode
 from wellseg.quant import mixed
-from wellseg.quant.columns import CONVOLUTIONS, from_matrix, to_matrix
+from wellseg.quant.columns import CONVOLUTIONS, Convolution, from_matrix, to_matrix
 from wellseg.quant.correction import correct_bias, mean_outputs
 from wellseg.quant.finetune import finetune
 from wellseg.quant.gptq import input_moments, round_columns
@@ -25,28 +25,30 @@ from wellseg.quant.tensors import quantize_tensor
 log = logging.getLogger(__name__)
 
 STATISTICS_WINDOWS = 256
-"""Windows, the first ones, from which moments, means and errors are taken; fine-tuning sees all."""
+"""Number of windows, the first ones, for moments, means and errors; fine-tuning uses all windows."""
 
 SENSITIVITY_WINDOWS = 64
-"""Windows for mixed precision, which runs the network once for every grid of every layer."""
+"""Number of windows for mixed precision, which runs the network once for every grid of every layer."""
 
-# Rounding against moments and fine-tuning change codes, and with them what a lossless coding makes of them. Where the margin
-# does not do after rounding, the bytes are dealt anew, with as much less as was too much and the margin once more.
+# GPTQ and fine-tuning change codes, and with them the size after lossless coding. Where the margin does not suffice after
+# rounding, grids are allocated again with the budget reduced by the excess and once more by the margin.
 _CODING_MARGIN = 0.01
-_DEALS = 4
+_ALLOCATIONS = 4
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """network: in evaluation mode, with the dequantized weights. packed: these weights by name in its state_dict.
+    """Holds a quantized network.
 
-    layers: plain values, one entry per packed weight in running order: "name", "shape", "bits", "bytes" (codes, zero
-    points and scales, before any coding), "weight_error" (root mean square, relative to that of the weight),
-    "output_error" (the same of the layer's output for the full-precision network's inputs; None where it never runs) and
-    "sqnr_db", -20 log10 of that.
-    kept: names of weights with two or more axes that stay in float32, since they are no convolution's.
+    network  in evaluation mode, with the dequantized weights
+    packed   these weights by name in the state_dict
+    layers   plain values, one entry per packed weight in execution order: "name", "shape", "bits", "bytes" (codes, zero
+             points and scales, before any coding), "weight_error" (root mean square, relative to that of the weight),
+             "output_error" (the same of the layer's output for the full-precision network's inputs; None where the layer
+             never runs) and "sqnr_db", -20 log10 of the output error
+    kept     names of weights with two or more axes outside of convolutions, which stay in float32
     """
 
     network: nn.Module
@@ -56,16 +58,17 @@ class Quantized:
 
 
 def check(network: nn.Module, scheme: Scheme) -> None:
-    """Raise ConfigError for `wide_layers` that the network does not have, and for a `max_bytes` that the codes of its
-    convolutions alone exceed; what a lossless coding makes of them is not known before they are there.
+    """Raises ConfigError for unknown `wide_layers`, and for a `max_bytes` that the codes of the convolutions exceed.
+
+    With a lossless coding the size is known only after quantization, so that `quantize` checks it.
     """
     weights = {f"{name}.weight".lstrip("."): layer.weight for name, layer in _convolutions(network).items()}
     unknown = set(scheme.wide_layers) - set(weights)
     if unknown:
         known = list(weights)
         raise ConfigError(
-            f"quant.wide_layers names what is no convolution's weight: {', '.join(sorted(unknown))}",
-            why=f"there are {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}",
+            f"quant.wide_layers names no weight of a convolution: {', '.join(sorted(unknown))}",
+            why=f"the network has {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}",
         )
     fewest = min(scheme.bits) if isinstance(scheme.bits, Sequence) else scheme.bits
     count = sum(weight.numel() for weight in weights.values())
@@ -80,50 +83,54 @@ def check(network: nn.Module, scheme: Scheme) -> None:
 def quantize(
     network: nn.Module, scheme: Scheme, inputs: Sequence[Tensor], *, seed: int = 0, progress: Progress | None = None
 ) -> Quantized:
-    """Quantize the convolutions of `network`, which is left as it is, for storage as `scheme` asks.
+    """Quantizes the convolutions of a copy of `network` for storage, as `scheme` describes.
 
-    inputs: normalised batches (B, C, H, W) of training windows, on the device of `network`; there the work is done.
-    progress: called with (what is done, steps done, steps). The same arguments give the same weights on one machine.
-    Raises ConfigError as `check` does, and for a `max_bytes` that turns out not to be met.
+    inputs: normalised batches (B, C, H, W) of training windows, on the device of `network`, where the computation runs.
+    progress: called with (stage, steps done, steps). The same arguments give the same weights on one machine.
+    Raises ConfigError as `check` does, and where the result exceeds `max_bytes`.
     """
     check(network, scheme)
     full = deepcopy(network).eval()
-    tell = progress or (lambda *_: None)
+    report: Progress = progress or (lambda *_: None)
     few = _first(inputs, STATISTICS_WINDOWS)
     convolutions = _convolutions(full)
     means = mean_outputs(full, convolutions, few)
-    # Those that never run come last; they are rounded like the others, only without data.
+    # Layers that never run come last; they are rounded like the others, only without data.
     names = [*means, *(name for name in convolutions if name not in means)]
     keys = {name: f"{name}.weight".lstrip(".") for name in names}
     kept = [n for n, p in network.named_parameters() if p.dim() > 1 and n not in keys.values()]
     if kept:
-        log.warning("warning: %d weights are no convolution's and stay in float32: %s", len(kept), ", ".join(kept[:5]))
-    deal = _dealer(full, list(keys.values()), scheme, few, tell)
+        log.warning("warning: %d weights outside of convolutions stay in float32: %s", len(kept), ", ".join(kept[:5]))
+    allocate = _allocator(full, list(keys.values()), scheme, few, report)
 
-    # Of one width there is nothing to deal, and without a coding the bytes are what was counted on.
-    share = 1.0 if scheme.coding == "none" else 1 - _CODING_MARGIN
-    budget = scheme.max_bytes and int(scheme.max_bytes * share)
-    redeals = 0 if share == 1 or isinstance(scheme.bits, int) or len(scheme.bits) == 1 else _DEALS - 1
+    # One width leaves no choice, and without a coding the size is exactly the budgeted one.
+    margin = 1.0 if scheme.coding == "none" else 1 - _CODING_MARGIN
+    most = scheme.max_bytes
+    budget = most and int(most * margin)
+    repeats = 0 if margin == 1 or isinstance(scheme.bits, int) or len(scheme.bits) == 1 else _ALLOCATIONS - 1
     while True:
         quantized = deepcopy(network).eval()
-        packed, before_rounding = _rounded(quantized, keys, deal(budget), scheme, means, few, tell)
-        if not redeals or (size := encode(packed, scheme.coding)[0].numel()) <= scheme.max_bytes:
+        packed, before_rounding = _rounded(quantized, keys, allocate(budget), scheme, means, few, report)
+        if not repeats or most is None or budget is None:
             break
-        redeals -= 1
-        budget = int(budget * scheme.max_bytes / size * share)
+        size = encode(packed, scheme.coding)[0].numel()
+        if size <= most:
+            break
+        repeats -= 1
+        budget = int(budget * most / size * margin)
     if scheme.finetune_steps:
         packed = finetune(
             full, quantized, packed, before_rounding, inputs,
             steps=scheme.finetune_steps, lr=scheme.finetune_lr, seed=seed,
-            progress=lambda done, steps: tell("fine-tuning", done, steps),
+            progress=lambda done, steps: report("fine-tuning", done, steps),
         )  # fmt: skip
     _check_size(packed, scheme)
     errors = _output_errors(full, _convolutions(quantized), few)
-    layers = [_describe(keys[n], full.get_submodule(n).weight, packed[keys[n]], errors.get(n)) for n in names]
+    layers = [_describe(keys[n], convolutions[n].weight, packed[keys[n]], errors.get(n)) for n in names]
     return Quantized(quantized, packed, layers, kept)
 
 
-def _convolutions(network: nn.Module) -> dict[str, nn.Module]:
+def _convolutions(network: nn.Module) -> dict[str, Convolution]:
     return {name: module for name, module in network.named_modules() if isinstance(module, CONVOLUTIONS)}
 
 
@@ -138,11 +145,11 @@ def _first(inputs: Sequence[Tensor], windows: int) -> list[Tensor]:
 
 def _rounded(
     network: nn.Module, keys: Mapping[str, str], grids: Mapping[str, Grid], scheme: Scheme, means: Mapping[str, Tensor],
-    inputs: Sequence[Tensor], tell: Progress,
+    inputs: Sequence[Tensor], report: Progress,
 ) -> tuple[dict[str, PackedTensor], dict[str, Tensor]]:  # fmt: skip
-    """Round the convolutions of `network`, in place and in the order of `keys`, their weights' names by their own.
+    """Rounds the convolutions of `network`, in place and in the order of `keys` (layer name -> weight name).
 
-    The packed weights by name, and what was rounded to them. means: of the outputs that a corrected bias restores.
+    Returns, by name, the packed weights and the values before rounding. means: mean outputs for bias correction.
     """
     packed: dict[str, PackedTensor] = {}
     before_rounding: dict[str, Tensor] = {}
@@ -153,14 +160,14 @@ def _rounded(
         _set(layer, packed[key])
         if scheme.bias_correction and name in means:
             correct_bias(network, layer, means[name], inputs)
-        tell("rounding", done, len(keys))
+        report("rounding", done, len(keys))
     return packed, before_rounding
 
 
-def _dealer(
-    network: nn.Module, keys: list[str], scheme: Scheme, inputs: Sequence[Tensor], tell: Progress
+def _allocator(
+    network: nn.Module, keys: list[str], scheme: Scheme, inputs: Sequence[Tensor], report: Progress
 ) -> Callable[[int | None], dict[str, Grid]]:
-    """What gives the grid of every weight, by name, for a number of bytes; `keys` are in running order."""
+    """Returns a function: number of bytes -> grid of every weight, by name; `keys` are in execution order."""
     ends = {*keys[: scheme.wide_first], *keys[len(keys) - min(scheme.wide_last, len(keys)) :]}
     several = scheme.bits if isinstance(scheme.bits, Sequence) else (scheme.bits,)
     wide = Grid(max(scheme.wide_bits, *several), scheme.scale)
@@ -168,16 +175,17 @@ def _dealer(
     if len(several) == 1:
         only = {key: fixed.get(key, Grid(several[0], scheme.scale)) for key in keys}
         return lambda _: only
-    # Where codes are coded, rare ones cost little: a range that cuts nothing off may then be the better one.
+    # Under a lossless coding rare codes cost little: a range without clipping may then be the better one.
     scales = dict.fromkeys([scheme.scale] if scheme.coding == "none" else [scheme.scale, "max"])
     free = [Grid(bits, scale) for bits in several for scale in scales]
     options = mixed.measure(
         network, {key: [fixed[key]] if key in fixed else free for key in keys},
         lambda weight, grid: _nearest(weight, grid, scheme), _first(inputs, SENSITIVITY_WINDOWS), scheme.coding,
-        progress=lambda done, steps: tell("measuring sensitivity", done, steps),
+        progress=lambda done, steps: report("measuring sensitivity", done, steps),
     )  # fmt: skip
 
-    def deal(budget: int | None) -> dict[str, Grid]:
+    def allocate(budget: int | None) -> dict[str, Grid]:
+        assert budget is not None, "several widths need max_bytes"
         try:
             return mixed.allocate(options, budget)
         except ValueError as error:
@@ -187,7 +195,7 @@ def _dealer(
                 fix="allow more, or smaller quant.bits",
             ) from error
 
-    return deal
+    return allocate
 
 
 def _nearest(weight: Tensor, grid: Grid, scheme: Scheme) -> PackedTensor:
@@ -198,9 +206,9 @@ def _nearest(weight: Tensor, grid: Grid, scheme: Scheme) -> PackedTensor:
 
 
 def _round(
-    network: nn.Module, layer: nn.Module, grid: Grid, scheme: Scheme, inputs: Sequence[Tensor]
+    network: nn.Module, layer: Convolution, grid: Grid, scheme: Scheme, inputs: Sequence[Tensor]
 ) -> tuple[PackedTensor, Tensor]:
-    """The weight of `layer`, a module of `network`, packed; and what was rounded to its codes, of its shape and device."""
+    """Packs the weight of `layer`, a module of `network`, and returns the values before rounding, of its shape, as well."""
     weight = layer.weight.detach()
     tensor = _nearest(weight, grid, scheme)
     if scheme.rounding == "nearest":
@@ -208,15 +216,15 @@ def _round(
     moments = input_moments(network, layer, inputs)
     zero = torch.zeros_like(tensor.scale) if tensor.zero is None else tensor.zero.float()
     spread = (g[:, None].expand(-1, tensor.group).reshape(weight.shape).to(weight.device) for g in (tensor.scale, zero))
-    rounded = round_columns(
-        to_matrix(layer, weight), moments, *(to_matrix(layer, g) for g in spread), *code_range(tensor.bits)
-    )
+    scales, zeros = (to_matrix(layer, g) for g in spread)
+    low, high = code_range(tensor.bits)
+    rounded = round_columns(to_matrix(layer, weight), moments, scales, zeros, low, high)
     codes, compensated = (from_matrix(layer, matrix) for matrix in rounded)
     return replace(tensor, codes=codes.cpu().contiguous()), compensated
 
 
 @torch.no_grad()
-def _set(layer: nn.Module, tensor: PackedTensor) -> None:
+def _set(layer: Convolution, tensor: PackedTensor) -> None:
     layer.weight.copy_(tensor.dequantize())
 
 
@@ -228,20 +236,20 @@ def _check_size(packed: Mapping[str, PackedTensor], scheme: Scheme) -> None:
         raise ConfigError(
             f"the weights take {size:,} bytes, more than quant.max_bytes={scheme.max_bytes}",
             where=f"quantization {scheme.name}",
-            fix="allow more, or fewer quant.bits, or several, of which every layer gets what fits",
+            fix="allow more, or fewer quant.bits, or several widths, of which every layer gets one that fits",
         )
 
 
 def _output_errors(
     network: nn.Module, quantized: Mapping[str, nn.Module], inputs: Sequence[Tensor]
 ) -> dict[str, float]:
-    """By layer the root mean square of the change of its output for the inputs it has in `network`, relative to the output."""
+    """Returns, by layer name, the RMS change of the output for the layer's inputs in `network`, relative to the output."""
     sums: dict[str, Tensor] = {}
 
     def record(name: str, x: Tensor, output: Tensor) -> None:
         change = quantized[name](x) - output
         powers = torch.stack([t.double().square().sum() for t in (change, output)])
-        sums[name] = sums.get(name, 0.0) + powers
+        sums[name] = sums[name] + powers if name in sums else powers
 
     observe(network, _convolutions(network), inputs, record)
     return {name: float((change / power).sqrt()) if power > 0 else 0.0 for name, (change, power) in sums.items()}

@@ -1,11 +1,11 @@
-"""Weights to integers by rounding each to the nearest code. Axes: G groups of N consecutive weights that share a scale."""
+"""Quantizes weights by rounding to the nearest code. Axes: G groups of N consecutive weights that share a scale."""
 
 import torch
 from torch import Tensor
 
 from wellseg.packed import PackedTensor, code_range
 
-# What the codes' range reaches to, as shares of the largest weight. Two bits with an outlier need small ones.
+# Ends of the codes' range relative to the largest weight. Two bits with an outlier need small ratios.
 _RATIOS = [2 ** (-i / 8) for i in range(-2, 49)]
 _REFINEMENTS = 10
 _HALF, _SINGLE = torch.finfo(torch.float16), torch.finfo(torch.float32)
@@ -20,14 +20,17 @@ def quantize_tensor(
     group_size: int = 64,
     scale: str = "least_squares",
 ) -> PackedTensor:
-    """Round `weight` (out, ...), of any device and floating type, to codes; the result lies on the CPU.
+    """Rounds `weight` (out, ...), on any device and of any floating type, to codes on the CPU.
 
-    granularity: which weights share a scale: the "layer", a "channel" (first axis), or a "group" of the most weights up to
-    `group_size` that divide a channel evenly. scale: "max" reaches exactly to the largest weight; "least_squares" makes the
-    sum of squared errors of every group as small as the search finds it, never larger than "max"; "course" is the formula
-    of the course project, q = clip(round(w / max|w| * 2^(b-1)), -2^(b-1), 2^(b-1) - 1), which cuts the largest positive
-    weight. symmetric: else codes are shifted by a zero point, so that the range runs from the smallest to the largest
-    weight; weight 0 is met exactly either way. Raises ValueError for weights that are not finite.
+    granularity  weights that share a scale: the "layer", a "channel" (first axis), or a "group": the largest number of
+                 weights up to `group_size` that divides a channel evenly
+    scale        "max" ends the range exactly at the largest weight; "least_squares" searches for the smallest sum of squared
+                 errors of every group, never larger than with "max"; "course" is the formula of the course project,
+                 q = clip(round(w / max|w| * 2^(b-1)), -2^(b-1), 2^(b-1) - 1), which clips the largest positive weight
+    symmetric    else codes are shifted by a zero point, so that the range runs from the smallest to the largest weight;
+                 weight 0 is exact either way
+
+    Raises ValueError for no weights and for weights that are not finite.
     """
     flat = weight.detach().cpu().float()
     if flat.numel() == 0 or not torch.isfinite(flat).all():
@@ -51,7 +54,7 @@ def quantize_tensor(
 
 
 def group_length(shape: torch.Size, granularity: str, group_size: int) -> int:
-    """How many consecutive weights share a scale; see `quantize_tensor`."""
+    """Returns the number of consecutive weights that share a scale; see `quantize_tensor`."""
     count = shape.numel()
     channel = count // shape[0] if shape else 1
     if granularity == "layer":
@@ -64,7 +67,7 @@ def group_length(shape: torch.Size, granularity: str, group_size: int) -> int:
 
 
 def nearest(rows: Tensor, scale: Tensor, zero: Tensor | None, bits: int) -> Tensor:
-    """The codes, int32 (G, N), nearest to weights (G, N) for scales (G,) and zero points (G,); halves go to even."""
+    """Returns the codes, int32 (G, N), nearest to weights (G, N) for scales and zero points (G,); halves go to even."""
     return _nearest(rows, scale, zero, bits).to(torch.int32)
 
 
@@ -77,10 +80,10 @@ def _nearest(rows: Tensor, scale: Tensor, zero: Tensor | None, bits: int) -> Ten
 
 
 def storable(scale: Tensor, bits: int) -> Tensor:
-    """Positive scales (G,) of a tensor as the file stores them: float32 values, rounded to float16 where that does no harm.
+    """Returns positive scales (G,) as the file stores them: float32, rounded to float16 where that does no harm.
 
-    All of a tensor's or none. float16 has 11 significant bits, too few for 16-bit codes, and fewer still below its smallest
-    normal number: tensors with such a scale keep float32.
+    Either all scales of a tensor are rounded or none. float16 has 11 significant bits, too few for 16-bit codes, and fewer
+    still below its smallest normal number: tensors with such a scale keep float32.
     """
     return _stored(scale, _fits_half(scale, bits))
 
@@ -96,24 +99,24 @@ def _fits_half(scale: Tensor, bits: int) -> bool:
 
 
 def _nonzero(scale: Tensor) -> Tensor:
-    """Groups of zeros need a scale, too: 1."""
+    """Replaces zero scales, those of groups of zeros, by 1."""
     return torch.where(scale > 0, scale, 1.0)
 
 
 def _ends(rows: Tensor, bits: int, symmetric: bool, ratio: float) -> tuple[Tensor, Tensor]:
-    """Scales and smallest weights, float64 (G,), with which the codes reach to `ratio` times the largest weights."""
+    """Returns scales and smallest weights, float64 (G,), of a range that ends at `ratio` times the largest weights."""
     _, high = code_range(bits)
     if symmetric:
         largest = rows.abs().amax(1).double() * ratio
         return _nonzero(largest / high), -largest
-    # Zero belongs to the range: convolutions pad with it, and the zero point stays within the codes.
+    # The range includes zero: convolutions pad with it, and the zero point stays within the codes.
     bottom = rows.amin(1).clamp(max=0).double() * ratio
     top = rows.amax(1).clamp(min=0).double() * ratio
     return _nonzero((top - bottom) / (2**bits - 1)), bottom
 
 
 def _fitted(rows: Tensor, bits: int, symmetric: bool, half: bool, ratio: float) -> tuple[Tensor, Tensor | None]:
-    """Scales and zero points (G,), as stored, with which the codes reach to `ratio` times the largest weights."""
+    """Returns scales and zero points (G,), as stored, of a range that ends at `ratio` times the largest weights."""
     scale, bottom = _ends(rows, bits, symmetric, ratio)
     scale = _stored(scale, half)
     if symmetric:
@@ -125,10 +128,10 @@ def _fitted(rows: Tensor, bits: int, symmetric: bool, half: bool, ratio: float) 
 def _least_squares(
     rows: Tensor, bits: int, symmetric: bool, half: bool, scale: Tensor, zero: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Per group the best of `scale`, `zero` and of a search: min over s, z of |w - (q - z) s| with q the nearest codes.
+    """Searches, per group, for the minimum over s, z of |w - (q - z) s|, q the nearest codes, from `scale` and `zero` on.
 
-    Every clipping ratio is tried, and after it the scale that is optimal for its codes, s = <w, q - z> / <q - z, q - z>; from
-    the best of all of them that step is repeated, with the zero points beside it where there are any.
+    Tries every clipping ratio, and for each the scale that is optimal for the codes, s = <w, q - z> / <q - z, q - z>; then
+    repeats the last step from the best scale, with neighbouring zero points where there are any.
     """
     best = _Best(rows, bits, scale, zero)
     for ratio in _RATIOS:
@@ -146,7 +149,7 @@ def _least_squares(
 
 
 class _Best:
-    """The scales (G,) and zero points (G,) with the smallest error so far, group by group."""
+    """Keeps the scales (G,) and zero points (G,) with the smallest error so far, group by group."""
 
     def __init__(self, rows: Tensor, bits: int, scale: Tensor, zero: Tensor | None) -> None:
         self.rows, self.bits, self.scale, self.zero = rows, bits, scale, zero
@@ -154,7 +157,7 @@ class _Best:
         self.offer(scale, zero)
 
     def offer(self, scale: Tensor, zero: Tensor | None) -> Tensor:
-        """Keep what is better; return the scales that are optimal for the codes found."""
+        """Keeps the better candidate of every group; returns the scales that are optimal for the codes found."""
         codes = _nearest(self.rows, scale, zero, self.bits)
         if zero is not None:
             codes -= zero[:, None]
@@ -162,7 +165,7 @@ class _Best:
         better = error < self.error
         self.error = torch.where(better, error, self.error)
         self.scale = torch.where(better, scale, self.scale)
-        if zero is not None:
+        if zero is not None and self.zero is not None:
             self.zero = torch.where(better, zero, self.zero)
         squares = codes.square().sum(1, dtype=torch.float64)
         products = (self.rows * codes).sum(1, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Quantization-aware fine-tuning of a simulated integer network against the full-precision one's own answers."""
+"""Fine-tunes a simulated integer network towards the outputs of the full-precision network, without labels."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from wellseg.quant.simulation import Simulation, distance
 
 SPREAD_RATE = 30
-"""A logarithm moves by hundredths where a weight moves by thousandths of the largest."""
+"""Learning rate of `spread` relative to weights: logarithms change by hundredths, weights by thousandths of the largest."""
 
 
 def finetune(
@@ -23,22 +23,23 @@ def finetune(
     lr: float,
     seed: int,
 ) -> list[float]:
-    """Train all weights of `simulation`, all roundings on, to answer as `network` does; returns the loss per step.
+    """Trains all weights of `simulation`, all roundings on, towards the logits of `network`; returns the loss per step.
 
-    Each step takes `batch` windows of one of `inputs`, rolled by any number of columns; Adam with a rate that falls from
-    `lr` to 0 along half a cosine, SPREAD_RATE times that for the ranges of the channels, which are learnt as well (a scale
-    has its gradient through the rounding, as in Esser et al. 2020, arXiv:1902.08153).
+    Each step takes `batch` windows of one of `inputs`, circularly shifted by a random number of columns. Adam's rate falls
+    from `lr` to 0 along half a cosine, SPREAD_RATE times that for the ranges of the channels, which are learnt as well (the
+    gradient of a scale passes through the rounding, as in Esser et al. 2020, arXiv:1902.08153).
     """
     simulation.round_all()
     tuned = simulation.network
     spreads = [p for name, p in tuned.named_parameters() if name.endswith("spread") and p.requires_grad]
-    known = set(spreads)
-    weights = [p for p in tuned.parameters() if p not in known and p.requires_grad]
-    optimizer = torch.optim.Adam([{"params": weights}, {"params": spreads, "lr": SPREAD_RATE * lr}], lr=lr)
+    ranges = set(spreads)
+    weights = [p for p in tuned.parameters() if p not in ranges and p.requires_grad]
+    groups: list[dict[str, object]] = [{"params": weights}, {"params": spreads, "lr": SPREAD_RATE * lr}]
+    optimizer = torch.optim.Adam(groups, lr=lr)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: 0.5 * (1 + math.cos(math.pi * n / steps)))
     generator = torch.Generator().manual_seed(seed)
     sizes = torch.tensor([float(len(x)) for x in inputs])
-    losses = []
+    losses: list[float] = []
     with torch.enable_grad():
         for _ in range(steps):
             windows = inputs[int(torch.multinomial(sizes, 1, generator=generator))]
@@ -49,7 +50,7 @@ def finetune(
                 wanted = network(x)
             loss = distance(tuned(x), wanted, threshold)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             scheduler.step()
             losses.append(float(loss.detach()))

@@ -86,7 +86,7 @@ def test_a_run_is_scored_again_from_its_folder_alone(cement, tmp_path):
         (["model.out_channels=1"], ["model.out_channels=1", "background, casing", "model.out_channels=3"]),
         (["metrics=default"], ["metrics=default", "3 classes", "metrics=classes"]),
         (["loss=bce"], ["binary", "K = 3", "loss=cross_entropy"]),
-        (["loss=cross_entropy_weighted"], ["without shares", "class_shares=[...]"]),
+        (["loss=cross_entropy_weighted"], ["needs loss.shares", "class_shares=[...]"]),
         (["data.batch_shares={lots: 0.5}"], ["lots"]),
     ],
 )

@@ -83,7 +83,7 @@ def test_classes_that_are_all_certain_have_no_slope_that_is_not_finite():
             {"weights": "inverse"},
             r"weights = inverse\n why:   expected one of none, inverse_frequency, effective_number",
         ),
-        ({"weights": "inverse_frequency"}, r"weights = inverse_frequency without shares\n[\s\S]*class_shares=\[...\]"),
+        ({"weights": "inverse_frequency"}, r"weights=inverse_frequency needs loss.shares\n[\s\S]*class_shares=\[...\]"),
         ({"shares": [1, 2, 3]}, r"shares = \[1, 2, 3\]\n why:   expected one number for each of the 4 classes"),
         ({"shares": [1, 2, 0, 3]}, r"shares = \[1, 2, 0, 3\]\n why:   expected numbers above 0"),
         ({"shares": [1, 2, float("inf"), 3]}, r"shares = \[1, 2, inf, 3\]"),

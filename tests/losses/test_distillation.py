@@ -194,7 +194,7 @@ def test_a_coarse_position_counts_where_most_of_its_pixels_have_data():
 def test_answers_of_other_shapes_are_refused(kind, channels):
     student, teacher, valid = answers(channels)
     soften, compare = of_kind(kind, 1.0)
-    with pytest.raises(ConfigError, match="differ in shape"):
+    with pytest.raises(ConfigError, match="differ in the shape of their outputs"):
         compare(student, soften(teacher[..., :6], valid[..., :6]), valid)
 
 

@@ -299,7 +299,7 @@ def test_settings_that_cannot_be_honoured_are_refused(tmp_path, teacher, change,
 
 def test_layers_of_other_sizes_are_refused(tmp_path):
     teacher = save_teacher(tmp_path / "turns.safetensors", padding="turns")
-    with pytest.raises(ConfigError, match=r"differ in shape[\s\S]*one padding"):
+    with pytest.raises(ConfigError, match=r"differ in the shape of their outputs[\s\S]*one padding"):
         fitted(parts_of(tmp_path, *taught(teacher), "distill.kind=features"))
 
 

@@ -1,4 +1,4 @@
-"""Cross entropy and Dice together: the loss of most of the course project's experiments."""
+"""Combines cross entropy and Dice: the loss of most of the course project's experiments."""
 
 from torch import Tensor
 
@@ -16,9 +16,10 @@ def bce_dice(
     smooth: float = 1.0,
     squared: bool = True,
 ) -> Tensor:
-    """bce_weight x `bce_weighted` (with positive_weight) + dice_weight x `dice` (with smooth, squared).
+    """Returns bce_weight * bce_weighted + dice_weight * dice.
 
-    logits (B, 1, H, W) float; target (B, H, W) 0, 1 or IGNORE. Returns a scalar >= 0; 0 if no pixel is scored.
+    positive_weight: see `bce_weighted`; smooth, squared: see `dice`. logits (B, 1, H, W) float; target (B, H, W) 0,
+    1 or IGNORE. Returns a scalar >= 0; 0 if no pixel is scored.
     """
     cross_entropy = bce_weighted(logits, target, positive_weight=positive_weight)
     return bce_weight * cross_entropy + dice_weight * dice(logits, target, smooth=smooth, squared=squared)

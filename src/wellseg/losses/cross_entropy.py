@@ -1,4 +1,4 @@
-"""Cross entropy over K >= 2 classes, plain or with weights that rare classes gain by."""
+"""Computes cross entropy over K >= 2 classes, unweighted or with weights that favour rare classes."""
 
 from collections.abc import Sequence
 
@@ -20,14 +20,16 @@ def cross_entropy(
     beta: float = 0.9999,
     samples: float = 10_000,
 ) -> Tensor:
-    """-sum w_y log p_y / sum w_y over the scored pixels of the batch, p = softmax(logits), y the pixel's class.
+    """Returns cross entropy, weighted by class, as weighted mean over the scored pixels of the batch.
 
-    weights  none: all w = 1; the others as `class_weights` has them, from
-    shares   each class's share of the labelled pixels, in order of the classes, in any unit (counts, percent)
-    beta     of effective_number, 0 <= beta < 1
-    samples  of effective_number, > 0: how many samples the shares are of
+    -sum w_y log p_y / sum w_y, p = softmax(logits), y the pixel's class.
 
-    The divisor is the sum of the weights, as torch has it, so only their ratios matter; `bce_weighted` divides by the
+    weights  none: all w = 1; for the others see `class_weights`
+    shares   class frequencies: labelled pixels of each class, in order of the classes, in any unit (counts, percent)
+    beta     for effective_number, 0 <= beta < 1
+    samples  for effective_number, > 0: number of samples that the class frequencies refer to
+
+    The divisor is the sum of the weights, as in torch, so only ratios of weights matter; `bce_weighted` divides by the
     number of pixels. logits (B, K, H, W) float, K >= 2; target (B, H, W) 0 ... K-1 or IGNORE. Returns a scalar >= 0; 0
     if no pixel is scored.
     """
@@ -45,29 +47,29 @@ def cross_entropy(
 def class_weights(
     weights: str, shares: Sequence[float] | None, *, beta: float = 0.9999, samples: float = 10_000
 ) -> list[float] | None:
-    """The weights of the classes by one of WEIGHTS, scaled to mean 1 over the classes; None for "none".
+    """Returns class weights by one of WEIGHTS, scaled to mean 1 over the classes; None for "none".
 
-    inverse_frequency: 1 / share. effective_number: (1 - beta) / (1 - beta^n), n = share x samples (Cui et al. 2019,
-    arXiv:1901.05555): between equal weights (beta = 0) and 1 / share (beta towards 1). Neighbouring pixels
-    are no independent samples, so count n in images' worth of pixels rather than in pixels.
-    Raises ConfigError for unknown weights and for shares, beta or samples that give none.
+    inverse_frequency: 1 / f, f the relative class frequency. effective_number: (1 - beta) / (1 - beta^n), n = f x samples
+    (Cui et al. 2019, arXiv:1901.05555): between equal weights (beta = 0) and 1 / f (beta towards 1). Neighbouring pixels
+    are not independent samples, so count n in images' worth of pixels rather than in pixels.
+    Raises ConfigError for unknown weights and for impossible shares, beta or samples.
     """
     require(weights in WEIGHTS, "weights", weights, f"one of {', '.join(WEIGHTS)}")
     if weights == "none":
         return None
     if shares is None:
         raise ConfigError(
-            f"loss: weights = {weights} without shares",
-            why="the weights are made of the classes' shares of the labelled pixels",
+            f"loss.weights={weights} needs loss.shares",
+            why="the weights are computed from the class frequencies of the labelled pixels",
             fix="class_shares=[...], one number for each class, or loss=cross_entropy",
         )
     # An infinite share passes the first comparison, not the second.
     require(all(0 < s < float("inf") for s in shares), "shares", list(shares), "numbers above 0, one for each class")
-    parts = [s / sum(shares) for s in shares]
+    frequencies = [s / sum(shares) for s in shares]
     if weights == "inverse_frequency":
-        raw = [1 / part for part in parts]
+        raw = [1 / frequency for frequency in frequencies]
     else:
         require(0 <= beta < 1, "beta", beta, "a number from 0 to below 1")
         require(samples > 0, "samples", samples, "a number above 0")
-        raw = [(1 - beta) / (1 - beta ** (part * samples)) for part in parts]
+        raw = [(1 - beta) / (1 - beta ** (frequency * samples)) for frequency in frequencies]
     return [w * len(raw) / sum(raw) for w in raw]

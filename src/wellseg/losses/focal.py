@@ -1,4 +1,4 @@
-"""Focal loss on logits (Lin et al. 2017, arXiv:1708.02002, equation 5)."""
+"""Computes the focal loss on logits (Lin et al. 2017, arXiv:1708.02002, equation 5)."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ from wellseg.losses.pixels import binary_pixels, class_pixels, is_binary, mean_o
 def focal(
     logits: Tensor, target: Tensor, *, gamma: float = 2.0, alpha: float | Sequence[float] | None = None
 ) -> Tensor:
-    """-a_t (1 - p_t)^gamma log p_t, mean over the scored pixels of the batch.
+    """Returns the focal loss, mean over the scored pixels of the batch.
 
-    p_t is the probability given to the pixel's own class. gamma >= 0 (0: cross entropy). alpha None leaves a_t at 1.
-    Binary: a_t is alpha at positive and 1 - alpha at negative pixels, 0 <= alpha <= 1. Several classes: alpha is a list of
-    K numbers >= 0, a_t that of the pixel's class. The paper's alpha of 0.25 is tuned for its detector and makes positives
-    count *less*; the mean over pixels (the paper divides by the number of matched anchors) keeps the value comparable to
-    the other losses here.
+    -a_t (1 - p_t)^gamma log p_t, p_t the predicted probability of the pixel's own class. gamma >= 0 (0: cross entropy).
+    alpha None: a_t = 1. Binary: a_t is alpha at positive and 1 - alpha at negative pixels, 0 <= alpha <= 1. Several classes:
+    alpha is a list of K numbers >= 0, a_t that of the pixel's class. The paper's alpha of 0.25 is tuned for its detector and
+    gives positives *less* weight; the mean over pixels (the paper divides by the number of matched anchors) keeps the value
+    comparable to the other losses here.
 
     logits (B, K, H, W) float; target (B, H, W) 0 ... K-1 (K = 1: 0, 1) or IGNORE. Returns a scalar >= 0; 0 if no pixel is
     scored.
@@ -33,6 +33,7 @@ def focal(
     # (1 - p_t)^gamma as a power has an infinite slope at p_t = 1 when gamma < 1; as an exponential it has none.
     loss = -torch.exp(gamma * F.logsigmoid(-signed)) * F.logsigmoid(signed)
     if alpha is not None:
+        assert isinstance(alpha, int | float), "checked above"
         loss = loss * (alpha * positive + (1 - alpha) * (1 - positive))
     return mean_over_pixels(loss, scored)
 

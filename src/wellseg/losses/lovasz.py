@@ -1,4 +1,4 @@
-"""Lovász losses: convex surrogates of 1 - IoU (Berman et al. 2018, arXiv:1705.08790).
+"""Computes Lovász losses: convex surrogates of 1 - IoU (Berman et al. 2018, arXiv:1705.08790).
 
 One class: the Lovász hinge (algorithm 1 and equation 9 there). Several: Lovász-Softmax, over the classes "present".
 """
@@ -11,11 +11,12 @@ from wellseg.losses.pixels import binary_pixels, class_pixels, is_binary, mean_o
 
 
 def lovasz(logits: Tensor, target: Tensor, *, per_image: bool = True) -> Tensor:
-    """Lovász extension of the Jaccard loss. per_image: mean over the images with a scored pixel; otherwise one value over
-    all scored pixels of the batch.
+    """Returns the Lovász extension of the Jaccard loss.
+
+    per_image: mean over the images with a scored pixel; otherwise one value over all scored pixels of the batch.
 
     K = 1: at the hinge errors max(0, 1 - logit * (2y - 1)); not bounded above. In an image with an empty label only the
-    highest logit counts (any false positive already makes its IoU 0). Among constant outputs logit 0 everywhere is the
+    highest logit counts (any false positive already makes the IoU 0). Among constant outputs logit 0 everywhere is the
     best (loss 1), and from random weights a high learning rate can end there: 1 of 6 of our trials with Adam at 0.01
     did. Warm up, or start from weights trained with another loss.
 
@@ -47,8 +48,8 @@ def _softmax(logits: Tensor, target: Tensor, per_image: bool) -> Tensor:
 
 
 def _extension(margins: Tensor, positive: Tensor, scored: Tensor) -> Tensor:
-    """(R,), for rows of pixels (R, N): errors max(0, margin), largest first, times the growth of 1 - IoU."""
-    # Unscored pixels sort last, where their zero error makes whatever weight they get irrelevant.
+    """Returns (R,) for rows of pixels (R, N): sum of errors max(0, margin), largest first, times the growth of 1 - IoU."""
+    # Unscored pixels sort last, where a zero error makes the weight irrelevant.
     margins = margins.masked_fill(scored == 0, torch.finfo(margins.dtype).min)
     margins, order = margins.sort(dim=1, descending=True)
     weights = _jaccard_steps(positive.gather(1, order).long()).to(margins.dtype)
@@ -56,7 +57,7 @@ def _extension(margins: Tensor, positive: Tensor, scored: Tensor) -> Tensor:
 
 
 def _jaccard_steps(positive: Tensor) -> Tensor:
-    """Growth of 1 - IoU as pixels are got wrong one by one, in the order of `positive` (B, N) int64.
+    """Returns the growth of 1 - IoU as pixels become errors one by one, in the order of `positive` (B, N) int64.
 
     Each step in closed form: a missed positive costs 1/U, a false positive I/U' - I/U = I/(U' U) with U' = U - 1.
     Differences of neighbouring IoUs would lose most float32 digits in a pooled batch, and float32 counts are inexact

@@ -1,9 +1,9 @@
-"""What every loss does first and last: pick the scored pixels, and average over the images that have some.
+"""Selects scored pixels and averages over images: the common first and last step of all losses.
 
-Axes as in wellseg.types, and N = H * W: no loss here looks at where a pixel lies.
+Axes as in wellseg.types, and N = H * W: no loss here depends on the position of a pixel.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from wellseg.types import IGNORE
 
 
 class Pixels(NamedTuple):
-    """One batch of a binary problem as rows of pixels.
+    """Holds one batch of a binary problem as rows of pixels.
 
     logits    (B, N) float32 (float64 if it came so), 0 and without gradient where a pixel is not scored
     positive  (B, N) as `logits`, 1 at a scored pixel of the defect, else 0
@@ -26,7 +26,7 @@ class Pixels(NamedTuple):
 
 
 class ClassPixels(NamedTuple):
-    """One batch of a problem of K >= 2 classes as rows of pixels.
+    """Holds one batch of a problem of K >= 2 classes as rows of pixels.
 
     logits  (B, K, N) float32 (float64 if it came so), 0 and without gradient where a pixel is not scored
     label   (B, N) int64, the pixel's class; 0 where it is not scored
@@ -38,21 +38,21 @@ class ClassPixels(NamedTuple):
     scored: Tensor
 
     def members(self) -> Tensor:
-        """(B, K, N) as `logits`, 1 at the scored pixels of each class, else 0."""
+        """Returns (B, K, N) of the dtype of `logits`: 1 at the scored pixels of each class, else 0."""
         classes = torch.arange(self.logits.shape[1], device=self.label.device)[:, None]
         return (self.label[:, None] == classes).to(self.logits.dtype) * self.scored[:, None]
 
 
 def is_binary(logits: Tensor) -> bool:
-    """Whether logits (B, K, H, W) have K = 1."""
+    """Returns whether logits (B, K, H, W) have K = 1."""
     return logits.ndim == 4 and logits.shape[1] == 1
 
 
 def binary_pixels(logits: Tensor, target: Tensor) -> Pixels:
-    """The pixels of a binary problem.
+    """Returns the pixels of a binary problem.
 
-    logits (B, 1, H, W) float of any precision, whatever value under IGNORE; target (B, H, W) integer, 0, 1 or IGNORE.
-    Raises ConfigError (a ValueError) for K other than 1, ValueError for shapes that do not belong together.
+    logits (B, 1, H, W) float of any precision, any value under IGNORE; target (B, H, W) integer, 0, 1 or IGNORE.
+    Raises ConfigError (a ValueError) for K other than 1, ValueError for shapes that do not match.
     """
     _require_fitting(logits, target)
     if logits.shape[1] != 1:
@@ -70,11 +70,11 @@ def binary_pixels(logits: Tensor, target: Tensor) -> Pixels:
 
 
 def class_pixels(logits: Tensor, target: Tensor) -> ClassPixels:
-    """The pixels of a problem of several classes.
+    """Returns the pixels of a problem of several classes.
 
-    logits (B, K, H, W), K >= 2, float of any precision, whatever value under IGNORE; target (B, H, W) integer, 0 ... K-1
-    or IGNORE (that a label is below K is the data's promise: to look at every batch would make the device wait).
-    Raises ConfigError (a ValueError) for K = 1, ValueError for shapes that do not belong together.
+    logits (B, K, H, W), K >= 2, float of any precision, any value under IGNORE; target (B, H, W) integer, 0 ... K-1 or
+    IGNORE (the data guarantee labels below K: a check of every batch would make the device wait).
+    Raises ConfigError (a ValueError) for K = 1, ValueError for shapes that do not match.
     """
     _require_fitting(logits, target)
     if logits.shape[1] < 2:
@@ -89,32 +89,32 @@ def class_pixels(logits: Tensor, target: Tensor) -> ClassPixels:
 
 
 def of_own_class(values: Tensor, label: Tensor) -> Tensor:
-    """(B, N), of values (B, K, N) each pixel's one for its own class."""
+    """Selects each pixel's value for its own class: values (B, K, N), label (B, N) -> (B, N)."""
     return values.gather(1, label[:, None])[:, 0]
 
 
 def mean_over_pixels(loss: Tensor, scored: Tensor) -> Tensor:
-    """Mean of `loss` (B, N) over the scored pixels of the whole batch; 0 if there are none."""
+    """Returns the mean of `loss` (B, N) over the scored pixels of the whole batch; 0 if there are none."""
     return (loss * scored).sum() / scored.sum().clamp(min=1)
 
 
 def mean_over_classes(loss: Tensor, members: Tensor) -> Tensor:
-    """(B,), mean of `loss` (B, K) over the classes that have a labelled pixel in the image; 0 where none has.
+    """Returns (B,), the mean of `loss` (B, K) over the classes with a labelled pixel in the image; 0 without any.
 
-    A class without one is left out because nothing is lost with it: what is wrongly given to it is missed by the class
-    that is there. Counted, the many classes absent from most images would drown the few that have something to learn.
+    Absent classes lose no information: a pixel wrongly predicted as one is a missed pixel of a present class. If counted,
+    the many absent classes of most images would outweigh the few present ones.
     """
     present = members.amax(dim=2)
     return (loss * present).sum(dim=1) / present.sum(dim=1).clamp(min=1)
 
 
 def mean_over_images(loss: Tensor, scored: Tensor) -> Tensor:
-    """Mean of `loss` (B,) over the images with a scored pixel (`scored` (B, N)); 0 if there are none."""
+    """Returns the mean of `loss` (B,) over the images with a scored pixel (`scored` (B, N)); 0 if there are none."""
     counts = scored.amax(dim=1)
     return (loss * counts).sum() / counts.sum().clamp(min=1)
 
 
-def require(condition: bool, setting: str, value: Any, expected: str) -> None:
+def require(condition: bool, setting: str, value: object, expected: str) -> None:
     """Raises ConfigError, naming the setting, unless `condition` holds."""
     if not condition:
         raise ConfigError(
@@ -129,5 +129,5 @@ def _require_fitting(logits: Tensor, target: Tensor) -> None:
 
 
 def _precise(logits: Tensor) -> Tensor:
-    # Sums over pixels and sigmoid(-x) of large x are lost in half precision, whatever autocast is set to.
+    # Half precision would lose sums over pixels and sigmoid(-x) of large x, whatever the setting of autocast.
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

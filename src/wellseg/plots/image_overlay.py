@@ -1,8 +1,9 @@
-"""A picture under its mask, with a legend of what the colours mean (axes: see wellseg.types)."""
+"""Draws a mask over an image, with a legend of the colours (axes: see wellseg.types)."""
 
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from wellseg.data.io.images import NO_DATA_COLOR, palette
@@ -11,44 +12,47 @@ from wellseg.plots.stretch import grey_limits, stretched
 from wellseg.types import NO_DATA
 
 FILLED = 0.5
-"""Share of a class's colour; the rest is the picture, so that what was marked can be judged."""
+"""Opacity of a class colour, so that the image below a marked pixel stays visible."""
 MASK_ON, MARKED = (250, 250, 250), (235, 60, 20)
-"""Class 1 of two: in a mask nearly white, and over a picture a colour that few pictures have."""
+"""Class 1 of two: nearly white in a mask, and over an image a colour that few images have."""
 
 LARGEST, SMALLEST = 2048, 480
-"""Pixels of the picture's longer side: larger ones are drawn smaller, smaller ones in whole multiples of their pixels."""
+"""Limits of the drawing's longer side in pixels: larger images are reduced, smaller ones enlarged by a whole factor."""
 TEXT, SWATCH, GAP, MARGIN, LINE = 14, 14, 22, 10, 22
 INK = (25, 25, 25)
 
 
 def mask_colors(classes: int) -> np.ndarray:
-    """(K, 3) uint8 colours of a mask's file: of two classes black and nearly white, else those of `palette`."""
+    """Returns the colours (K, 3) uint8 of a mask file: black and nearly white for two classes, else `palette`."""
     return np.array([(0, 0, 0), MASK_ON], np.uint8) if classes == 2 else palette(classes)
 
 
 def draw_overlay(image: np.ndarray, mask: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """(h, w, 3) uint8: `image` (H, W, C), uint8 or float32, under the colours of `mask` (H, W) uint8 and over a legend with
-    the classes' names and their shares of the pixels that hold data.
+    """Draws `image` below the colours of `mask`, with a legend, as (h, w, 3) uint8.
 
-    Class 0 stays as it is, whatever it is called. Pictures of uint8 keep their values; of floats, those from the 1st to the
-    99th percentile become 0..255. Images of other than three channels are drawn by their first one, in greys.
+    image    (H, W, C) uint8 or float32; uint8 values are shown unchanged, floats from the 1st to the 99th percentile as
+             0..255. Unless C is 3, the first channel is shown in greys
+    mask     (H, W) uint8; class 0 is not coloured, whatever its name
+    classes  names for the legend, which also states the fraction of the pixels with data
     """
     colors = np.array([(0, 0, 0), MARKED], np.uint8) if len(classes) == 2 else palette(len(classes))
-    shares = _shares(mask, len(classes))
-    rows = [(None if k == 0 else colors[k], f"{name} {shares[k]:.1%}") for k, name in enumerate(classes)]
+    frequencies = _frequencies(mask, len(classes))
+    rows: list[tuple[npt.NDArray[np.integer] | None, str]] = [
+        (None if k == 0 else colors[k], f"{name} {frequencies[k]:.1%}") for k, name in enumerate(classes)
+    ]
     if (lost := np.count_nonzero(mask == NO_DATA)) > 0:
         rows.append((np.array(NO_DATA_COLOR), f"no data {lost / mask.size:.1%}"))
     picture = _fitted(_marked(_visible(image), mask, colors))
     return np.asarray(_with_legend(picture, rows))
 
 
-def _shares(mask: np.ndarray, classes: int) -> np.ndarray:
+def _frequencies(mask: np.ndarray, classes: int) -> np.ndarray:
     counts = np.bincount(mask.ravel(), minlength=256)[:classes]
     return counts / max(counts.sum(), 1)
 
 
 def _visible(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8."""
+    """Returns the image in colours or greys, (H, W, 3) uint8."""
     shown = image if image.shape[2] == 3 else image[:, :, :1].repeat(3, axis=2)
     if shown.dtype == np.uint8:
         return shown
@@ -73,8 +77,8 @@ def _fitted(picture: np.ndarray) -> Image.Image:
     return drawn.resize((drawn.width * times, drawn.height * times), Image.Resampling.NEAREST)
 
 
-def _with_legend(picture: Image.Image, rows: Sequence[tuple[np.ndarray | None, str]]) -> Image.Image:
-    """Entries from left to right in as many lines as they need; one without a colour has an empty box."""
+def _with_legend(picture: Image.Image, rows: Sequence[tuple[npt.NDArray[np.integer] | None, str]]) -> Image.Image:
+    """Adds legend entries from left to right in as many lines as needed; an entry without colour has an empty box."""
     font = ImageFont.load_default(TEXT)
     widths = [SWATCH + 6 + int(np.ceil(font.getlength(text))) + GAP for _, text in rows]
     width = max(picture.width, max(widths) + 2 * MARGIN, SMALLEST)

@@ -1,16 +1,17 @@
-"""A quantization at a glance: the damage of every layer, the file's size, the scores before and after."""
+"""Draws the report of a quantization: damage of every layer, file size, scores before and after."""
 
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 _COLORS = {"before": "tab:gray", "after": "tab:blue"}
 
 
 def picture(report: dict[str, Any]) -> Figure:
-    """Left: layers in running order, with their damage and their bits. Right: file sizes, and the scores of every part."""
+    """Draws damage and bits of all layers, in execution order, file sizes, and the scores of every part."""
     layers = report["layers"]
     figure = plt.figure(figsize=(12, max(4.6, 0.21 * len(layers) + 1.2)), layout="constrained")
     grid = figure.add_gridspec(2, 2, height_ratios=(1, 3))
@@ -21,7 +22,7 @@ def picture(report: dict[str, Any]) -> Figure:
     return figure
 
 
-def _damage(axis: plt.Axes, layers: list[dict[str, Any]], widened: list[str]) -> None:
+def _damage(axis: Axes, layers: list[dict[str, Any]], widened: list[str]) -> None:
     for color, label, chosen in (
         ("tab:blue", "as asked", [i for i, layer in enumerate(layers) if layer["name"] not in widened]),
         ("tab:orange", "widened by the gate", [i for i, layer in enumerate(layers) if layer["name"] in widened]),
@@ -42,7 +43,7 @@ def _damage(axis: plt.Axes, layers: list[dict[str, Any]], widened: list[str]) ->
         axis.legend(fontsize=8)
 
 
-def _bytes(axis: plt.Axes, sizes: dict[str, float]) -> None:
+def _bytes(axis: Axes, sizes: dict[str, float]) -> None:
     axis.barh(list(sizes), list(sizes.values()), color=[_COLORS[name] for name in sizes])
     for row, value in enumerate(sizes.values()):
         axis.text(value, row, f" {value:,.1f} kB", va="center", fontsize=8)
@@ -50,7 +51,7 @@ def _bytes(axis: plt.Axes, sizes: dict[str, float]) -> None:
     axis.invert_yaxis()
 
 
-def _scores(axis: plt.Axes, parts: dict[str, Any]) -> None:
+def _scores(axis: Axes, parts: dict[str, Any]) -> None:
     names = [(part, score) for part, found in parts.items() for score in found["before"]]
     for offset, side in ((-0.2, "before"), (0.2, "after")):
         values = [parts[part][side][score] for part, score in names]

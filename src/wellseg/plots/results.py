@@ -1,6 +1,6 @@
-"""Pictures of results: curves over epochs, panels of windows, bars per well, precision against recall."""
+"""Draws results: curves over epochs, panels of windows, bars per well, precision against recall."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -28,7 +29,10 @@ ERROR_COLORS = {
 
 
 def error_image(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """(..., 3) float RGB of boolean `prediction` against `target` (IGNORE grey): green hits, red missed, blue false."""
+    """Returns float RGB (..., 3) of errors: green hits, red missed, blue false, grey where `target` is IGNORE.
+
+    prediction is boolean, of the shape of `target`.
+    """
     code = np.where(target == 1, np.where(prediction, 1, 2), np.where(prediction, 3, 0))
     code = np.where(target == IGNORE, 4, code)
     return np.asarray(list(ERROR_COLORS.values()), dtype=np.float32)[code]
@@ -68,8 +72,9 @@ def class_panels(
     classes: Sequence[str],
     titles: Sequence[str],
 ) -> Figure:
-    """Image | predicted classes | label, one row per image, with the colours' names below; `image` as for `panels`, the
-    others (N, H, W) class indices.
+    """Draws image | predicted classes | label, one row per image, above a legend of the classes.
+
+    image: as for `panels`. predicted, target: (N, H, W) class indices.
     """
     colors = class_colors(len(classes))
     figure, axes = _rows_of_three(image, valid, titles, ("image", "predicted", "label (grey: not scored)"))
@@ -90,14 +95,14 @@ def class_panels(
 
 
 def class_colors(number: int) -> np.ndarray:
-    """(number, 3) float RGB in 0..1, the first black: the colours of wellseg's mask files."""
+    """Returns the colours of mask files, (number, 3) float RGB in 0..1, the first black."""
     return palette(number).astype(np.float32) / 255
 
 
 def _rows_of_three(
     image: np.ndarray, valid: np.ndarray, titles: Sequence[str], heads: Sequence[str]
 ) -> tuple[Figure, np.ndarray]:
-    """A figure with three columns whose first shows the images."""
+    """Returns a figure with three columns, the first of which shows the images."""
     n, h, w = image.shape[:3]
     figure, axes = plt.subplots(
         n, 3, figsize=(5.4, max(1.8, 1.8 * h / w) * n + 0.6), squeeze=False, layout="constrained"
@@ -121,7 +126,7 @@ def _rows_of_three(
 
 
 def curves(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Losses, validation scores and learning rate over epochs."""
+    """Draws losses, validation scores and learning rate over epochs."""
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
     epochs = [row["epoch"] + 1 for row in history]
     groups = (
@@ -144,7 +149,7 @@ def curves(history: Sequence[Mapping[str, float]]) -> Figure:
 def per_well_bars(
     scores: Mapping[str, Mapping[str, float]], names: Sequence[str] = ("dice_pooled", "iou_pooled")
 ) -> Figure:
-    """One group of bars per well; wells without a scored pixel are left out."""
+    """Draws one group of bars per well; wells without a scored pixel are left out."""
     wells = [w for w, s in scores.items() if all(np.isfinite(s[n]) for n in names)]
     figure, axis = plt.subplots(figsize=(max(4.0, 0.55 * len(wells) + 2), 3.4), layout="constrained")
     width = 0.8 / len(names)
@@ -163,7 +168,7 @@ def per_well_bars(
 
 
 def precision_recall(curve: Mapping[str, Any], threshold: float) -> Figure:
-    """Pooled precision against recall, with the chosen threshold marked; curve as SegmentationScores.curve() gives it."""
+    """Draws pooled precision against recall and marks `threshold`; curve as SegmentationScores.curve() returns it."""
     figure, axis = plt.subplots(figsize=(4, 3.6), layout="constrained")
     thresholds, precision, recall = (np.asarray(curve[k]) for k in ("threshold", "precision_pooled", "recall_pooled"))
     axis.plot(recall, precision)
@@ -176,8 +181,9 @@ def precision_recall(curve: Mapping[str, Any], threshold: float) -> Figure:
 
 
 def confusion(counts: Mapping[str, Any], classes: Sequence[str]) -> Figure:
-    """The pooled counts as a table of shares of each label: "tp", "fp", "fn" and "tn" of two classes, or "counts" of
-    several, a row per label.
+    """Draws the confusion matrix, each row as fractions of its label.
+
+    counts: "tp", "fp", "fn" and "tn" of two classes, or "counts" of several, a row per label.
     """
     if "counts" in counts:
         table = np.array(counts["counts"], dtype=np.float64)
@@ -198,14 +204,17 @@ def confusion(counts: Mapping[str, Any], classes: Sequence[str]) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG, atomically, and free the figure."""
+    """Writes a PNG atomically and frees the figure."""
     write_atomically(path, lambda p: figure.savefig(p, format="png", dpi=110))
     plt.close(figure)
 
 
 def to_array(figure: Figure) -> np.ndarray:
-    """(H, W, 3) uint8 of a figure, which is freed: what TensorBoard shows."""
-    figure.canvas.draw()
-    array = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    """Renders a figure for TensorBoard as (H, W, 3) uint8 and frees the figure."""
+    canvas = figure.canvas
+    canvas.draw()
+    assert isinstance(canvas, FigureCanvasAgg)
+    buffer: Callable[[], memoryview] = canvas.buffer_rgba
+    array = np.asarray(buffer())[..., :3].copy()
     plt.close(figure)
     return array

@@ -1,6 +1,6 @@
-"""The picture of `wellseg.data.preview`: samples with their labels, as they come and as training sees them.
+"""Draws samples with their labels, before and after augmentation: the figure of `wellseg preview`.
 
-The figure comes back undrawn and unsaved, and needs no display. Axes: see wellseg.types.
+The figure is returned without being rendered or saved, and needs no display. Axes: see wellseg.types.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from wellseg.types import IGNORE
 
 DPI = 100
 OPACITY = 0.45
-"""Of a class colour over the image."""
+"""Opacity of a class colour over the image."""
 NULL_COLOR = (127, 178, 229)
 
 View = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -24,7 +24,7 @@ View = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Row(NamedTuple):
-    """A sample's name, the sample, and what became of it."""
+    """Holds a sample's name, the sample, and its augmented versions."""
 
     title: str
     given: View
@@ -32,10 +32,10 @@ class Row(NamedTuple):
 
 
 def draw(rows: Sequence[Row], classes: Sequence[str]) -> Figure:
-    """A row of panels per sample: image, label, and each augmented image with its label laid over it; a legend below.
+    """Draws a row of panels per sample: image, label, and each augmented image below its label; a legend at the bottom.
 
-    Three channels are shown as red, green and blue in 0 ... 255, of any other number the first, in greys between the 1st
-    and 99th percentile of the sample. Class 0 is not laid over. Every row has as many augmented views.
+    Three channels are shown as red, green and blue in 0 ... 255; of any other number the first is shown, in greys between
+    the 1st and 99th percentile of the sample. Class 0 is not coloured. All rows have the same number of augmented views.
     """
     columns = 2 + len(rows[0].augmented)
     _, height, width = rows[0].given[0].shape
@@ -55,25 +55,25 @@ def draw(rows: Sequence[Row], classes: Sequence[str]) -> Figure:
     for axis, text in zip(axes[0], ["image", "label", *["augmented"] * (columns - 2)], strict=True):
         axis.set_title(text, fontsize=9)
     handles = [Patch(facecolor=color / 255, label=name) for color, name in zip(colors, classes, strict=True)]
-    handles.append(Patch(facecolor=np.divide(NO_DATA_COLOR, 255), label="no label"))
-    handles.append(Patch(facecolor=np.divide(NULL_COLOR, 255), label="no data"))
+    handles.append(Patch(facecolor=_rgb(NO_DATA_COLOR), label="no label"))
+    handles.append(Patch(facecolor=_rgb(NULL_COLOR), label="no data"))
     legend = figure.legend(
         handles=handles, loc="outside lower center", ncols=min(len(handles), 2 * columns), fontsize=7
     )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    for entry in legend.get_texts():
+        entry.set_parse_math(False)
     return figure
 
 
 def grey_limits(view: View) -> tuple[float, float]:
-    """Values of a one-channel sample that are black and white."""
+    """Returns the values of a one-channel sample that are drawn black and white."""
     image, valid, _ = view
     low, high = stretch.grey_limits(image[0][valid])
     return low, high if high > low else low + 1
 
 
 def shown(view: View, limits: tuple[float, float]) -> np.ndarray:
-    """(H, W, 3) uint8 of the image alone; what has no data is blue."""
+    """Draws the image alone, (H, W, 3) uint8; pixels without data are blue."""
     image, valid, _ = view
     if len(image) == 3:
         rgb = np.moveaxis(image, 0, 2)
@@ -83,22 +83,27 @@ def shown(view: View, limits: tuple[float, float]) -> np.ndarray:
 
 
 def labels(view: View, colors: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 of the label alone: class colours, grey without a label, blue without data."""
+    """Draws the label alone, (H, W, 3) uint8: class colours, grey without a label, blue without data."""
     _, valid, target = view
     table = np.full((256, 3), NO_DATA_COLOR, dtype=np.uint8)
     table[: len(colors)] = colors
-    return np.where((valid | (target != IGNORE))[:, :, None], table[target], np.uint8(NULL_COLOR))
+    return np.where((valid | (target != IGNORE))[:, :, None], table[target], np.array(NULL_COLOR, np.uint8))
 
 
 def overlaid(view: View, limits: tuple[float, float], colors: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 of the image with the classes above 0, and pixels without a label, coloured."""
+    """Draws the image, (H, W, 3) uint8, with colours for classes above 0 and for pixels without a label."""
     _, valid, target = view
     marked = (target != 0) & valid
     mixed = (1 - OPACITY) * shown(view, limits) + OPACITY * labels(view, colors)
     return np.where(marked[:, :, None], mixed.round(), shown(view, limits)).astype(np.uint8)
 
 
+def _rgb(color: Sequence[int]) -> tuple[float, float, float]:
+    """Returns a colour of 0..255 in 0..1."""
+    return color[0] / 255, color[1] / 255, color[2] / 255
+
+
 def _short(title: str, longest: int) -> str:
-    """At most `longest` characters of a title, from both of its ends: names of files differ at either."""
+    """Shortens a title to `longest` characters from both ends: file names differ at either end."""
     half = max(longest // 2 - 1, 1)
     return title if len(title) <= longest else f"{title[:half]}…{title[-half:]}"

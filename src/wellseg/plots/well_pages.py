@@ -1,4 +1,4 @@
-"""Pages that show a well and its mask: strips of the log side by side, as PNG (axes: see wellseg.types)."""
+"""Draws pages of a well and its mask as PNG: strips of the log side by side (axes: see wellseg.types)."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -18,13 +18,13 @@ STRIPS = 4
 """Strips on a page."""
 
 DEFECT = (225, 60, 20)
-FILLED = 0.7  # share of the defect's colour; the rest is the wall, so that what was marked can be judged
+FILLED = 0.7  # opacity of the defect colour, so that the wall below a marked pixel stays visible
 NO_DATA_COLORS = ((150, 190, 225), (90, 140, 190))  # of the hatching
 INK, FAINT = (30, 30, 30), (150, 150, 150)
 
-TITLE, SMALL = 15, 11  # sizes of letters
-KEY_WIDTH = 520  # of the colours' meaning, below the title
-PANEL_WIDTH = 144  # pixels, about; the wall alone and the wall with its mask each take one
+TITLE, SMALL = 15, 11  # font sizes
+KEY_WIDTH = 520  # of the legend, below the title
+PANEL_WIDTH = 144  # pixels, approximately; one panel for the wall alone, one for the wall with its mask
 HEADER, FOOTER, AXIS, INNER, GAP, MARGIN = 70, 26, 76, 8, 18, 12  # pixels, as are all sizes
 
 
@@ -39,22 +39,23 @@ def write_overlays(
     depth: np.ndarray | None = None,
     depth_unit: str = "m",
 ) -> list[Path]:
-    """Write `folder`/`name`_0001.png and so on, and return their paths.
+    """Writes `folder`/`name`_0001.png and so on, and returns the paths.
 
-    A page holds `rows_per_page` rows in 4 strips that follow each other from left to right. A strip is the wall in grey,
-    and beside it the same with the defects coloured and pixels without data hatched, between a depth axis on the left
-    and azimuth in degrees below. Grey runs from the 1st to the 99th percentile of a strip's values, dark where they are
-    low. Pixels keep their borders. Only one page is in memory.
+    A page holds `rows_per_page` rows in 4 consecutive strips from left to right. A strip shows the wall in grey, and next to
+    it the wall with coloured defects and hatched pixels without data, with a depth axis on the left and azimuth in degrees
+    below. Grey runs from the 1st to the 99th percentile of a strip's values, low values dark. Pixels are not interpolated.
+    Only one page is in memory.
 
-    mask_source  gives the mask's rows [start, stop), (stop - start, W) of 0, 1 and NO_DATA: the function, or an object
-                 whose `read` it is
+    mask_source  returns the mask's rows [start, stop), (stop - start, W) of 0, 1 and NO_DATA: a function, or an object with
+                 such a `read`
     threshold    of the mask, for the title
     depth        (H,) increasing, in `depth_unit`; None counts rows
+
     Raises EnvironmentFault where the disk is full.
     """
     read_mask = mask_source if callable(mask_source) else mask_source.read
     height, _ = source.shape
-    paths = []
+    paths: list[Path] = []
     for start in range(0, height, rows_per_page):
         stop = min(start + rows_per_page, height)
         at = np.arange(start, stop) if depth is None else depth[start:stop]
@@ -72,7 +73,7 @@ def write_overlays(
 def draw_page(
     title: str, values: np.ndarray, mask: np.ndarray, depth: np.ndarray, unit: str, strip_rows: int
 ) -> Image.Image:
-    """One page: values (H, W) as recorded, mask (H, W), depth (H,) of its rows, cut into strips of `strip_rows`."""
+    """Draws one page: values (H, W) as recorded, mask (H, W), depth (H,) of the rows, in strips of `strip_rows`."""
     height, columns = values.shape
     strips = -(-height // strip_rows)
     across = max(1, round(PANEL_WIDTH / columns))
@@ -100,7 +101,7 @@ def draw_page(
 
 
 def _panels(values: np.ndarray, mask: np.ndarray) -> Iterator[np.ndarray]:
-    """The wall and the wall with its mask, (h, W, 3) uint8; pixels to be hatched are of the first of NO_DATA_COLORS."""
+    """Yields the wall, then the wall with its mask, (h, W, 3) uint8; NO_DATA_COLORS[0] marks pixels to hatch."""
     missing = is_null(values)
     known = values[~missing].astype(np.float64)
     wall = np.empty((*values.shape, 3), dtype=np.uint8)
@@ -115,14 +116,14 @@ def _panels(values: np.ndarray, mask: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _hatched(picture: np.ndarray) -> np.ndarray:
-    """`picture` (h, w, 3) with diagonal lines over what has the colour of no data."""
+    """Draws diagonal lines over the pixels of `picture` (h, w, 3) that have the colour of no data."""
     rows, columns = np.ogrid[: picture.shape[0], : picture.shape[1]]
     lines = (picture == NO_DATA_COLORS[0]).all(axis=-1) & ((rows + columns) % 6 < 2)
     return np.where(lines[..., None], np.array(NO_DATA_COLORS[1], dtype=np.uint8), picture)
 
 
 def _draw_key(page: Image.Image, draw: ImageDraw.ImageDraw) -> None:
-    """What the colours mean, from left to right."""
+    """Draws the legend from left to right."""
     x, y = MARGIN, 33
     for colors, text in (
         ([DEFECT], "defect"),
@@ -143,7 +144,7 @@ def _draw_azimuth(draw: ImageDraw.ImageDraw, left: int, bottom: int, panel: int)
 
 
 def _draw_depth(draw: ImageDraw.ImageDraw, right: int, depth: np.ndarray, down: int, unit: str) -> None:
-    """Ticks at round depths; `right` is where the strip's frame stands, `down` the pixels of a row."""
+    """Draws ticks at round depths; `right` is the x of the strip's frame, `down` the pixels of a row."""
     draw.text((right - 6, HEADER - 8), unit, fill=FAINT, font=_font(SMALL), anchor="rs")
     step = _round_step(float(depth[-1] - depth[0]) * 80 / max(len(depth) * down, 1))
     first = int(np.ceil(depth[0] / step))
@@ -156,7 +157,7 @@ def _draw_depth(draw: ImageDraw.ImageDraw, right: int, depth: np.ndarray, down: 
 
 
 def _round_step(least: float) -> float:
-    """The smallest of ..., 0.5, 1, 2, 5, 10, 20, ... that is at least `least`, and at least a millionth."""
+    """Returns the smallest of ..., 0.5, 1, 2, 5, 10, 20, ... that is at least `least`, and at least a millionth."""
     power = 10.0 ** np.floor(np.log10(max(least, 1e-6)))
     return float(next(power * f for f in (1, 2, 5, 10) if power * f >= least * (1 - 1e-9)))
 

@@ -1,6 +1,6 @@
-"""What a set of wells looks like: the figures of notebooks/explore.ipynb (numbers: explore.py).
+"""Draws sets of wells: the figures of notebooks/explore.ipynb (numbers: explore.py).
 
-Figures come back undrawn and unsaved, and none needs a display. Axes: see wellseg.types.
+Figures are returned without being rendered or saved, and need no display. Axes: see wellseg.types.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,11 +18,11 @@ from wellseg.data.wells.well import Well
 NULL_COLOR = "#7fb2e5"
 DEFECT_COLOR = "#d62728"
 DPI = 72
-"""Of every figure: an executed notebook has to stay small."""
+"""Resolution of every figure: an executed notebook has to stay small."""
 
 
-def bars(rows: Sequence[Mapping[str, object]], keys: Sequence[str]) -> Figure:
-    """One panel of bars per key of the tables' rows, one bar per well; a mark instead where a number is NaN."""
+def bars(rows: Sequence[Mapping[str, str | float]], keys: Sequence[str]) -> Figure:
+    """Draws one panel of bars per key of the rows, one bar per well; NaN is marked as "no labels"."""
     figure = Figure(figsize=(2.6 * len(keys) + 1, 0.19 * len(rows) + 1), dpi=DPI, layout="constrained")
     axes = figure.subplots(1, len(keys), squeeze=False, sharey=True)[0]
     for axis, key in zip(axes, keys, strict=True):
@@ -39,10 +39,10 @@ def bars(rows: Sequence[Mapping[str, object]], keys: Sequence[str]) -> Figure:
 
 
 def depth_profiles(wells: Sequence[Well], bins: int = 300) -> Figure:
-    """The share of the turn that is a defect, in %, along the depth of each well; blue behind it where data are missing.
+    """Draws the defect fraction of the circumference, in %, along the depth of each well; blue where data are missing.
 
-    Means over up to `bins` stretches of equal height. Depths are not to one scale, shares are. The blue is the darker the
-    more pixels of a stretch are missing, and visible from the first.
+    Means over up to `bins` intervals of equal height. The depth axes differ in scale, the fractions share one. The blue is
+    darker the more pixels of an interval are missing, and visible from the first missing pixel.
     """
     figure = Figure(figsize=(11, 0.62 * -(-len(wells) // 2) + 0.6), dpi=DPI, layout="constrained")
     axes = figure.subplots(-(-len(wells) // 2), 2, squeeze=False)
@@ -57,9 +57,9 @@ def depth_profiles(wells: Sequence[Well], bins: int = 300) -> Figure:
         shade = np.where(lost > 0, 0.3 + 0.7 * lost, 0.0)
         axis.pcolormesh(edges, [0, 100], shade[None], cmap=blue, vmin=0, vmax=1)
         if well.target is not None:
-            share = 100 * np.add.reduceat((well.target == 1).sum(axis=1), starts) / pixels
-            axis.stairs(share, edges, fill=True, color=DEFECT_COLOR)
-            highest = max(highest, float(share.max()))
+            fraction = 100 * np.add.reduceat((well.target == 1).sum(axis=1), starts) / pixels
+            axis.stairs(fraction, edges, fill=True, color=DEFECT_COLOR)
+            highest = max(highest, float(fraction.max()))
         axis.set_ylabel(well.name, fontsize=7, rotation=0, ha="right", va="center")
         axis.tick_params(labelsize=6, pad=1)
     for axis in axes.flat:
@@ -70,24 +70,24 @@ def depth_profiles(wells: Sequence[Well], bins: int = 300) -> Figure:
 
 
 def strips(wells: Sequence[Well], titles: Sequence[str], *, limit: float | None = None, outline: bool = True) -> Figure:
-    """Whole wells or sections of them side by side, depth downwards: grey values, no data blue, labels outlined red.
+    """Draws wells or sections of wells side by side, depth downwards: grey values, no data blue, labels outlined red.
 
-    limit: the value that is white, its negative is black; by default the 99th percentile of all that is shown.
+    limit: the value drawn white, with its negative black; by default the 99th percentile of all shown values.
     """
     shown = np.concatenate([np.abs(w.values[w.valid]) for w in wells])
     limit = limit or (float(np.percentile(shown, 99)) if shown.size else 1.0) or 1.0
     widths = [max(w.num_columns, 36) for w in wells]
-    # At least a pixel for each row: rows that are left out would look like data that are not there.
+    # At least one pixel per row: skipped rows would look like missing data.
     height = max(5.4, 1.05 * max(w.num_rows for w in wells) / DPI) + 0.6
     figure = Figure(figsize=(sum(widths) / 40 + 0.45 * len(wells), height), dpi=DPI, layout="constrained")
     axes = figure.subplots(1, len(wells), squeeze=False, width_ratios=widths)[0]
-    # 32 greys: nobody sees more, and the picture takes half the bytes.
+    # 32 greys: more are not visible, and the file has half the size.
     grey = colormaps["gray"].resampled(32).with_extremes(bad=NULL_COLOR)
     for axis, well, title in zip(axes, wells, titles, strict=True):
         image = np.where(well.valid, well.values, np.nan)
         axis.imshow(image, cmap=grey, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
         if outline and well.target is not None:
-            axis.add_collection(LineCollection(outlines(well.target == 1), colors=DEFECT_COLOR, linewidths=0.7))
+            axis.add_collection(LineCollection(list(outlines(well.target == 1)), colors=DEFECT_COLOR, linewidths=0.7))
         axis.set_title(title, fontsize=7)
         axis.set_xticks([0, well.num_columns - 1])
         ticks = np.linspace(0, well.num_rows - 1, 5).astype(int)
@@ -97,10 +97,10 @@ def strips(wells: Sequence[Well], titles: Sequence[str], *, limit: float | None 
 
 
 def outlines(mask: np.ndarray) -> np.ndarray:
-    """(N, 2, 2) segments (x, y) along the pixel edges of `mask` (H, W); open where the mask goes on over the seam."""
+    """Returns segments (N, 2, 2) of (x, y) along the pixel edges of `mask` (H, W), open where the mask crosses the seam."""
     across = np.diff(np.pad(mask, ((1, 1), (0, 0))).astype(np.int8), axis=0) != 0
     along = np.diff(np.concatenate([mask[:, -1:], mask, mask[:, :1]], axis=1).astype(np.int8), axis=1) != 0
-    # The seam is drawn on the side that is inside only.
+    # The seam is drawn only on the side inside the mask.
     along[:, 0] &= mask[:, 0]
     along[:, -1] &= mask[:, -1]
     y, x = np.nonzero(across)
@@ -111,9 +111,9 @@ def outlines(mask: np.ndarray) -> np.ndarray:
 
 
 def twin_figure(well: Well) -> Figure:
-    """The two views of an interleaved well, put side by side, and woven; only the last is the pipe."""
+    """Draws the two views of an interleaved well, both side by side, and interleaved; only the last is the pipe."""
     even, odd = well.views()
-    beside = replace(
+    joined = replace(
         well,
         values=np.concatenate([even.values, odd.values], axis=1),
         valid=np.concatenate([even.valid, odd.valid], axis=1),
@@ -121,22 +121,22 @@ def twin_figure(well: Well) -> Figure:
         azimuth_layout="single",
     )
     titles = ["even azimuths", "odd azimuths", "side by side: a false seam", f"restored: {well.num_columns} columns"]
-    return strips([even, odd, beside, well], titles)
+    return strips([even, odd, joined, well], titles)
 
 
 def count_figure(panels: Mapping[str, Mapping[str, Sequence[np.ndarray]]], top: int = 10) -> Figure:
-    """Histograms of whole numbers: a panel per title, in it a colour per set; numbers from `top` on share one bar.
+    """Draws histograms of whole numbers: a panel per title, a colour per set; numbers from `top` on share one bar.
 
-    A set is the numbers (N,) of each of its wells, and every well with any counts alike, however long it is.
+    A set holds numbers (N,) of each well; all wells with numbers have equal weight, whatever their length.
     """
     figure = Figure(figsize=(4.2 * len(panels), 3), dpi=DPI, layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, sets) in zip(axes, panels.items(), strict=True):
         for i, (name, wells) in enumerate(sets.items()):
-            shares = [np.bincount(np.minimum(n, top), minlength=top + 1) / len(n) for n in wells if len(n)]
+            fractions = [np.bincount(np.minimum(n, top), minlength=top + 1) / len(n) for n in wells if len(n)]
             width = 0.85 / len(sets)
             position = np.arange(top + 1) + (i - (len(sets) - 1) / 2) * width
-            axis.bar(position, 100 * np.mean(shares, axis=0) if shares else np.zeros(top + 1), width, label=name)
+            axis.bar(position, 100 * np.mean(fractions, axis=0) if fractions else np.zeros(top + 1), width, label=name)
         axis.set_xticks(np.arange(top + 1), [*map(str, range(top)), f"{top}+"])
         axis.set_title(title, fontsize=9)
         axis.set_ylabel("%", fontsize=8)
@@ -147,10 +147,10 @@ def count_figure(panels: Mapping[str, Mapping[str, Sequence[np.ndarray]]], top: 
 
 
 def value_figure(sets: Mapping[str, Sequence[Well]], *, limit: float = 24.0, clip: float = 16.0) -> Figure:
-    """Densities of the values of each set, intact and defect pixels apart, each well in its own robust scales.
+    """Draws value densities of each set, separately for intact and defect pixels, in robust scales of each well.
 
-    Every well counts alike; values beyond +-limit are in the outermost bins. Dotted: `clip`, where networks see values
-    cut off by default. All pixels of a well without labels count as intact.
+    All wells have equal weight; values beyond +-limit are in the outermost bins. Dotted lines mark `clip`, the default
+    clipping of network inputs. All pixels of a well without labels count as intact.
     """
     figure = Figure(figsize=(5.2 * len(sets), 3.2), dpi=DPI, layout="constrained")
     axes = figure.subplots(1, len(sets), squeeze=False, sharey=True)[0]
@@ -169,8 +169,8 @@ def value_figure(sets: Mapping[str, Sequence[Well]], *, limit: float = 24.0, cli
                 axis.stairs(np.mean(found, axis=0), edges, color=color, label=kind)
         middle = (edges[1:] + edges[:-1]) / 2
         axis.plot(middle, np.exp(-(middle**2) / 2) / np.sqrt(2 * np.pi), "--", color="0.7", lw=1, label="normal")
-        for x in (-clip, clip):
-            axis.axvline(x, color="0.5", ls=":", lw=1)
+        for bound in (-clip, clip):
+            axis.axvline(bound, color="0.5", ls=":", lw=1)
         axis.set(yscale="log", ylim=(1e-6, 2))
         axis.set_title(f"{name}: value / robust scale", fontsize=9)
         axis.tick_params(labelsize=7)

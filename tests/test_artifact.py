@@ -77,7 +77,7 @@ def test_a_network_from_outside_is_saved_and_loaded_where_it_is_registered(outsi
     artifact.save(tmp_path / "model.safetensors", network, arguments, METADATA)
     assert artifact.load(tmp_path / "model.safetensors").metadata["architecture"]["name"] == "ring_net"
     artifact._REGISTERED.clear()  # as in another process
-    with pytest.raises(ArtifactError, match=r"unknown architecture 'ring_net'[\s\S]*wellseg.artifact.register"):
+    with pytest.raises(ArtifactError, match=r"architecture 'ring_net' is unknown[\s\S]*wellseg.artifact.register"):
         artifact.load(tmp_path / "model.safetensors")
     assert artifact.register(outside.ARCHITECTURE) == "ring_net"
     assert torch.equal(artifact.load(tmp_path / "model.safetensors").network.weight, network.weight)
@@ -118,13 +118,13 @@ def test_weights_that_do_not_fit_are_refused_with_a_table(saved, tensors, text):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"architecture": {"name": "os.system", "arguments": {}}}, "unknown architecture 'os.system'"),
-        ({"architecture": {"name": "cylinder", "arguments": {}}}, "unknown architecture"),
+        ({"architecture": {"name": "os.system", "arguments": {}}}, "architecture 'os.system' is unknown"),
+        ({"architecture": {"name": "cylinder", "arguments": {}}}, "is unknown"),
         ({"architecture": {"name": "unet_flex", "arguments": {"_target_": "os.system"}}}, "cannot be built"),
         ({"architecture": {"name": "unet_flex", "arguments": ARGUMENTS | {"thickness": 10**9}}}, "add up to more"),
         ({"architecture": {"name": "unet_flex", "arguments": ARGUMENTS | {"thickness": 8}}}, "do not fit"),
         ({"architecture": {"name": "vanilla", "arguments": {}}}, "do not fit"),
-        ({"architecture": {"name": ["unet_flex"], "arguments": {}}}, "unknown architecture"),
+        ({"architecture": {"name": ["unet_flex"], "arguments": {}}}, "is unknown"),
         ({"format": 99}, "format 99 is unknown"),
         ({"threshold": 1.5}, "threshold"),
         ({"threshold": None}, "threshold"),
@@ -308,7 +308,7 @@ def change_first(record, **changes):
         (None, lambda r: {"packed": change_first(r, group=5)}, "do not divide"),
         (None, lambda r: {"packed": change_first(r, shape=[2**40, 2**40])}, "do not divide"),
         (None, lambda r: {"packed": r["packed"] | {"coding": "exec"}}, "record of packed weights is damaged"),
-        (lambda s: {k: v for k, v in s.items() if k != ".packed"}, lambda r: {}, "the file holds none"),
+        (lambda s: {k: v for k, v in s.items() if k != ".packed"}, lambda r: {}, "the file has no packed weights"),
         (lambda s: s | {".packed": s[".packed"][:-1]}, lambda r: {}, "packed weights are|stream"),
         (lambda s: s | {".packed": s[".packed"].float()}, lambda r: {}, "not bytes"),
         (lambda s: s | {"bottleneck.0.conv.weight": torch.zeros(3)}, lambda r: {}, "stored twice: bottleneck"),

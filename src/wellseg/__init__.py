@@ -1,11 +1,12 @@
 """Segmentation of images, of well casing above all. `import wellseg` is light; `wellseg.load` reads a model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wellseg.inference.base import SegmentationPredictor
+    from wellseg.inference.predictor import Augmentation
 
 
 def __getattr__(name: str) -> str:
@@ -22,7 +23,7 @@ def load(
     precision: str = "float32",
     device: str = "cpu",
     compile: bool = False,
-    tta: Callable | None = None,
+    tta: "Augmentation | None" = None,
     band: int | None = None,
     width: str = "auto",
     tile: int | None = None,

@@ -1,10 +1,13 @@
-"""The model artefact: one safetensors file with weights and everything needed to use them. The only code that reads weights.
+"""Reads and writes model files: one safetensors file with weights and everything needed to use them.
 
-The file's metadata hold one key, "wellseg", with JSON: format, architecture {name, arguments}, normalization, classes,
-threshold, input {window, widths, layout, channels}, scores, data fingerprint and parts, versions, parent run. An architecture
-is looked up among the modules of `wellseg.models`; nothing in a file is ever imported, instantiated or interpolated otherwise.
-Format 1 holds every weight as it is. Format 2 holds some as integers of a few bits in the one tensor ".packed", which the key
-"packed" of the metadata describes (see `wellseg.packed`), and the others as they are.
+No other module reads weights. The file's metadata hold one key, "wellseg", with JSON: format, architecture {name,
+arguments}, normalization, classes, threshold, input {window, widths, layout, channels}, scores, data fingerprint and
+parts, versions, parent run. An architecture is looked up among the modules of `wellseg.models`; nothing else in a file
+is ever imported, instantiated or interpolated.
+Format 1 holds every weight in its own tensor. Format 2 holds some weights as integers of a few bits in the one tensor
+".packed", which the key "packed" of the metadata describes (see `wellseg.packed`), and the others as format 1.
+
+Longer than 300 lines, since writing and all checks of reading rely on one format.
 """
 
 import hashlib
@@ -33,16 +36,16 @@ PLAIN, PACKED = 1, 2
 _KEY = "wellseg"
 # No parameter can have this name: the parts between a parameter's dots are never empty.
 _BUFFER = ".packed"
-# Of all numbers among the arguments: more layers or channels are damage or malice, and building them would take forever.
+# Limit of the sum of all numbers in the arguments: larger networks are damage or malice, and would take forever to build.
 _LARGEST_SUM = 65_536
 _REQUIRED = {"architecture": dict, "normalization": dict, "threshold": float, "classes": list, "input": dict}
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A network (eval mode, fp32, on the CPU), its metadata, and those of its weights that the file holds as integers.
+    """Holds a network (eval mode, fp32, on the CPU), its metadata, and the weights that the file stores as integers.
 
-    The network holds the latter dequantised. `packed` is empty for a plain file.
+    The network holds these weights dequantized. `packed` is empty for a file of format 1.
     """
 
     network: nn.Module
@@ -51,10 +54,12 @@ class Artifact:
 
     @property
     def normalization(self) -> Normalization:
+        """Returns the normalization of the network's input."""
         return Normalization.from_dict(self.metadata["normalization"])
 
     @property
     def threshold(self) -> float:
+        """Returns the decision threshold, 0..1."""
         return self.metadata["threshold"]
 
 
@@ -108,14 +113,14 @@ def save(
     packed: Mapping[str, PackedTensor] | None = None,
     coding: str = "none",
 ) -> None:
-    """Write the weights of `network`, which `arguments` built, with `metadata`; format and architecture are set here.
+    """Writes the weights of `network`, which `arguments` built, with `metadata`, and adds format and architecture.
 
-    packed: by their names in the state_dict, weights to be stored as these integers instead of as the network holds them;
-    coding: lossless coding of the integers, one of `wellseg.packed.CODINGS`. Raises ValueError where `packed` does not fit.
+    packed: weights to store as integers, by name in the state_dict, in place of those of the network; coding: lossless
+    coding of the integers, one of `wellseg.packed.CODINGS`. Raises ValueError where `packed` does not fit.
     """
     name = architecture_name(type(network))
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    # What describes the weights comes from them, never from the metadata of an artefact that is saved in another form.
+    # The description of the weights is computed, never copied from the metadata of a file that is saved in another form.
     record = {k: v for k, v in metadata.items() if k != "packed"}
     record |= {"format": PLAIN, "architecture": {"name": name, "arguments": dict(arguments)}}
     if packed:
@@ -149,7 +154,8 @@ def parse(content: bytes, path: Path) -> Artifact:
     """Returns the artefact whose bytes are `content`; `path` is named in errors. Raises ArtifactError, as `load`."""
     metadata, state = _parse(content, path, weights=True)
     network = _build(metadata["architecture"], str(path))
-    wanted, packed = network.state_dict(), {}
+    wanted = network.state_dict()
+    packed: dict[str, PackedTensor] = {}
     if metadata["format"] == PACKED:
         packed = _unpack(metadata.get("packed"), state, wanted, path)
         state = {k: v for k, v in state.items() if k != _BUFFER} | {k: v.dequantize() for k, v in packed.items()}
@@ -161,15 +167,15 @@ def parse(content: bytes, path: Path) -> Artifact:
 def _unpack(
     record: Any, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path
 ) -> dict[str, PackedTensor]:
-    """The weights of `wanted` that lie in the buffer. A few bytes can claim many: none is unpacked unless all fit."""
+    """Returns the weights of `wanted` in the buffer; unpacks none unless all shapes fit, since few bytes can claim many."""
     try:
         if _BUFFER not in state:
-            raise ValueError("the file holds none")
+            raise ValueError("the file has no packed weights")
         packed = packing.shapes(record)
         both = sorted(packed.keys() & state.keys())
         if both:
             raise ValueError(f"stored twice: {', '.join(both)}")
-        plain = {k: v.shape for k, v in state.items() if k != _BUFFER}
+        plain: dict[str, tuple[int, ...]] = {k: tuple(v.shape) for k, v in state.items() if k != _BUFFER}
         _refuse(_misfits({k: v.shape for k, v in wanted.items()}, plain | packed), str(path))
         return packing.decode(state[_BUFFER], record)
     except ArtifactError:
@@ -226,13 +232,13 @@ def _parse(content: bytes, path: Path, *, weights: bool) -> tuple[dict[str, Any]
 
 
 def _digest(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
-    """Of the stored tensors, and of what says how to read the packed ones."""
+    """Returns the SHA-256 of the stored tensors and of the record of the packed ones."""
     digest = hashlib.sha256()
     if "packed" in metadata:
         digest.update(json.dumps(metadata["packed"], sort_keys=True).encode())
     for key in sorted(state):
         digest.update(f"{key} {state[key].dtype} {tuple(state[key].shape)};".encode())
-        digest.update(state[key].reshape(-1).view(torch.uint8).numpy())
+        digest.update(state[key].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -240,7 +246,7 @@ def _check_metadata(metadata: Any, where: str) -> None:
     if not isinstance(metadata, dict) or metadata.get("format") not in (PLAIN, PACKED):
         found = metadata.get("format") if isinstance(metadata, dict) else type(metadata).__name__
         raise ArtifactError(
-            f"artefact format {found!r} is unknown",
+            f"model file format {found!r} is unknown",
             where=where,
             why=f"this wellseg reads {PLAIN} and {PACKED}",
             fix="upgrade wellseg",
@@ -261,12 +267,12 @@ def _check_metadata(metadata: Any, where: str) -> None:
 
 
 def _build(architecture: Mapping[str, Any], where: str) -> nn.Module:
-    """On the meta device: nothing is allocated, whatever sizes a damaged or hostile file claims."""
+    """Builds the network on the meta device: no memory is allocated, whatever sizes a damaged or hostile file claims."""
     table = architectures()
     name, arguments = architecture.get("name"), architecture.get("arguments")
     if not isinstance(name, str) or name not in table:
         raise ArtifactError(
-            f"unknown architecture {name!r}",
+            f"architecture {name!r} is unknown",
             where=where,
             why=f"known: {', '.join(sorted(table))}",
             fix="upgrade wellseg; a network of your own is registered first: wellseg.artifact.register(ITS_CLASS)",
@@ -295,7 +301,7 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 def compare(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
-    """Raise ArtifactError with a table of what differs unless `found` has the keys, shapes, types and finite values wanted."""
+    """Raises ArtifactError with a table of differences unless `found` has the `wanted` keys, shapes, types, all finite."""
     rows = _misfits({k: v.shape for k, v in wanted.items()}, {k: v.shape for k, v in found.items()})
     for key in wanted.keys() & found.keys():
         if wanted[key].shape != found[key].shape:
@@ -308,7 +314,7 @@ def compare(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], where: st
 
 
 def _misfits(wanted: Mapping[str, Sequence[int]], found: Mapping[str, Sequence[int]]) -> list[str]:
-    """A row for every name that only one of both has, and for every shape that differs."""
+    """Returns a row for every name that only one side has, and for every shape that differs."""
     rows = [f"{k}: missing" for k in wanted if k not in found]
     rows += [f"{k}: not part of the network" for k in found if k not in wanted]
     return rows + [

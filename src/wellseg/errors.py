@@ -1,6 +1,6 @@
-"""The error contract: what a user is told, and with which exit code the command ends.
+"""Defines the error contract: the message to the user and the exit code of the command.
 
-A `WellsegError` is a user's mistake or a fault of the surroundings, never a bug of ours; the command line prints it as
+A `WellsegError` is a mistake of the user or a fault of the machine, not a bug of wellseg; the command line prints it as
 
     error: what went wrong
      where: file, row, key
@@ -82,46 +82,46 @@ def _bare(kind: type[WellsegError]) -> WellsegError:
 
 
 class DataError(WellsegError):
-    """A file or data set cannot be used as it is."""
+    """Reports a file or data set that cannot be used."""
 
 
 class ConfigError(WellsegError):
-    """A configuration names something that does not exist or cannot be built."""
+    """Reports a configuration that names something unknown or cannot be built."""
 
 
 class ArtifactError(WellsegError):
-    """A model file or checkpoint is damaged, foreign or not allowed."""
+    """Reports a model file or checkpoint that is damaged, foreign or not allowed."""
 
 
 class TrainingError(WellsegError):
-    """Training cannot go on (a loss that is not finite, a run folder in use)."""
+    """Reports that training cannot continue (a loss that is not finite, a run folder in use)."""
 
 
 class PartialResult(WellsegError):
-    """Some of what was asked for is done; the rest could not be."""
+    """Reports a command that completed only a part of its work."""
 
     exit_code = PARTIAL
 
 
 class EnvironmentFault(WellsegError):
-    """The machine, not the input: disk full, no memory, a missing extra."""
+    """Reports a fault of the machine: a full disk, too little memory, a missing extra."""
 
     exit_code = ENVIRONMENT
 
 
 class Bug(WellsegError):
-    """An error that nobody foresaw."""
+    """Reports an unexpected error."""
 
     exit_code = BUG
 
 
 def as_problem(error: Exception) -> WellsegError:
-    """What a user is told of any error that ended a job."""
+    """Converts any error that ended a job to the error that the user reads."""
     if isinstance(error, WellsegError):
         return error
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch has its own
         return EnvironmentFault("out of memory", why=str(error), fix="a smaller batch_size")
-    if type(error).__name__ == "MisconfigurationException":  # Lightning's word for settings that do not go together
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's error for contradictory settings
         return ConfigError("the trainer refuses these settings", why=str(error))
     if isinstance(error, OSError):
         return EnvironmentFault(error.strerror or str(error), where=str(error.filename or ""), why=repr(error))

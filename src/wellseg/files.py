@@ -1,8 +1,9 @@
-"""Files that survive a crash: whole or untouched; what they hold, as a kind and a hash; and a lock on a run folder."""
+"""Writes files atomically, hashes them, recognises ONNX files and locks run folders."""
 
 import errno
 import glob
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -12,25 +13,28 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from wellseg.errors import ArtifactError, DataError, EnvironmentFault, TrainingError
 
 
 def write_bytes(path: Path, content: bytes, *, sync: bool = True) -> None:
-    """`write_atomically` for what is already in memory.
+    """Writes bytes atomically.
 
-    Writers of libraries hide the system's error behind their own: let them write to memory, and that to the disk.
+    Libraries hide the system's errors behind their own when they write to disk: let them write to memory, and this function
+    write the memory to disk.
     """
     write_atomically(path, lambda p: p.write_bytes(content), size=len(content), sync=sync)
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any], *, size: int | None = None, sync: bool = True) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place; `path` is whole or untouched at any moment.
+def write_atomically(
+    path: Path, write: Callable[[Path], object], *, size: int | None = None, sync: bool = True
+) -> None:
+    """Replaces `path` by a temporary file that `write` fills; `path` is complete or untouched at any moment.
 
-    size: bytes that will be written, where known. sync: wait until they are on the disk, so that a failure of the power
-    is survived too; that is what takes most of the time of a small file. Raises EnvironmentFault when the disk is full;
-    the temporary file is removed whatever happens, short of a kill.
+    size: number of bytes, where known. sync: waits until the bytes are on the disk, so that the file survives a power
+    failure; for a small file this takes most of the time. Raises EnvironmentFault where the disk is full; the temporary
+    file is removed in any case, except after a kill.
     """
     with temporary_beside(path, size=size, sync=sync) as temporary, full_disk_told(path, temporary, size):
         write(temporary)
@@ -38,11 +42,11 @@ def write_atomically(path: Path, write: Callable[[Path], Any], *, size: int | No
 
 @contextmanager
 def temporary_beside(path: Path, *, size: int | None = None, sync: bool = True, folder: bool = False) -> Iterator[Path]:
-    """An empty temporary file (or folder) beside `path` that takes its place on a clean exit and is removed otherwise.
+    """Yields an empty temporary file (or folder) next to `path`, which replaces `path` on a clean exit.
 
-    For writers that go on over many calls: each wraps its own writing in `full_disk_told`, so that the errors of
-    whatever else runs meanwhile are not taken for theirs. A file replaces `path` in one step. A folder cannot: what
-    `path` was is moved aside first and deleted last, so that a kill between the two leaves no `path`, never half of it.
+    Any other exit removes the temporary. For writers with many calls: each wraps its own writing in `full_disk_told`, so
+    that errors of other code are not attributed to the writer. A file replaces `path` in one step. A folder cannot: the
+    old `path` is moved aside first and deleted last, so that a kill in between leaves no `path`, but never half of one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with full_disk_told(path, None, size):
@@ -61,9 +65,9 @@ def temporary_beside(path: Path, *, size: int | None = None, sync: bool = True, 
 
 @contextmanager
 def full_disk_told(path: Path, temporary: Path | None, size: int | None = None) -> Iterator[None]:
-    """Turn the system's "disk full" (or "quota exceeded") into an EnvironmentFault about `path`.
+    """Converts the system's "disk full" (or "quota exceeded") into an EnvironmentFault about `path`.
 
-    temporary: what is being filled, if there is such a file yet. size: bytes needed, where known.
+    temporary: the file or folder being filled, None before it exists. size: number of bytes needed, where known.
     """
     try:
         yield
@@ -72,9 +76,8 @@ def full_disk_told(path: Path, temporary: Path | None, size: int | None = None) 
             raise
         files = _files(temporary) if temporary is not None else []
         needed = f"{size:,}" if size is not None else f"more than {sum(f.stat().st_size for f in files):,}"
-        for (
-            file
-        ) in files:  # before the count of what is free; a writer may hold it open, so that removing is not enough
+        # Before free space is measured; removing would not suffice, since a writer may hold the file open.
+        for file in files:
             os.truncate(file, 0)
         raise EnvironmentFault(
             f"cannot write {path.name}: the disk is full",
@@ -85,10 +88,10 @@ def full_disk_told(path: Path, temporary: Path | None, size: int | None = None) 
 
 
 def _new_temporary(path: Path, *, folder: bool) -> Path:
-    name = {"prefix": f".{path.name}.", "suffix": ".tmp", "dir": path.parent}
+    prefix, suffix = f".{path.name}.", ".tmp"
     if folder:
-        return Path(tempfile.mkdtemp(**name))
-    handle, temporary = tempfile.mkstemp(**name)
+        return Path(tempfile.mkdtemp(suffix, prefix, path.parent))
+    handle, temporary = tempfile.mkstemp(suffix, prefix, path.parent)
     os.close(handle)
     return Path(temporary)
 
@@ -125,14 +128,14 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically; NaN and infinity are refused."""
+def write_json(path: Path, value: object) -> None:
+    """Writes `value` as indented JSON, atomically. Raises ValueError for NaN and infinity."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Delete the temporary files and folders that killed writers left in `folder`; those of the file `name` only, if given.
+    """Deletes temporary files and folders of killed writers in `folder`, or only those of the file `name`.
 
     Links are removed, not followed.
     """
@@ -140,8 +143,8 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
         _remove(path)
 
 
-def open_regular(path: str | os.PathLike, *, buffering: int = -1) -> BinaryIO:
-    """Open a file for reading. Raises OSError, also for a pipe or a device, which others would wait for without end."""
+def open_regular(path: str | os.PathLike[str], *, buffering: int = -1) -> BinaryIO:
+    """Opens a file for reading. Raises OSError, also for a pipe or a device, where open() would wait without end."""
     file = open(path, "rb", buffering=buffering, opener=_open_without_waiting)  # noqa: SIM115
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
@@ -153,11 +156,11 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has neither the flag nor files that need it
 
 
-def is_onnx(path: str | os.PathLike) -> bool:
-    """Whether the file's first bytes are those of an ONNX model rather than of a safetensors file: names may lie.
+def is_onnx(path: str | os.PathLike[str]) -> bool:
+    """Returns whether the file's first bytes are those of an ONNX model, whatever the file name.
 
     A safetensors file has an 8-byte length and then JSON; an ONNX model begins with a key of ModelProto, of which
-    every exporter writes ir_version (field 1) first. Anything else, and what cannot be read, is not ONNX.
+    every exporter writes ir_version (field 1) first. Any other file, and an unreadable one, is not ONNX.
     """
     try:
         with open_regular(path) as file:
@@ -200,16 +203,17 @@ def read_model_bytes(path: Path) -> bytes:
     return content
 
 
-def path_sha256(path: str | os.PathLike) -> str:
-    """SHA-256 of a file; of a folder, that of the names and hashes of all files below it. Raises OSError."""
+def path_sha256(path: str | os.PathLike[str]) -> str:
+    """Returns the SHA-256 of a file, or of the names and hashes of all files below a folder. Raises OSError."""
     if os.path.isdir(path):
-        return files_sha256((os.path.join(top, f) for top, _, files in os.walk(path) for f in files), path)
+        return files_sha256((os.path.join(top, f) for top, _, files in os.walk(os.fspath(path)) for f in files), path)
     with open_regular(path) as file:
+        assert isinstance(file, io.BufferedReader), "open_regular buffers by default"
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def files_sha256(paths: Iterable[str], root: str | os.PathLike) -> str:
-    """SHA-256 of the files' names below `root` and of their own SHA-256, whatever their order. Raises OSError."""
+def files_sha256(paths: Iterable[str], root: str | os.PathLike[str]) -> str:
+    """Returns the SHA-256 of the files' names below `root` and their SHA-256, in sorted order. Raises OSError."""
     lines = (f"{os.path.relpath(path, root)}\0{path_sha256(path)}\n" for path in sorted(paths))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -222,7 +226,7 @@ def _umask() -> int:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Holds `folder` for one process, and creates the folder where it is missing.
+    """Locks `folder` for one process, and creates the folder where it is missing.
 
     The lock belongs to the operating system, which drops it with the process: a kill leaves none behind. The lock file
     stays and names its last holder. Raises TrainingError, naming the holder, when another process has the lock; DataError
@@ -254,19 +258,19 @@ def folder_lock(folder: Path) -> Iterator[None]:
             file.write(f" process {os.getpid()} on {socket.gethostname()}\n".encode())
             yield
         finally:
-            # Not left to close(): a forked worker that still runs holds a copy of the descriptor, and with it the lock.
+            # Not left to close(): a forked worker that still runs holds a copy of the descriptor and thereby the lock.
             unlock_descriptor(file.fileno())
 
 
 def _open_lock_file(path: Path) -> BinaryIO:
-    """Opens the lock file, creating it if needed; refuses what is not a file of its own before a byte is written."""
+    """Opens or creates the lock file; refuses links, pipes and second names before a byte is written."""
     if path.is_symlink():  # where the system has no O_NOFOLLOW
         raise _not_a_lock_file(path, "it is a link")
     try:
         file = open(path, "r+b", buffering=0, opener=_create_without_following)  # noqa: SIM115
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            raise _not_a_lock_file(path, error.strerror) from error
+            raise _not_a_lock_file(path, error.strerror or str(error)) from error
         raise
     status = os.fstat(file.fileno())
     if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
@@ -286,11 +290,11 @@ def _create_without_following(path: str, flags: int) -> int:
 
 
 def _holder(file: BinaryIO) -> str:
-    """Returns what the holder of a lock file wrote into it. The first byte is locked on Windows, and so holds nothing."""
+    """Returns the holder's entry in a lock file. Windows locks the first byte, which is therefore not used."""
     file.seek(1)
     return file.read(1000).decode(errors="replace").strip() or "an unknown process"
 
 
 def as_path(value: str | None) -> Path | None:
-    """A path from a configuration value, relative to the folder in which the command was started."""
+    """Returns a path from a configuration value, relative to the working directory of the command."""
     return None if value is None else Path(value).expanduser().resolve()

@@ -1,10 +1,10 @@
-"""Weights as integers of a few bits, and the one buffer in which a model file holds them.
+"""Packs weights as integers of a few bits into the one buffer of a model file.
 
-The buffer holds, for every packed tensor in the order of their names: the codes, the zero points (affine ones only, in as
+The buffer holds, for every packed tensor in order of the names: the codes, the zero points (of affine tensors only, in as
 many bits as the codes) and the scales (float16 where that is exact, else float32), each padded to whole bytes. Codes are two's
 complement, the first in the lowest bits, so that 8 and 16 bits are little-endian int8 and int16. A record in the file's JSON
-says what belongs to whom. The whole buffer may be coded without loss; then codes are widened so that none straddles two
-bytes, which is what a byte-wise coder needs.
+describes the layout. The whole buffer may be coded losslessly; then codes are widened so that none straddles two bytes, as a
+byte-wise coder needs.
 """
 
 import lzma
@@ -20,24 +20,26 @@ from torch import Tensor
 
 BITS = (2, 3, 4, 5, 6, 7, 8, 16)
 CODINGS = ("none", "deflate", "lzma")
-_SCALES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
+_SCALES: dict[str, np.dtype[np.floating]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 _KEYS = {"bits", "group", "scale", "shape", "zero"}
 _MOST_DIMENSIONS = 8
-# A coded buffer may grow by this factor: weights of two bits or more never come near, bombs do.
+# Largest expansion of a coded buffer: weights of two bits or more stay far below, decompression bombs do not.
 _LARGEST_FACTOR = 16
-# Codes that are unpacked at once, a multiple of 8: the intermediate results take thirty bytes for each.
+# Number of codes unpacked at once, a multiple of 8: the intermediate results take thirty bytes per code.
 _PIECE = 2**16
-# Weights look like noise: no matches worth a dictionary, and no neighbour that tells anything about the next byte.
+# Weights resemble noise: no matches worth a dictionary, and no correlation between neighbouring bytes.
 _LZMA = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**20, "lc": 0, "lp": 0, "pb": 0}]
 
 
 @dataclass(frozen=True)
 class PackedTensor:
-    """Weights (codes - zero) * scale, checked when made. Raises ValueError, naming what is wrong.
+    """Holds weights (codes - zero) * scale. Raises ValueError for parts that do not fit each other.
 
-    codes: int32, of the weight's shape, within `code_range(bits)`. bits: one of BITS. scale: float32 (G,), positive.
-    zero: int32 (G,), within the range of the codes; None stands for zeros. group: how many consecutive weights of the
-    flattened tensor share a scale; it divides their number, G is the quotient.
+    codes  int32, of the weight's shape, within `code_range(bits)`
+    bits   one of BITS
+    scale  float32 (G,), positive
+    zero   int32 (G,), within the range of the codes; None means zeros
+    group  number of consecutive weights of the flattened tensor that share a scale; G is the number of groups
     """
 
     codes: Tensor
@@ -66,7 +68,7 @@ class PackedTensor:
             raise ValueError("scales are not all positive and finite")
 
     def dequantize(self) -> Tensor:
-        """The weights: float32, of the shape of the codes."""
+        """Returns the weights: float32, of the shape of the codes."""
         codes = self.codes.reshape(-1, self.group)
         if self.zero is not None:
             codes = codes - self.zero[:, None]
@@ -74,14 +76,14 @@ class PackedTensor:
 
 
 def code_range(bits: int) -> tuple[int, int]:
-    """The smallest and the largest code. Raises ValueError for bits that cannot be stored."""
+    """Returns the smallest and the largest code. Raises ValueError for bits that cannot be stored."""
     if type(bits) is not int or bits not in BITS:
         raise ValueError(f"{bits!r} bits cannot be stored; possible are {', '.join(map(str, BITS))}")
     return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
 
 
 def pack_bits(codes: Tensor, bits: int) -> Tensor:
-    """Integers within `code_range(bits)`, of any shape, densely: uint8 (ceil(numel * bits / 8),)."""
+    """Packs integers within `code_range(bits)`, of any shape, densely into uint8 (ceil(numel * bits / 8),)."""
     low, high = code_range(bits)
     values = codes.detach().cpu().numpy().reshape(-1)
     if values.size and (values.min() < low or values.max() > high):
@@ -97,7 +99,7 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
 
 
 def unpack_bits(data: Tensor, bits: int, count: int) -> Tensor:
-    """What `pack_bits` packed: int32 (count,). Raises ValueError unless `data` has the size of `count` codes."""
+    """Returns the codes that `pack_bits` packed, int32 (count,). Raises ValueError for data of another size."""
     code_range(bits)
     if data.dtype != torch.uint8 or data.shape != (packed_size(count, bits),):
         raise ValueError(f"{count} codes of {bits} bits are not {data.dtype} {tuple(data.shape)}")
@@ -113,7 +115,7 @@ def unpack_bits(data: Tensor, bits: int, count: int) -> Tensor:
 
 
 def _unpack(stored: np.ndarray, bits: int, count: int) -> np.ndarray:
-    """`unpack_bits` of whole bytes that begin with a code, up to 8 bits."""
+    """Unpacks codes of up to 8 bits from bytes that begin with a whole code."""
     blocks = -(-count // 8)
     padded = np.zeros(blocks * bits, np.uint8)
     padded[: stored.size] = stored
@@ -125,12 +127,12 @@ def _unpack(stored: np.ndarray, bits: int, count: int) -> np.ndarray:
 
 
 def packed_size(count: int, bits: int) -> int:
-    """Bytes that `count` codes take."""
+    """Returns the number of bytes of `count` codes."""
     return -(-count * bits // 8)
 
 
 def encode(tensors: Mapping[str, PackedTensor], coding: str) -> tuple[Tensor, dict[str, Any]]:
-    """The buffer, uint8 (N,), and its record for JSON. A coding that does not make it smaller is not used."""
+    """Returns the buffer, uint8 (N,), and its record for JSON; a coding that does not shrink the buffer is not used."""
     if coding not in CODINGS:
         raise ValueError(f"coding is one of {', '.join(CODINGS)}, not {coding!r}")
     record = {name: _describe(tensors[name]) for name in sorted(tensors)}
@@ -144,14 +146,14 @@ def encode(tensors: Mapping[str, PackedTensor], coding: str) -> tuple[Tensor, di
 
 
 def shapes(record: Any) -> dict[str, tuple[int, ...]]:
-    """The shapes of the tensors that a record promises, at no cost in memory. Raises ValueError as `decode` does."""
+    """Returns the shapes of the tensors in a record without allocating them. Raises ValueError as `decode` does."""
     return {name: tuple(layout.shape) for name, layout in _layouts(record).items()}
 
 
 def decode(data: Tensor, record: Any) -> dict[str, PackedTensor]:
-    """What `encode` encoded, exactly. Raises ValueError, naming the tensor, for anything else that a file may hold.
+    """Returns the tensors that `encode` encoded. Raises ValueError, naming the tensor, for damaged data or record.
 
-    A code of 2 bits becomes 4 bytes, whatever it is for: compare `shapes` with what is wanted before.
+    A code of 2 bits becomes 4 bytes: compare `shapes` with the expected shapes first.
     """
     layouts = _layouts(record)
     size = sum(layout.size for layout in layouts.values())
@@ -173,7 +175,7 @@ def decode(data: Tensor, record: Any) -> dict[str, PackedTensor]:
 
 
 def _layouts(record: Any) -> dict[str, "_Layout"]:
-    """By name, in the order of the buffer. Raises ValueError, naming the tensor."""
+    """Returns the layouts by name, in the order of the buffer. Raises ValueError, naming the tensor."""
     if not isinstance(record, dict) or record.keys() != {"coding", "tensors"} or record["coding"] not in CODINGS:
         raise ValueError(f"the record of packed weights is damaged: {str(record)[:200]}")
     if not isinstance(record["tensors"], dict):
@@ -189,7 +191,7 @@ def _layouts(record: Any) -> dict[str, "_Layout"]:
 
 
 class _Layout:
-    """Where the parts of one tensor lie, from its entry in the record. Raises ValueError for an impossible entry."""
+    """Locates the parts of one tensor from its entry in the record. Raises ValueError for an impossible entry."""
 
     def __init__(self, entry: Any, coded: bool) -> None:
         if not isinstance(entry, dict) or entry.keys() != _KEYS:
@@ -197,7 +199,7 @@ class _Layout:
         self.bits, self.group, shape = entry["bits"], entry["group"], entry["shape"]
         code_range(self.bits)
         if not isinstance(shape, list) or not 0 < len(shape) <= _MOST_DIMENSIONS or not all(map(_is_count, shape)):
-            raise ValueError(f"{str(shape)[:200]} is no shape")
+            raise ValueError(f"{str(shape)[:200]} is not a shape")
         self.shape, self.count = shape, math.prod(shape)
         if not _is_count(self.group) or self.count % self.group:
             raise ValueError(f"groups of {self.group!r} do not divide {self.count} weights")
@@ -210,6 +212,7 @@ class _Layout:
         self.size = codes + zeros + self.groups * self.scale.itemsize
 
     def read(self, content: bytes) -> PackedTensor:
+        """Returns the tensor from its bytes. Raises ValueError as PackedTensor does."""
         codes, zeros = self.ends
         zero = None
         if self.zero:
@@ -250,7 +253,7 @@ def _join(tensors: Mapping[str, PackedTensor], *, coded: bool) -> bytes:
 
 
 def _coded_width(bits: int) -> int:
-    """The bits per code with which none straddles two bytes: as many codes in a byte as fit."""
+    """Returns the bits per code with which no code straddles two bytes: as many codes per byte as fit."""
     return bits if bits > 8 else 8 // (8 // bits)
 
 
@@ -269,13 +272,13 @@ def _compress(content: bytes, coding: str) -> bytes:
 
 
 def _decompress(coded: bytes, coding: str, size: int) -> bytes:
-    """Exactly `size` bytes, never allocating more. Raises ValueError."""
+    """Returns exactly `size` bytes, without allocating more. Raises ValueError for a stream of another size."""
     if size > _LARGEST_FACTOR * len(coded):
         raise ValueError(f"{len(coded):,} coded bytes claim to hold {size:,}: more than weights can be shrunk")
     raw_lzma = coding == "lzma"
     try:
         decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_LZMA) if raw_lzma else zlib.decompressobj(-15)
-        # One byte more than wanted: what ends there, and ends the stream, is whole.
+        # One byte more than expected: a stream that ends before that byte is complete.
         content = decoder.decompress(coded, size + 1)
     except (lzma.LZMAError, zlib.error) as error:
         raise ValueError(f"the {coding} stream is damaged: {error}") from error

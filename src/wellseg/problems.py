@@ -1,4 +1,4 @@
-"""What is wrong with a data set: one list, filled in one pass, printed by `check` and refused by training."""
+"""Collects findings about a data set: one list, filled in one pass, printed by `check`, an error in training."""
 
 from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from wellseg.errors import DataError, HasMessage, Message, WellsegError
 
 SEVERITIES = ("error", "warning", "note")
 SHOWN = 10
-"""Names, or errors, that are spelt out before the rest is only counted."""
+"""Number of names, or errors, that are listed before the rest is only counted."""
 
 
 @dataclass(frozen=True, init=False)
@@ -51,12 +51,12 @@ class Problem(HasMessage):
 
 
 def errors_of(problems: Iterable[Problem]) -> list[Problem]:
-    """Returns the findings that training refuses."""
+    """Returns the findings of severity "error"."""
     return [p for p in problems if p.severity == "error"]
 
 
 def raise_errors(problems: Iterable[Problem]) -> None:
-    """Raises DataError where there is an error in `problems`: the error itself, or the first 10 and a count."""
+    """Raises DataError where `problems` contain errors: the only error, or the first 10 and a count."""
     errors = errors_of(problems)
     if not errors:
         return
@@ -68,12 +68,12 @@ def raise_errors(problems: Iterable[Problem]) -> None:
     raise DataError(
         f"the data set has {len(errors):,} errors",
         where="\n".join(texts),
-        fix="mend these, then look again with `python -m wellseg.check data=... data.root=...`",
+        fix="fix these, then run `python -m wellseg.check data=... data.root=...` again",
     )
 
 
 def count(things: Sized, noun: str) -> str:
-    """Number and noun.
+    """Returns number and noun.
 
     >>> count([1, 2], "patch")
     '2 patches'
@@ -83,7 +83,7 @@ def count(things: Sized, noun: str) -> str:
 
 
 def list_names(names: Sequence[str], shown: int = SHOWN) -> str:
-    """The first `shown` names with the count of the others: "a, b, c and 1,204 more".
+    """Lists the first `shown` names and counts the others: "a, b, c and 1,204 more".
 
     >>> list_names(["a", "b", "c"], shown=2)
     'a, b and 1 more'
@@ -93,7 +93,7 @@ def list_names(names: Sequence[str], shown: int = SHOWN) -> str:
 
 
 def number_ranges(numbers: Iterable[int], shown: int = SHOWN) -> str:
-    """Whole numbers in order with runs joined; runs after the first `shown` are only counted.
+    """Lists whole numbers in order with runs joined; runs after the first `shown` are only counted.
 
     >>> number_ranges([7, 1, 2, 3])
     '1-3, 7'
@@ -108,7 +108,7 @@ def number_ranges(numbers: Iterable[int], shown: int = SHOWN) -> str:
 
 
 def missing_labels_problem(names: list[str], where: str) -> Problem:
-    """Returns the error for images without a label."""
+    """Returns the error for the images `names` without a label; where: the folder."""
     return Problem(
         "error",
         f"{count(names, 'image')} without a label",
@@ -120,7 +120,7 @@ def missing_labels_problem(names: list[str], where: str) -> Problem:
 
 
 def extra_labels_problem(names: list[str], where: str, strict: bool) -> Problem:
-    """Returns the finding for labels without an image, which is an error where `strict`."""
+    """Returns the finding for the labels `names` without an image: an error where `strict`, else a warning."""
     return Problem(
         "error" if strict else "warning",
         f"{count(names, 'label')} without an image, left out",

@@ -1,4 +1,4 @@
-"""What conf/ declares: commands, groups, choices and keys with their comments; needs neither Hydra nor torch.
+"""Reads the declarations in conf/: commands, groups, choices and keys with their comments, without Hydra or torch.
 
 Every function takes the folder of the configuration, `root`, which is `folder()` but in tests, and reads each file once
 per process.
@@ -7,6 +7,8 @@ A comment belongs to the key on its line, or else to the key below it. The comme
 [path]. The comment at the top of a file describes the choice or the command: its first line is the summary. In a file
 that is based on others (`defaults: [base, _self_]`) and in an experiment, a key without a comment keeps that of the base
 or of the group's choice.
+
+Longer than 300 lines, since parser and queries share one model of a file.
 """
 
 import re
@@ -14,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -27,7 +29,7 @@ HYDRA = "hydra"
 
 @dataclass(frozen=True)
 class Key:
-    """One configuration key of a file.
+    """Describes one configuration key of a file.
 
     name     dotted name below the file: "lr" in conf/optimizer/adam.yaml, "best.monitor" in conf/callbacks/default.yaml
     value    the default as plain Python; interpolations such as ${seed} are text
@@ -45,7 +47,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Choice:
-    """One file of a group: the value NAME of `GROUP=NAME`.
+    """Describes one file of a group: the value NAME of `GROUP=NAME`.
 
     comment  summary, the first line at the top of the file; details: the lines below it, joined
     keys     keys of the file and of its bases, those of the bases first, with inherited comments
@@ -66,7 +68,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Command:
-    """One file at the top of conf/.
+    """Describes one file at the top of conf/.
 
     example   command line at the top of the file, "" without one
     comment   purpose, the first other line at the top; details: the lines below it, joined
@@ -121,7 +123,8 @@ def command(root: Path, name: str) -> Command:
     example = next((line for line in file.header if line.startswith("python ")), "")
     comment, details = _summary([line for line in file.header if line != example])
     entries = {group: choice for group, choice in file.entries.items() if _is_plain(group)}
-    keys, hydra = [], []
+    keys: list[Key] = []
+    hydra: list[Key] = []
     for key in file.keys:
         (hydra if key.name.split(".")[0] == HYDRA else keys).append(key)
     return Command(name, example, comment, details, tuple(keys), tuple(hydra), entries)
@@ -220,7 +223,7 @@ def undocumented(root: Path) -> list[str]:
 
 
 def _keys_below(root: Path, selects: Mapping[str, str], known: Mapping[str, Key]) -> dict[str, Key]:
-    """Keys that an experiment may set: those of the training command with the selected choices, less what is `known`."""
+    """Returns the keys of the training command with the selected choices, except those in `known`."""
     if not (root / "train.yaml").is_file():
         return {}
     return {name: key for name, key in keys(root, "train", selects).items() if name not in known}
@@ -231,7 +234,7 @@ def _below(group: str, key: Key) -> Key:
 
 
 def _described(key: Key, source: Key | None) -> Key:
-    """`key` with the comment of `source` where it has none; the path mark is inherited in any case."""
+    """Returns `key` with the comment of `source` where `key` has none; the path mark is always inherited."""
     if source is None:
         return key
     return replace(key, comment=key.comment or source.comment, path=key.path or source.path)
@@ -245,8 +248,14 @@ def _summary(header: list[str]) -> tuple[str, str]:
     return (header[0], " ".join(header[1:])) if header else ("", "")
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's safe loader, which reads numbers as OmegaConf does: 1e-3 and 1.0e4 are floats."""
+if TYPE_CHECKING:
+    _SafeLoader = yaml.SafeLoader
+else:
+    _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SafeLoader):
+    """Loads YAML safely and reads numbers as OmegaConf does: 1e-3 and 1.0e4 are floats."""
 
 
 _Loader.add_implicit_resolver(
@@ -256,7 +265,7 @@ _Loader.add_implicit_resolver(
 
 @dataclass
 class _File:
-    """What one file holds: comment lines at its top, keys, the defaults list and all `_target_`s."""
+    """Holds the content of one file: comment lines at the top, keys, the defaults list and all `_target_`s."""
 
     header: list[str]
     keys: list[Key]
@@ -276,9 +285,9 @@ def _read(path: Path) -> _File:
         finally:
             loader.dispose()
     except OSError as error:
-        raise ConfigError("a configuration file cannot be read", where=str(path), why=str(error)) from error
+        raise ConfigError("configuration file cannot be read", where=str(path), why=str(error)) from error
     except yaml.YAMLError as error:
-        raise ConfigError("a configuration file is not YAML", where=str(path), why=str(error)) from error
+        raise ConfigError("configuration file is not YAML", where=str(path), why=str(error)) from error
     lines = text.splitlines()
     top = 0
     while top < len(lines) and lines[top].startswith("#"):
@@ -293,8 +302,9 @@ def _read(path: Path) -> _File:
 
 
 def _defaults(listed: list[Any]) -> tuple[list[str], dict[str, str]]:
-    """Bases and {group: choice} of a defaults list; `_self_` is neither."""
-    bases, entries = [], {}
+    """Returns bases and {group: choice} of a defaults list; `_self_` is neither."""
+    bases: list[str] = []
+    entries: dict[str, str] = {}
     for entry in listed:
         if isinstance(entry, str):
             bases += [entry] if entry != "_self_" else []
@@ -315,7 +325,7 @@ def _targets(data: Any) -> Iterator[str]:
 
 
 def _walk(node: yaml.MappingNode, data: Mapping[str, Any], lines: list[str], top: int, prefix: str) -> Iterator[Key]:
-    """The keys of a block mapping and of those inside it. What a {flow: mapping} holds is a value."""
+    """Yields the keys of a block mapping and of those inside it; a {flow: mapping} is a value."""
     for key_node, value_node in node.value:
         name = key_node.value
         if name.startswith("_"):
@@ -330,7 +340,7 @@ def _walk(node: yaml.MappingNode, data: Mapping[str, Any], lines: list[str], top
 
 
 def _text(node: yaml.Node, lines: list[str]) -> str:
-    """The source of a value on one line; "" for a block mapping, and [a, b] for a block sequence."""
+    """Returns the source of a value on one line; "" for a block mapping, [a, b] for a block sequence."""
     if _is_block(node):
         if isinstance(node, yaml.MappingNode):
             return ""
@@ -343,7 +353,7 @@ def _text(node: yaml.Node, lines: list[str]) -> str:
 
 
 def _comment(key: yaml.Node, value: yaml.Node, lines: list[str], top: int) -> str:
-    """The comment on the line of a key, or else the comment lines above it; those at the top of the file are no key's."""
+    """Returns the comment on the line of a key, else the comment lines above it, except those at the top of the file."""
     mark = key.end_mark if _is_block(value) else value.end_mark
     rest = lines[mark.line][mark.column :] if mark.line < len(lines) else ""
     if found := re.fullmatch(r"\s*:?\s*#\s*(.*)", rest):

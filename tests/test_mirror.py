@@ -27,6 +27,7 @@ COVERED = {
     "commands/score_lines.py": "commands/test_result.py",
     "types.py": "metrics/test_functional.py",
     # Callbacks and scores: covered by whole runs, which are interrupted, resumed and made to fail.
+    "callbacks/access.py": "commands/test_train.py",
     "callbacks/checkpoint.py": "commands/test_resume.py",
     "callbacks/finite.py": "commands/test_train.py",
     "callbacks/panels.py": "commands/test_train.py",

@@ -1,4 +1,4 @@
-"""The scores of every epoch, kept with the checkpoint so that a resumed run draws whole curves."""
+"""Records the scores of every epoch in the checkpoint, so that a resumed run has complete curves."""
 
 from typing import Any
 
@@ -7,19 +7,19 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 
 class History(pl.Callback):
-    """Collects `rows`: per finished epoch one dictionary of floats, with "epoch", the learning rate and all that was logged."""
+    """Keeps `rows`: one dictionary of floats per finished epoch, with "epoch", the learning rate and all logged values."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
 
     def on_validation_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        """Adds the scores of the epoch, in time for its checkpoint."""
+        """Records the epoch before its checkpoint."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self._note(trainer)  # in time for the checkpoint
+            self._note(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        """Adds the training loss of the epoch."""
-        self._note(trainer)  # now with the training loss
+        """Adds the training loss to the epoch."""
+        self._note(trainer)
 
     def _note(self, trainer: pl.Trainer) -> None:
         row = {
@@ -32,9 +32,9 @@ class History(pl.Callback):
         self.rows.append(row)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the rows, for the checkpoint."""
+        """Returns the rows for the checkpoint."""
         return {"rows": self.rows}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the rows of a checkpoint."""
-        self.rows = list(state["rows"])
+        self.rows = list(state_dict["rows"])

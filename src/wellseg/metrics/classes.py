@@ -1,6 +1,6 @@
-"""The scores of one data split for K >= 2 classes, gathered batch by batch. Axes as in wellseg.types; N images."""
+"""Accumulates the scores of one data split for K >= 2 classes. Axes as in wellseg.types; N images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -20,26 +20,26 @@ NAMES = (
 
 
 class ClassScores(ImageCounts):
-    """Scores of several classes, pooled, per image, per class and per well (`wellseg.metrics.confusion` defines them).
+    """Computes scores of several classes, pooled, per image, per class and per well (see `wellseg.metrics.confusion`).
 
-    classes    names, in order of the class index; null: the data set's, which `name_classes` gives, or else the numbers
-    ignore     names of classes that no mean over classes counts. Their pixels stay in the matrix: what is predicted
-               there is wrong for the class it is given to. (Pixels labelled IGNORE count nowhere at all.)
-    selection  the score, one of NAMES, that decides which weights are the best
+    classes    names, in order of the class index; null: the data set's, which `name_classes` sets, or else the numbers
+    ignore     names of classes that means over classes leave out. Their pixels stay in the matrix: a prediction there is
+               an error of the predicted class. (Pixels labelled IGNORE do not count at all.)
+    selection  monitor: the score, one of NAMES, that selects the best weights
 
     `f1_macro` is the mean over classes of the scores of the matrix summed over all images; `f1_per_image` the mean over
     images of the mean over the classes of one image; `f1/NAME` and `iou/NAME` are of one class, of the summed matrix.
-    Means over classes are over those with a labelled pixel. Exact and gathered as `ImageCounts` says (10,000 images x
+    Means over classes are over those with a labelled pixel. Exactness and synchronisation: see `ImageCounts` (10,000 images x
     14 classes: 16 MB). There is no threshold: the class with the highest probability is predicted.
     """
 
     SHOWN = ("f1_macro", "iou_macro", "precision_macro", "recall_macro", "accuracy_pooled", "f1_per_image")
-    """The scores of the final table."""
+    """Names of the scores in the final table."""
 
     threshold = None
     thresholds = ()
     empty = "labelled"
-    """Which classes an image's or a split's scores are averaged over; beside the policies of SegmentationScores."""
+    """Classes in means over an image or a split, where SegmentationScores has its zero-division policy."""
 
     def __init__(
         self,
@@ -52,20 +52,20 @@ class ClassScores(ImageCounts):
             raise ConfigError(f"metrics.selection = {selection!r}", fix=f"one of {', '.join(NAMES)}")
         self.selection, self.ignore = selection, tuple(ignore)
         self._names: tuple[str, ...] = ()
-        self._number = 0  # of classes; 0 until names or a batch tell it
+        self._number = 0  # of classes; 0 until names or a batch define the number
         if classes is not None:
             self.name_classes(classes)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, numbers where there are none; empty before the first batch of unnamed classes."""
+        """Returns the names of the classes, or numbers; empty before the first batch of unnamed classes."""
         return self._names or tuple(str(k) for k in range(self._number))
 
     def name_classes(self, names: Sequence[str]) -> None:
-        """Name the classes, in order of their index.
+        """Names the classes, in order of the class index.
 
-        Raises ConfigError where they have other names or another number already, for fewer than two or equal names, and
-        where `ignore` names another or leaves none.
+        Raises ConfigError where the classes already have other names or another number, for fewer than two or equal names,
+        and where `ignore` names an unknown class or leaves none.
         """
         names = tuple(names)
         if len(names) < 2 or len(set(names)) < len(names):
@@ -97,15 +97,15 @@ class ClassScores(ImageCounts):
         self.add(matrices, index, well)
 
     def table_size(self) -> tuple[int, int]:
-        """The classes as labels; the classes as predictions."""
+        """Returns (K, K): the classes as labels, and as predictions."""
         return self._number, self._number
 
     def decided(self, counts: Tensor) -> Tensor:
-        """The matrices (N, K, K) as they are kept."""
+        """Returns the matrices (N, K, K) unchanged."""
         return counts
 
     def scores(self, decided: Tensor) -> dict[str, Tensor]:
-        """NAMES, then f1/NAME and iou/NAME of each class, for matrices (N, K, K)."""
+        """Returns the scores NAMES, then f1/NAME and iou/NAME of each class, for matrices (N, K, K)."""
         pooled = decided.sum(dim=0)
         by_class = {name: score(pooled) for name, score in confusion.SCORES.items()}
         of_images = self._of_images(decided)
@@ -116,37 +116,43 @@ class ClassScores(ImageCounts):
             scores |= {f"{name}/{c}": value for c, value in zip(self.classes, by_class[name], strict=True)}
         return scores
 
-    def confusion(self) -> dict[str, list]:
-        """Pixels over all images: {"classes": names, "counts": [[...]]}, a row for each label."""
+    def confusion(self) -> dict[str, list[str] | list[list[int]]]:
+        """Returns pixels over all images: {"classes": names, "counts": [[...]]}, a row for each label."""
         return {"classes": list(self.classes), "counts": self.images().counts.sum(dim=0).tolist()}
 
     def per_image(self) -> dict[str, Tensor]:
-        """Each scored image, by index: index, well (N,) int64; accuracy, f1, iou (N,) float64; positive (N,) int64, its
-        pixels that are labelled as another class than the first.
+        """Returns a table of the scored images, ordered by index.
 
-        f1 and iou are NaN where only classes of `ignore` are labelled.
+        index, well (N,) int64; accuracy, f1, iou (N,) float64, f1 and iou NaN where only classes of `ignore` are labelled;
+        positive (N,) int64: pixels with another label than the first class.
         """
         images = self.images()
         positive = images.counts[:, 1:].sum(dim=(1, 2))
         return {"index": images.index, "well": images.well, **self._of_images(images.counts), "positive": positive}
 
     def curve(self) -> dict[str, Tensor]:
-        """Nothing: there is no threshold to draw a curve over."""
+        """Returns no curve: there is no threshold."""
         return {}
 
     def best_threshold(self, score: str | None = None) -> None:
-        """None: there is no threshold."""
+        """Returns None: there is no threshold."""
 
-    def sync(self, *args, **kwargs) -> None:
-        """As ImageCounts; a process that knows no number of classes, having seen no image, learns it from the others."""
-        if kwargs.get("should_sync", True) and self.distributed_available_fn():
+    def sync(
+        self,
+        dist_sync_fn: Callable[..., object] | None = None,
+        process_group: object | None = None,
+        should_sync: bool = True,
+        distributed_available: Callable[..., object] | None = None,
+    ) -> None:
+        """Synchronises as ImageCounts; a process without images gets the number of classes from the others."""
+        if should_sync and self.distributed_available_fn():
             number = torch.tensor(self._number, device=self.device)
             dist.all_reduce(number, op=dist.ReduceOp.MAX)
             self._number = int(number)
-        super().sync(*args, **kwargs)
+        super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
 
     def reset(self) -> None:
-        """Forget the images, and the number of classes unless they have names."""
+        """Forgets the images, and the number of classes unless the classes have names."""
         super().reset()
         self._number = len(self._names)
 
@@ -160,7 +166,7 @@ class ClassScores(ImageCounts):
             )
 
     def _averaged(self, by_class: Tensor) -> Tensor:
-        """Scores (..., K) without those of the classes to ignore."""
+        """Returns scores (..., K) without the classes in `ignore`."""
         kept = [k for k, name in enumerate(self.classes) if name not in self.ignore]
         return by_class[..., kept]
 

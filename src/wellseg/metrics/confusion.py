@@ -1,4 +1,4 @@
-"""Scores of K >= 2 classes as functions of confusion matrices.
+"""Computes scores of K >= 2 classes from confusion matrices.
 
 Axes as in wellseg.types; N images. A matrix (K, K) of int64 counts has the labels as rows and the predictions as columns,
 so every number that a sum over pixels can change is exact, whatever the batch size or the order.
@@ -6,9 +6,9 @@ so every number that a sum over pixels can change is exact, whatever the batch s
 The mask rule of the project for several classes is `decide_classes`: the class with the highest float32 probability, of
 equal ones the first. wellseg.inference.masks applies the same rule to arrays.
 
-Classes that are not there. A score of a class is defined where the class has a labelled pixel; it is then 0 rather than
-0/0 where the class is never predicted. Without a labelled pixel it is NaN and takes part in no mean: what is wrongly
-given to the class counts against those that it was taken from.
+Absent classes: a score of a class is defined where the class has a labelled pixel, and is 0 rather than 0/0 where the class
+is never predicted. Without a labelled pixel the score is NaN and means leave it out: pixels wrongly predicted as the class
+count against the classes of their labels.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def decide_classes(probability: Tensor) -> Tensor:
 
 
 def confusion_matrices(probability: Tensor, target: Tensor) -> Tensor:
-    """(B, K, K) int64 counts over the scored pixels of each image.
+    """Counts the scored pixels of each image by label and prediction, (B, K, K) int64.
 
     probability (B, K, H, W) float; target (B, H, W) integer, 0 ... K-1 or IGNORE. Raises as `check_classes`.
     """
@@ -54,7 +54,7 @@ def check_classes(probability: Tensor, target: Tensor) -> None:
         )
     classes, unscored = probability.shape[1], target == IGNORE
     if not (unscored | ((target >= 0) & (target < classes))).all():
-        labels = sorted(target.unique().tolist())
+        labels = sorted(torch.unique(target).tolist())
         raise ValueError(f"labels must be 0 ... {classes - 1} or IGNORE ({IGNORE}), got {labels}")
     wrong = ~(unscored | ((probability >= 0) & (probability <= 1)).all(dim=1))  # a NaN fails both comparisons
     if wrong.any():
@@ -66,31 +66,31 @@ def check_classes(probability: Tensor, target: Tensor) -> None:
 
 
 def f1(matrices: Tensor) -> Tensor:
-    """2 TP / (2 TP + FP + FN) of each class against all others: (..., K, K) -> (..., K) float64."""
+    """Returns 2 TP / (2 TP + FP + FN) of each class against all others: (..., K, K) -> (..., K) float64."""
     hit, labelled, predicted = _cells(matrices)
     return _of_labelled(2 * hit, labelled + predicted, labelled)
 
 
 def iou(matrices: Tensor) -> Tensor:
-    """TP / (TP + FP + FN), otherwise as `f1`."""
+    """Returns TP / (TP + FP + FN), otherwise as `f1`."""
     hit, labelled, predicted = _cells(matrices)
     return _of_labelled(hit, labelled + predicted - hit, labelled)
 
 
 def precision(matrices: Tensor) -> Tensor:
-    """TP / (TP + FP), otherwise as `f1`."""
+    """Returns TP / (TP + FP), otherwise as `f1`."""
     hit, labelled, predicted = _cells(matrices)
     return _of_labelled(hit, predicted, labelled)
 
 
 def recall(matrices: Tensor) -> Tensor:
-    """TP / (TP + FN), otherwise as `f1`."""
+    """Returns TP / (TP + FN), otherwise as `f1`."""
     hit, labelled, _ = _cells(matrices)
     return _of_labelled(hit, labelled, labelled)
 
 
 def accuracy(matrices: Tensor) -> Tensor:
-    """Share of the pixels that are right: (..., K, K) -> (...) float64, NaN without a pixel."""
+    """Returns the fraction of correct pixels: (..., K, K) -> (...) float64, NaN without a pixel."""
     return matrices.diagonal(dim1=-2, dim2=-1).sum(-1).double() / matrices.sum(dim=(-2, -1)).double()
 
 
@@ -98,9 +98,9 @@ SCORES: dict[str, Callable[[Tensor], Tensor]] = {"f1": f1, "iou": iou, "precisio
 
 
 def mean_of_defined(scores: Tensor) -> Tensor:
-    """Mean over the last axis of what is not NaN, NaN where nothing is: (..., K) -> (...) float64 on the CPU.
+    """Returns the mean over the last axis without NaN, NaN for all NaN: (..., K) -> (...) float64 on the CPU.
 
-    numpy, along the contiguous axis: it adds in one fixed way whatever the number of threads and rows.
+    numpy along the contiguous axis sums in one fixed order, whatever the number of threads and rows.
     """
     values = np.ascontiguousarray(scores.cpu().numpy())
     defined = ~np.isnan(values)
@@ -110,7 +110,7 @@ def mean_of_defined(scores: Tensor) -> Tensor:
 
 
 def _cells(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(..., K) float64: pixels of each class that are hit, that are labelled and that are predicted."""
+    """Returns correct, labelled and predicted pixels of each class, (..., K) float64 each."""
     return (
         matrices.diagonal(dim1=-2, dim2=-1).double(),
         matrices.sum(dim=-1).double(),

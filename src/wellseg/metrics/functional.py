@@ -1,4 +1,4 @@
-"""Scores of binary masks as functions of counts.
+"""Computes scores of binary masks from counts.
 
 Axes as in wellseg.types; N images, T thresholds. Counts are int64 in the order TP, FP, FN, TN along the last axis, so
 every number that a sum over pixels can change is exact, whatever the batch size or the order.
@@ -6,9 +6,9 @@ every number that a sum over pixels can change is exact, whatever the batch size
 The mask rule of the project is `decide`: a pixel is a defect where its probability >= the threshold, both as float32.
 wellseg.inference.masks applies the same rule to arrays.
 
-Empty masks. Where a label or a prediction has no positive pixel, a ratio can be 0/0 and somebody has to decide:
+Zero-division policy for empty masks. Where a label or a prediction has no positive pixel, a ratio can be 0/0:
 
-- "one": nothing to find and nothing found is right, so Dice = IoU = precision = recall = 1; where only one of the two
+- "one": an empty prediction of an empty label is correct, so Dice = IoU = precision = recall = 1; where only one of the two
   is empty all four are 0.
 - "course": where the label is empty one true positive is assumed, so Dice = 2/(2 + FP), IoU = precision = 1/(1 + FP)
   and recall = 1; where only the prediction is empty all four are 0.
@@ -34,7 +34,7 @@ def decide(probability: Tensor, threshold: float) -> Tensor:
 
 
 def confusion_counts(probability: Tensor, target: Tensor, threshold: float) -> Tensor:
-    """(B, 4) int64 counts TP, FP, FN, TN over the scored pixels of each image.
+    """Counts TP, FP, FN, TN over the scored pixels of each image, (B, 4) int64.
 
     probability (B, H, W) float; target (B, H, W) integer, 0, 1 or IGNORE. Raises as `check_pixels`.
     """
@@ -55,7 +55,7 @@ def check_pixels(probability: Tensor, target: Tensor) -> None:
         raise ValueError(f"scores expect probability and target of one shape (B, H, W), got {shapes}")
     unscored = target == IGNORE
     if not (unscored | (target == 0) | (target == 1)).all():
-        labels = sorted(target.unique().tolist())
+        labels = sorted(torch.unique(target).tolist())
         raise ValueError(f"scores are binary: labels must be 0, 1 or IGNORE ({IGNORE}), got {labels}")
     wrong = ~(unscored | ((probability >= 0) & (probability <= 1)))  # a NaN fails both comparisons
     if wrong.any():
@@ -68,7 +68,7 @@ def check_pixels(probability: Tensor, target: Tensor) -> None:
 
 
 def probability_histograms(probability: Tensor, target: Tensor, thresholds: Tensor) -> Tensor:
-    """(B, 2, T + 1) int64 counts of the scored pixels of each image, by label (0, 1) and bin.
+    """Counts the scored pixels of each image by label (0, 1) and bin, (B, 2, T + 1) int64.
 
     A pixel lies in bin k when it is predicted positive at the k lowest thresholds and no other. probability, target as for
     `confusion_counts`; thresholds (T,) float32, strictly increasing. Raises as `check_pixels`.
@@ -76,7 +76,7 @@ def probability_histograms(probability: Tensor, target: Tensor, thresholds: Tens
     check_pixels(probability, target)
     images, bins = len(target), len(thresholds) + 1
     reached = torch.bucketize(probability.float().contiguous(), thresholds, right=True, out_int32=True)
-    # Unscored pixels go to a third label that is dropped: cheaper than selecting the others, and NaN lands in some bin.
+    # Unscored pixels get a third label that is dropped: cheaper than a selection, and NaN may fall into any bin.
     label = target.clamp(max=2).to(torch.int32)
     image = torch.arange(images, dtype=torch.int32, device=target.device)[:, None, None]
     cell = (image * 3 + label) * bins + reached
@@ -85,14 +85,14 @@ def probability_histograms(probability: Tensor, target: Tensor, thresholds: Tens
 
 
 def counts_at_thresholds(histograms: Tensor) -> Tensor:
-    """(N, T, 4) int64 counts TP, FP, FN, TN at every threshold, from `probability_histograms` (N, 2, T + 1)."""
+    """Returns counts TP, FP, FN, TN at every threshold, (N, T, 4) int64, from histograms (N, 2, T + 1)."""
     below = histograms.cumsum(dim=2)[..., :-1]
     reached = histograms.sum(dim=2, keepdim=True) - below
     return torch.stack([reached[:, 1], reached[:, 0], below[:, 1], below[:, 0]], dim=2)
 
 
 def dice(counts: Tensor, empty: str = "one") -> Tensor:
-    """2 TP / (2 TP + FP + FN), for counts (..., 4); float64 of shape (...)."""
+    """Returns 2 TP / (2 TP + FP + FN) for counts (..., 4), float64 (...)."""
     tp, fp, fn, both_empty = _cells(counts, empty)
     return _ratio(2 * tp, 2 * tp + fp + fn, both_empty)
 
@@ -102,25 +102,25 @@ f1 = dice
 
 
 def iou(counts: Tensor, empty: str = "one") -> Tensor:
-    """TP / (TP + FP + FN), for counts (..., 4); float64 of shape (...)."""
+    """Returns TP / (TP + FP + FN) for counts (..., 4), float64 (...)."""
     tp, fp, fn, both_empty = _cells(counts, empty)
     return _ratio(tp, tp + fp + fn, both_empty)
 
 
 def precision(counts: Tensor, empty: str = "one") -> Tensor:
-    """TP / (TP + FP), for counts (..., 4); float64 of shape (...)."""
+    """Returns TP / (TP + FP) for counts (..., 4), float64 (...)."""
     tp, fp, _, both_empty = _cells(counts, empty)
     return _ratio(tp, tp + fp, both_empty)
 
 
 def recall(counts: Tensor, empty: str = "one") -> Tensor:
-    """TP / (TP + FN), for counts (..., 4); float64 of shape (...)."""
+    """Returns TP / (TP + FN) for counts (..., 4), float64 (...)."""
     tp, _, fn, both_empty = _cells(counts, empty)
     return _ratio(tp, tp + fn, both_empty)
 
 
 def accuracy(counts: Tensor, empty: str = "one") -> Tensor:
-    """(TP + TN) / all, for counts (..., 4) of at least one pixel; float64 of shape (...). No policy is needed."""
+    """Returns (TP + TN) / all for counts (..., 4) of at least one pixel, float64 (...), under any policy."""
     _cells(counts, empty)
     tp, _, _, tn = counts.unbind(-1)
     return (tp + tn).double() / counts.sum(dim=-1).double()
@@ -136,7 +136,7 @@ SCORES: dict[str, Callable[[Tensor, str], Tensor]] = {
 
 
 def scores_per_image(counts: Tensor, empty: str = "one") -> dict[str, Tensor]:
-    """Means over images, as `dice_per_image` and so on; NaN where there is no image.
+    """Returns means over images, named `dice_per_image` and so on; NaN where there is no image.
 
     counts (N, ..., 4) of images in a fixed order, each with at least one scored pixel; values float64 (...).
     """
@@ -144,7 +144,7 @@ def scores_per_image(counts: Tensor, empty: str = "one") -> dict[str, Tensor]:
 
 
 def scores_pooled(counts: Tensor, empty: str = "one") -> dict[str, Tensor]:
-    """Scores of the counts summed over images, as `dice_pooled` and so on; otherwise as `scores_per_image`."""
+    """Returns scores of the counts summed over images, named `dice_pooled` and so on; see `scores_per_image`."""
     nothing = torch.tensor(torch.nan, dtype=torch.float64)
     pooled = counts.sum(dim=0)
     if len(counts) == 0:
@@ -153,7 +153,7 @@ def scores_pooled(counts: Tensor, empty: str = "one") -> dict[str, Tensor]:
 
 
 def _cells(counts: Tensor, empty: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """TP, FP and FN under the policy, then 1 where label and prediction are both empty; all float64."""
+    """Returns TP, FP and FN under the policy, then 1 where label and prediction are both empty; all float64."""
     if empty not in EMPTY_POLICIES:
         raise ValueError(f"empty is one of {EMPTY_POLICIES}, got {empty!r}")
     tp, fp, fn, _ = counts.unbind(-1)
@@ -168,9 +168,9 @@ def _ratio(numerator: Tensor, denominator: Tensor, otherwise: Tensor) -> Tensor:
 
 
 def _mean_over_images(scores: Tensor) -> Tensor:
-    """(N, ...) to (...), float64.
+    """Averages (N, ...) over images to (...), float64.
 
-    numpy, along the contiguous axis: it adds in one fixed way whatever the number of threads and of thresholds, so a
+    numpy along the contiguous axis sums in one fixed order, whatever the number of threads and of thresholds, so a
     score is the same to the last bit in one process and in several, and alone and in a curve.
     """
     if len(scores) == 0:

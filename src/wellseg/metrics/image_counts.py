@@ -1,19 +1,20 @@
-"""What metrics of a split have in common: integer counts of every image, gathered batch by batch and from all processes.
+"""Accumulates integer counts of every image over batches and processes: the common base of metrics.
 
 Axes as in wellseg.types; N images, L labels, M columns of counts for each label.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 
-class Images(NamedTuple):
-    """The scored images in order of their index: index (N,), well (N,), counts (N, L, M); int64 on the CPU."""
+@dataclass(frozen=True)
+class Images:
+    """Holds the scored images in order of their index: index (N,), well (N,), counts (N, L, M); int64 on the CPU."""
 
     index: Tensor
     well: Tensor
@@ -21,14 +22,14 @@ class Images(NamedTuple):
 
 
 class ImageCounts(Metric):
-    """Keeps, per image, its number, its well's and a table (L, M) of its scored pixels by label; scores are made of these.
+    """Keeps image index, well number and a table (L, M) of scored pixels per image, from which scores are computed.
 
     Every score is a function of integer counts, ordered by image index, so it is the same to the last bit for any batch
-    size, order and number of processes. An image that comes again, as when a distributed sampler pads its last batch, is
-    counted once; where rounding on another process moved a pixel from one column to another, the same one of the two
-    tables is kept in any order. Memory: 8 (2 + L M) bytes per image.
+    size, order and number of processes. A repeated image, as when a distributed sampler pads its last batch, counts once;
+    where rounding on another process moved a pixel to another column, the kept table does not depend on the order. Memory:
+    8 (2 + L M) bytes per image.
 
-    Under distributed training all methods but `update` gather the state first: call them on every process.
+    Under distributed training all methods except `update` gather the state first: call them on every process.
     """
 
     is_differentiable = False
@@ -38,41 +39,41 @@ class ImageCounts(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        # One state, so that index, well and counts of an image cannot fall out of step: (B, 2 + L M) int64.
+        # One state, so that index, well and counts of an image stay aligned: (B, 2 + L M) int64.
         self.add_state("rows", default=[], dist_reduce_fx="cat")
 
     @abstractmethod
     def table_size(self) -> tuple[int, int]:
-        """(L, M)."""
+        """Returns (L, M)."""
 
     @abstractmethod
     def decided(self, counts: Tensor) -> Tensor:
-        """What `scores` takes, (N, ...), of the counts (N, L, M): the pixels by label and decision."""
+        """Returns the pixels by label and decision, (N, ...), the input of `scores`, from counts (N, L, M)."""
 
     @abstractmethod
     def scores(self, decided: Tensor) -> dict[str, Tensor]:
-        """The scores of some images, 0-d float64 on the CPU; NaN where they are not defined."""
+        """Returns the scores of a set of images, 0-d float64 on the CPU; NaN where undefined."""
 
     def add(self, counts: Tensor, index: Tensor, well: Tensor) -> None:
-        """Counts (B, L, M) int64 of images with their numbers and their wells', (B,). Raises ValueError for other shapes."""
+        """Adds counts (B, L, M) int64 with index and well numbers (B,). Raises ValueError for other shapes."""
         if index.shape != counts.shape[:1] or well.shape != counts.shape[:1]:
             got = f"{tuple(index.shape)} and {tuple(well.shape)}"
             raise ValueError(f"index and well must be ({len(counts)},), one number per image, got {got}")
         self.rows.append(torch.cat([torch.stack([index, well], dim=1).to(counts), counts.flatten(1)], dim=1))
 
     def compute(self) -> dict[str, Tensor]:
-        """The scores over all images, 0-d float64 on the CPU; NaN where no image has a scored pixel."""
+        """Returns the scores over all images, 0-d float64 on the CPU; NaN where no image has a scored pixel."""
         return self.scores(self.decided(self.images().counts))
 
     def per_well(self, well_names: Sequence[str]) -> dict[str, dict[str, float]]:
-        """The scores of `compute` for each well, with its numbers of scored images and pixels (`images`, `pixels`).
+        """Returns the scores of `compute` per well, with the numbers of scored images and pixels (`images`, `pixels`).
 
         well_names[i] names the well of number i. Wells without a scored image are left out.
         Raises ValueError where a well's number has no name.
         """
         images = self.images()
         decided = self.decided(images.counts)
-        numbers = images.well.unique().tolist()
+        numbers = torch.unique(images.well).tolist()
         if numbers and not (numbers[0] >= 0 and numbers[-1] < len(well_names)):
             raise ValueError(f"well numbers {numbers} need more names than the {len(well_names)} given")
         table = {}
@@ -85,18 +86,24 @@ class ImageCounts(Metric):
             }
         return table
 
-    def sync(self, *args, **kwargs) -> None:
-        """As torchmetrics, but a process that has seen no image takes part with a table of no rows.
+    def sync(
+        self,
+        dist_sync_fn: Callable[..., object] | None = None,
+        process_group: object | None = None,
+        should_sync: bool = True,
+        distributed_available: Callable[..., object] | None = None,
+    ) -> None:
+        """Synchronises as torchmetrics, but a process without images sends a table without rows.
 
-        torchmetrics 1.9 sends a float vector in its place, and gathering then fails on the number of axes.
+        torchmetrics 1.9 sends a float vector instead, and gathering then fails on the number of axes.
         """
         if isinstance(self.rows, list) and not self.rows:
             labels, columns = self.table_size()
             self.rows.append(torch.empty(0, 2 + labels * columns, dtype=torch.int64, device=self.device))
-        super().sync(*args, **kwargs)
+        super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
 
     def images(self) -> Images:
-        """The images with a scored pixel, each once."""
+        """Returns the images with a scored pixel, each once."""
         gather = not self._is_synced  # within compute() torchmetrics has done it
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=gather, should_unsync=gather):
             rows = torch.cat(self.rows) if isinstance(self.rows, list) else self.rows
@@ -105,16 +112,16 @@ class ImageCounts(Metric):
         rows = _in_order(rows, labels)
         images = Images(rows[:, 0], rows[:, 1], rows[:, 2:].reshape(len(rows), labels, columns))
         scored = images.counts.sum(dim=(1, 2)) > 0
-        return Images(*(column[scored] for column in images))
+        return Images(images.index[scored], images.well[scored], images.counts[scored])
 
 
 def _in_order(rows: Tensor, labels: int) -> Tensor:
-    """`rows` sorted by image index, each image once; raises ValueError where one index stands for two images."""
+    """Returns `rows` sorted by image index, each image once. Raises ValueError where two images have one index."""
     rows = rows[rows[:, 0].argsort(stable=True)]
     repeated = rows[1:, 0] == rows[:-1, 0]
     if not repeated.any():
         return rows
-    rows = rows.unique(dim=0)  # sorted by all columns in turn, so what is kept depends on no order
+    rows = torch.unique(rows, dim=0)  # sorted by all columns, so the kept row does not depend on the order of batches
     repeated = rows[1:, 0] == rows[:-1, 0]
     of_labels = rows[:, 2:].reshape(len(rows), labels, -1).sum(dim=2)
     differs = (rows[1:, 1] != rows[:-1, 1]) | (of_labels[1:] != of_labels[:-1]).any(dim=1)

@@ -1,7 +1,7 @@
-"""The scores of one data split for a binary problem, gathered batch by batch.
+"""Accumulates the scores of one data split for a binary problem.
 
-What is kept is not the predictions but, per image, a histogram of the probability for each label over a fixed grid of
-thresholds. It holds the exact counts at every threshold of the grid. Axes as in wellseg.types; N images, T thresholds.
+The state holds, in place of predictions, one histogram of the probability per image and label over a fixed grid of
+thresholds, from which the counts at every threshold of the grid are exact. Axes as in wellseg.types; N images, T thresholds.
 """
 
 import math
@@ -25,20 +25,20 @@ NAMES = tuple(f"{name}_{reduction}" for reduction in ("per_image", "pooled") for
 
 
 class SegmentationScores(ImageCounts):
-    """Binary segmentation scores per image, pooled and per well, at one threshold and at every threshold of a grid.
+    """Computes binary scores per image, pooled and per well, at one threshold and at all thresholds of a grid.
 
     threshold  a pixel is a defect where its probability >= threshold (`wellseg.metrics.functional.decide`)
-    empty      "one" or "course", the policy for empty masks (see `wellseg.metrics.functional`)
-    grid       thresholds to tell apart: a number n for k / (n + 1), k = 1..n, or the thresholds themselves (0..1);
-               `threshold` is added where it is missing
-    selection  the score, one of NAMES, that decides which weights and which threshold are the best
+    empty      "one" or "course", the zero-division policy for empty masks (see `wellseg.metrics.functional`)
+    grid       thresholds: a number n for k / (n + 1), k = 1..n, or the thresholds themselves (0..1); `threshold` is added
+               where it is missing
+    selection  monitor: the score, one of NAMES, that selects the best weights and the best threshold
 
     Names carry the reduction: `dice_per_image` is the mean over images that have a scored pixel, `dice_pooled` is the
-    score of the summed counts. Exact and gathered as `ImageCounts` says (10,000 images x 99 thresholds: 16 MB).
+    score of the summed counts. Exactness and synchronisation: see `ImageCounts` (10,000 images x 99 thresholds: 16 MB).
     """
 
     SHOWN = ("dice_per_image", "iou_per_image", "dice_pooled", "iou_pooled", "precision_pooled", "recall_pooled")
-    """The scores of the final table."""
+    """Names of the scores in the final table."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class SegmentationScores(ImageCounts):
 
     @property
     def threshold(self) -> float:
-        """The operating threshold, one of `thresholds`; setting it changes what `compute` and the others return."""
+        """Returns the operating threshold, one of `thresholds`; assignment changes all later results."""
         return self._threshold
 
     @threshold.setter
@@ -75,32 +75,33 @@ class SegmentationScores(ImageCounts):
         IGNORE; index (B,) and well (B,) int64: the image's number within the split and its well's.
         Raises ValueError as `wellseg.metrics.functional.check_pixels`, or for index or well of another shape.
         """
-        # Made anew: as a buffer it would follow the model to half precision, which moves the thresholds.
+        # Not a buffer, which would follow the model to half precision and move the thresholds.
         thresholds = torch.tensor(self.thresholds, dtype=torch.float32, device=probability.device)
         self.add(probability_histograms(probability, target, thresholds), index, well)
 
     def table_size(self) -> tuple[int, int]:
-        """Labels 0 and 1; the pixels between two thresholds."""
+        """Returns (2, T + 1): labels 0 and 1, and bins between thresholds."""
         return 2, len(self.thresholds) + 1
 
     def decided(self, counts: Tensor) -> Tensor:
-        """(N, 4), TP, FP, FN, TN at `threshold`; only there, a hundred times less to add up than at all thresholds."""
+        """Returns TP, FP, FN, TN at `threshold`, (N, 4); a hundred times cheaper than at all thresholds."""
         split = self.thresholds.index(self.threshold) + 1
         below, reached = counts[:, :, :split].sum(dim=2), counts[:, :, split:].sum(dim=2)
         return torch.stack([reached[:, 1], reached[:, 0], below[:, 1], below[:, 0]], dim=1)
 
     def scores(self, decided: Tensor) -> dict[str, Tensor]:
-        """Those of NAMES, for counts (N, ..., 4); float64 (...) on the CPU, NaN where there is no image."""
+        """Returns the scores NAMES for counts (N, ..., 4), float64 (...) on the CPU, NaN where there is no image."""
         return {**scores_per_image(decided, self.empty), **scores_pooled(decided, self.empty)}
 
     def confusion(self) -> dict[str, int]:
-        """Pixels over all images at `threshold`: tp, fp, fn, tn."""
+        """Returns pixels over all images at `threshold`: tp, fp, fn, tn."""
         counts = self.decided(self.images().counts).sum(dim=0)
         return dict(zip(("tp", "fp", "fn", "tn"), counts.tolist(), strict=True))
 
     def per_image(self) -> dict[str, Tensor]:
-        """Each scored image at `threshold`, by index: index, well (N,) int64; accuracy ... recall (N,) float64; positive (N,)
-        int64, its pixels that are labelled as the second class.
+        """Returns a table of the scored images at `threshold`, ordered by index.
+
+        index, well (N,) int64; accuracy ... recall (N,) float64; positive (N,) int64: pixels labelled as the second class.
         """
         images = self.images()
         decided = self.decided(images.counts)
@@ -108,16 +109,16 @@ class SegmentationScores(ImageCounts):
         return {"index": images.index, "well": images.well, **scores, "positive": decided[:, 0] + decided[:, 2]}
 
     def curve(self) -> dict[str, Tensor]:
-        """Every score of `compute` at every threshold of the grid, (T,) float64, beside `threshold` (T,), ascending.
+        """Returns every score of `compute` at every threshold, (T,) float64, and `threshold` (T,), ascending.
 
-        `precision_pooled` over `recall_pooled` is the precision-recall curve. Where nothing at all is predicted
-        precision follows the empty-mask policy (0 unless there was nothing to find).
+        `precision_pooled` over `recall_pooled` is the precision-recall curve. Where no pixel is predicted, precision follows
+        the zero-division policy (0 unless no pixel is labelled).
         """
         curves = self.scores(counts_at_thresholds(self.images().counts))
         return {"threshold": torch.tensor(self.thresholds, dtype=torch.float64), **curves}
 
     def best_threshold(self, score: str | None = None) -> tuple[float, float]:
-        """The threshold of the grid with the highest `score`, a key of `compute`, and its value there; None: `selection`.
+        """Returns the threshold with the highest `score`, a key of `compute` (None: `selection`), and the score there.
 
         Of equals the one nearest to 0.5 wins, then the lower one. Raises ValueError for an unknown score and where no
         image has a scored pixel.
@@ -136,14 +137,14 @@ class SegmentationScores(ImageCounts):
 
 
 def _grid(threshold: float, grid: int | Iterable[float]) -> tuple[float, ...]:
-    """The thresholds, ascending, `threshold` among them; raises ConfigError for any that is not in 0..1."""
+    """Returns the thresholds, ascending, `threshold` among them. Raises ConfigError for any outside of 0..1."""
     if isinstance(grid, int):
         if grid < 0:
             raise ConfigError(
                 f"metrics.grid = {grid}", why="it is a number of thresholds, 0 or more, or a list of them"
             )
         grid = [k / (grid + 1) for k in range(1, grid + 1)]
-    # Two that are the same float32 are one threshold; the operating one keeps the value it was given.
+    # Two with the same float32 are one threshold; the operating threshold keeps its exact value.
     by_float32 = {torch.tensor(t, dtype=torch.float32).item(): t for t in [*map(float, grid), threshold]}
     thresholds = tuple(by_float32[key] for key in sorted(by_float32))
     outside = [t for t in thresholds if not 0 <= t <= 1]

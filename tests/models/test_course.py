@@ -111,9 +111,9 @@ def test_weights_that_do_not_fit_are_refused():
         course_network({k: v for k, v in arrays.items() if k != f"{first}.bias"})
     with pytest.raises(ArtifactError, match=rf"{first}.bias: expected \(2,\), file has \(1,\)"):
         course_network(arrays | {f"{first}.bias": np.zeros(1, np.float32)})
-    with pytest.raises(ArtifactError, match="not made of finite floats"):
+    with pytest.raises(ArtifactError, match="values that are not finite floats"):
         course_network(arrays | {f"{first}.bias": np.array([np.nan, 0], np.float32)})
-    with pytest.raises(ArtifactError, match="not made of finite floats"):
+    with pytest.raises(ArtifactError, match="values that are not finite floats"):
         course_network(arrays | {f"{first}.bias": np.array(["a", "b"])})
     with pytest.raises(ArtifactError, match="decoder stages"):
         course_network({k: v for k, v in arrays.items() if not k.startswith("decoder_list.0.")})

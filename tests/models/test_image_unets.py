@@ -371,7 +371,7 @@ def test_a_lone_pixel_cannot_be_normalised_over_and_is_told(name):
     network = small(name).train()
     side = network.total_stride[0]
     with pytest.raises(
-        ConfigError, match=r"batch normalisation has one pixel to learn from\n(.*\n)* fix: .*batch_size"
+        ConfigError, match=r"batch normalization has only one pixel to learn from\n(.*\n)* fix: .*batch_size"
     ):
         network(noise(1, 3, side, side))
     assert torch.isfinite(network(noise(2, 3, side, side))).all()

@@ -1,4 +1,4 @@
-"""What a network declares besides `forward`, for tiling, serving, export and distillation; all of it has a default."""
+"""Defines the declarations of a network, with defaults, for tiling, serving, export and distillation."""
 
 from types import FunctionType
 from typing import Any
@@ -9,18 +9,18 @@ from torch import nn
 class SegmentationNetwork(nn.Module):
     """Declares the geometry of a network; the architectures of wellseg.models derive from it and override what differs.
 
-    A network of another library, or one that only defines `forward`, need not derive from it: `traits_of` then answers
-    with these defaults. Each declaration may be a class attribute, a property or be set in `__init__`.
+    A network of another library, or one that only defines `forward`, need not derive from it: `traits_of` then returns
+    these defaults. Each declaration may be a class attribute, a property or be set in `__init__`.
 
-    Raises TypeError when a subclass defines another public attribute or property: a misspelt one would otherwise leave the
-    default in force and change tiling without a word. Methods are free, and so is what starts with an underscore.
+    Raises TypeError where a subclass defines another public attribute or property: with a misspelt name the default would
+    apply and silently change tiling. Methods and names with a leading underscore are not restricted.
     """
 
     any_height: bool = True
     """Whether a row's logits depend on the rows of its receptive field only, and not on the height of the image."""
 
     total_stride: tuple[int, int] | None = None
-    """(rows, columns) of the input per sample of the coarsest scale; None where that is not known."""
+    """(rows, columns) of the input per sample of the coarsest scale; None where unknown."""
 
     margin: int = 0
     """Rows and columns by which the output is smaller than the input on each side (valid convolutions)."""
@@ -39,7 +39,7 @@ class SegmentationNetwork(nn.Module):
 
     @property
     def depth_stride(self) -> int:
-        """Returns the rows of `total_stride`, 1 where it is not known."""
+        """Returns the rows of `total_stride`, 1 where the stride is unknown."""
         return self.total_stride[0] if self.total_stride else 1
 
     def valid_size(self, n: int) -> int:
@@ -53,7 +53,7 @@ _DEFAULTS = SegmentationNetwork()
 
 
 def traits_of(network: nn.Module) -> SegmentationNetwork:
-    """Returns what `network` declares: itself if it is a SegmentationNetwork, otherwise the defaults.
+    """Returns the declarations of `network`: itself if a SegmentationNetwork, otherwise the defaults.
 
     >>> traits_of(nn.Conv2d(1, 1, 3)).margin
     0

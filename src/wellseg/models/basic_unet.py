@@ -1,4 +1,4 @@
-"""MONAI's BasicUNet, a peer to measure against (axes: see wellseg.types)."""
+"""Wraps MONAI's BasicUNet, a network for comparison (axes: see wellseg.types)."""
 
 from collections.abc import Sequence
 
@@ -13,21 +13,22 @@ SCALES = 4
 
 
 class BasicUNet(SegmentationNetwork):
-    """(B, in_channels, H, W) float -> logits (B, out_channels, H, W), any H, W >= 1.
+    """Maps (B, in_channels, H, W) float to logits (B, out_channels, H, W), any H, W >= 1.
 
-    The network of Falk et al. 2019 (Nature Methods 16, 67-70) as MONAI has it, with MONAI's defaults: two convolutions
-    with zero padding per scale, instance normalisation, LeakyReLU (slope 0.1), four max-poolings, transposed
-    convolutions. It completes odd sizes itself; below 32 rows or columns the edges are repeated outwards, since the
-    coarsest scale needs more than one pixel to normalise.
+    The network of Falk et al. 2019 (Nature Methods 16, 67-70) in MONAI's implementation, with MONAI's defaults: two
+    convolutions with zero padding per scale, instance normalization, LeakyReLU (slope 0.1), four max-poolings, transposed
+    convolutions. MONAI pads odd sizes; below 32 rows or columns the wrapper repeats the edges, since the coarsest scale
+    needs more than one pixel for normalization.
 
-    features  six channel counts: of the five scales, finest first, and of the layer before the logits. The default is,
-              of the multiples of 8 tried (16 or 24 at the finest scale), nearest to the course's student in parameters
+    features  six channel counts: of the five scales, finest first, and of the layer before the logits. The default has,
+              among the tried multiples of 8 (16 or 24 at the finest scale), the number of parameters nearest to that of the
+              course's student
 
     Raises EnvironmentFault where MONAI is not installed.
     """
 
     any_height = False
-    """Instance normalisation takes its statistics over the whole image, so that every row depends on all others."""
+    """Statistics of instance normalization cover the whole image, so that every row depends on all others."""
     total_stride = (2**SCALES, 2**SCALES)
 
     def __init__(
@@ -40,6 +41,7 @@ class BasicUNet(SegmentationNetwork):
         self.network = monai_class("BasicUNet")(2, in_channels, out_channels, features)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Returns logits."""
         return in_size(self.network, x, multiple=1, least=2 * self.total_stride[0])
 
 

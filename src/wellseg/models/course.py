@@ -1,7 +1,8 @@
-"""Weights of the course's flexible U-Net under its own key names, as a UNetFlex's (see UNetFlex for the structure)."""
+"""Converts weights of the course's flexible U-Net to those of a UNetFlex (see UNetFlex for the structure)."""
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +19,8 @@ _KEYS = (
 )
 
 
-def course_network(arrays: Mapping[str, np.ndarray]) -> tuple[UNetFlex, dict[str, object]]:
-    """The network that `arrays` (course key -> weight) are the weights of, filled, and the arguments that built it.
+def course_network(arrays: Mapping[str, np.ndarray]) -> tuple[UNetFlex, dict[str, Any]]:
+    """Builds the network of the weights `arrays` (course key -> weight) and returns it with its arguments.
 
     Raises ArtifactError where a key is unknown, missing or of another shape, or a weight is not a finite float.
     """
@@ -31,15 +32,17 @@ def course_network(arrays: Mapping[str, np.ndarray]) -> tuple[UNetFlex, dict[str
 
 
 def course_state_dict(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`arrays` (course key -> weight) under the key names of `wanted`, the state_dict of a UNetFlex; each key is used
-    exactly once. Raises ArtifactError as `course_network`.
+    """Renames `arrays` (course key -> weight) to the keys of `wanted`, the state_dict of a UNetFlex.
+
+    Uses each key exactly once. Raises ArtifactError as `course_network`.
     """
     places = _places(arrays)
     scales = 1 + max((i for part, i, _, _ in places.values() if part == "decoder"), default=-1)
     last = max((j for part, _, j, _ in places.values() if part == "refinement"), default=0)
-    state, origin = {}, {}
+    state: dict[str, Tensor] = {}
+    origin: dict[str, str] = {}
     for key, (part, i, j, kind) in places.items():
-        if part == "decoder":  # the course lists its decoders finest first, UNetFlex in running order
+        if part == "decoder":  # the course lists decoders finest first, UNetFlex in execution order
             name = f"decoders.{scales - 1 - i}.{j}.conv.{kind}"
         elif part == "encoder":
             name = f"encoders.{i}.{j}.conv.{kind}"
@@ -48,7 +51,9 @@ def course_state_dict(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, Ten
             name = f"{part}.{j}.{kind}" if logits else f"{part}.{j}.conv.{kind}"
         array = np.asarray(arrays[key])
         if array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise ArtifactError(f"weight {key} is not made of finite floats", why=f"its dtype is {array.dtype}")
+            raise ArtifactError(
+                f"weight {key} has values that are not finite floats", why=f"its dtype is {array.dtype}"
+            )
         state[name], origin[name] = torch.tensor(array, dtype=torch.float32), key
     rows = [f"{name}: missing" for name in wanted.keys() - state.keys()]
     rows += [f"{origin[name]}: not part of the network" for name in state.keys() - wanted.keys()]
@@ -63,8 +68,8 @@ def course_state_dict(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, Ten
 
 
 def _places(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, int, int, str]]:
-    """Course key -> part, number of its stage (0 where there is one), number of the convolution, weight or bias."""
-    places = {}
+    """Returns per course key: part, index of the stage (0 for a single stage), index of the convolution, weight or bias."""
+    places: dict[str, tuple[str, int, int, str]] = {}
     for key in arrays:
         for pattern, part in _KEYS:
             if match := pattern.fullmatch(key):
@@ -80,8 +85,8 @@ def _places(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, int, int, 
     return places
 
 
-def _arguments(arrays: Mapping[str, np.ndarray], places: Mapping[str, tuple[str, int, int, str]]) -> dict[str, object]:
-    """UNetFlex's arguments as the keys and the shapes of the first and last convolution tell them."""
+def _arguments(arrays: Mapping[str, np.ndarray], places: Mapping[str, tuple[str, int, int, str]]) -> dict[str, Any]:
+    """Derives UNetFlex's arguments from the keys and the shapes of the first and last convolution."""
 
     def depths(wanted: str) -> list[int]:
         counts: dict[int, int] = {}

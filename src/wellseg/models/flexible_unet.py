@@ -1,6 +1,4 @@
-"""MONAI's FlexibleUNet with a ResNet-18 encoder: a peer to measure against, and a network for pictures (axes: see
-wellseg.types).
-"""
+"""Wraps MONAI's FlexibleUNet with a ResNet-18 encoder (axes: see wellseg.types)."""
 
 from functools import partial
 from pathlib import Path
@@ -19,25 +17,25 @@ BACKBONE = "resnet18"
 
 
 class FlexibleUNet(SegmentationNetwork):
-    """(B, in_channels, H, W) float -> logits (B, out_channels, H, W), any H, W >= 1.
+    """Maps (B, in_channels, H, W) float to logits (B, out_channels, H, W), any H, W >= 1.
 
-    MONAI's FlexibleUNet with MONAI's defaults: batch normalisation, ReLU, nearest up-sampling, decoder channels 256,
-    128, 64, 32, 16; 13.5 million parameters. Its skips only fit at multiples of 32, so the edges are repeated outwards to
-    the next one, evenly on both sides (36 x 36 becomes 64 x 64); to 64 at least, which leaves the coarsest scale more than
-    one pixel to normalise.
+    A network for comparison and for planar images: MONAI's FlexibleUNet with MONAI's defaults: batch normalization, ReLU,
+    nearest up-sampling, decoder channels 256, 128, 64, 32, 16; 13.5 million parameters. Skips fit only at multiples of 32,
+    so the edges are repeated to the next multiple, evenly on both sides (36 x 36 becomes 64 x 64), and to at least 64, so
+    that the coarsest scale has more than one pixel for normalization.
 
-    weights            file of encoder weights to begin with, safetensors or a state_dict of torch (of plain tensors;
-                       nothing in it is unpickled), under the names and shapes of MONAI's ResNet-18, all of them; null
-                       begins at random. That encoder has no convolutions in its shortcuts, so torchvision's weights do
-                       not fit. The weights of an artefact replace them: the file is not needed then
-    shortcut_gradient  whether training goes back through the three shortcuts that halve the size, as in He et al. 2016;
-                       MONAI stops it there
+    weights            file of initial encoder weights, safetensors or a state_dict of torch (of plain tensors; nothing in
+                       it is unpickled), with all names and shapes of MONAI's ResNet-18; null initialises at random. This
+                       encoder has no convolutions in its shortcuts, so torchvision's weights do not fit. A model file has
+                       weights of its own and does not need this file
+    shortcut_gradient  propagates gradients through the three shortcuts that halve the size, as in He et al. 2016; MONAI
+                       does not
 
     Raises EnvironmentFault where MONAI is not installed, ArtifactError where `weights` cannot be used.
     """
 
     any_height = False
-    """The padding depends on the height, and with it the place of every row among the samples of each scale."""
+    """The padding depends on the height, and with it the position of every row among the samples of each scale."""
     total_stride = (32, 32)
 
     def __init__(
@@ -49,21 +47,24 @@ class FlexibleUNet(SegmentationNetwork):
     ) -> None:
         super().__init__()
         self.network = monai_class("FlexibleUNet")(in_channels, out_channels, BACKBONE, pretrained=False)
-        for block in self.network.encoder.modules():
+        encoder = self.network.encoder
+        assert isinstance(encoder, nn.Module)
+        for block in encoder.modules():
             if isinstance(shortcut := getattr(block, "downsample", None), partial):
                 block.downsample = Shortcut(shortcut.keywords["planes"], shortcut.keywords["stride"], shortcut_gradient)
-        # On the meta device the network is built for an artefact, whose own weights come next.
+        # On the meta device the network is built for a model file, whose weights follow.
         if weights is not None and not next(self.parameters()).is_meta:
-            load_encoder(self.network.encoder, Path(weights).expanduser())
+            load_encoder(encoder, Path(weights).expanduser())
 
     def forward(self, x: Tensor) -> Tensor:
+        """Returns logits."""
         return in_size(self.network, x, multiple=self.total_stride[0], least=2 * self.total_stride[0])
 
 
 class Shortcut(nn.Module):
-    """(B, C, H, W) -> (B, planes, ceil(H / stride), ceil(W / stride)): every `stride`-th pixel, and channels of zeros.
+    """Decimates and appends channels of zeros: (B, C, H, W) -> (B, planes, ceil(H / stride), ceil(W / stride)).
 
-    What MONAI's function does, without the batch size of the moment in an exported graph.
+    Equals MONAI's function, but an exported graph does not contain the batch size of the example.
     """
 
     def __init__(self, planes: int, stride: int, gradient: bool) -> None:
@@ -71,12 +72,13 @@ class Shortcut(nn.Module):
         self.planes, self.stride, self.gradient = planes, stride, gradient
 
     def forward(self, x: Tensor) -> Tensor:
+        """Returns the shortcut's output."""
         x = decimate(x, (self.stride, self.stride))
         return F.pad(x if self.gradient else x.detach(), (0, 0, 0, 0, 0, self.planes - x.shape[1]))
 
 
 def load_encoder(encoder: nn.Module, path: Path) -> None:
-    """Fill `encoder` from a file of weights; all of them or none. Raises ArtifactError."""
+    """Loads all weights of `encoder` from a file, or none. Raises ArtifactError where a weight does not fit."""
     if not path.is_file():
         raise ArtifactError("no such file of encoder weights", where=str(path), fix="check model.weights")
     try:
@@ -84,7 +86,7 @@ def load_encoder(encoder: nn.Module, path: Path) -> None:
             state = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes the readers raise what they like
+    except Exception as error:  # readers raise errors of any class for a damaged file
         raise ArtifactError(
             f"{path.name} is not a file of weights",
             where=str(path),

@@ -1,6 +1,4 @@
-"""What the wrappers of other libraries' networks share: finding the library, sizes that the network takes (axes: see
-wellseg.types).
-"""
+"""Imports networks of other libraries and runs them at the sizes that they accept (axes: see wellseg.types)."""
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +8,9 @@ from wellseg.models.cylinder import crop, pad_replicate
 
 
 def monai_class(name: str) -> type[nn.Module]:
-    """The class `name` of monai.networks.nets. Raises EnvironmentFault where MONAI is not installed."""
+    """Returns the class `name` of monai.networks.nets. Raises EnvironmentFault where MONAI is not installed."""
     try:
-        # Not on the meta device, on which artefacts are built: MONAI's modules may hold tensors of their own.
+        # Not on the meta device of model files: MONAI's modules may hold tensors of their own.
         with torch.device("cpu"):
             import monai.networks.nets as nets
     except ImportError as error:
@@ -25,13 +23,12 @@ def monai_class(name: str) -> type[nn.Module]:
 
 
 def in_size(network: nn.Module, x: Tensor, *, multiple: int, least: int) -> Tensor:
-    """`network`, which keeps H and W, on x (B, C, H, W) completed to multiples of `multiple` of at least `least`, and
-    cropped back.
+    """Runs `network`, which keeps H and W, on x (B, C, H, W) padded to a multiple, and crops the output.
 
-    All four edges are repeated outwards, an odd row or column too many below or on the right: such a network does not
-    know that column 0 is the neighbour of column W - 1.
+    H and W become multiples of `multiple` of at least `least`. All four edges are repeated, an odd row or column at the
+    bottom or on the right: such a network is not circular in azimuth.
     """
     rows, columns = (max(size + -size % multiple, least) - size for size in x.shape[-2:])
     top, left = rows // 2, columns // 2
     padded = pad_replicate(x, (top, rows - top, left, columns - left))
-    return crop(network(padded), x.shape[-2:], top, left)
+    return crop(network(padded), (x.shape[-2], x.shape[-1]), top, left)

@@ -1,4 +1,4 @@
-"""A stack of separable convolutions, azimuth then depth, at full resolution (axes: see wellseg.types)."""
+"""Defines a stack of separable convolutions, azimuth then depth, at full resolution (axes: see wellseg.types)."""
 
 from itertools import pairwise
 
@@ -10,8 +10,9 @@ from wellseg.models.layers import activation_layer, normalization_layer, whole_n
 
 
 class SeparableBlock(nn.Module):
-    """A convolution along azimuth in -> out, one along depth out -> out, normalisation, activation; with `residual`
-    the input is added to that. (B, in, H, W) -> (B, out, H, W).
+    """Convolves along azimuth (in -> out), then along depth (out -> out), then applies normalization and activation.
+
+    (B, in, H, W) -> (B, out, H, W). residual: adds the input to the output.
     """
 
     def __init__(
@@ -35,22 +36,25 @@ class SeparableBlock(nn.Module):
         self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
+        """Returns (B, out, H, W)."""
         y = self.depth(self.pad_depth(self.azimuth(self.pad_azimuth(x))))
         y = self.activation(self.norm(y))
         return x + y if self.residual else y
 
 
 class Stacked(SegmentationNetwork):
-    """(B, in_channels, H, W) float -> logits (B, out_channels, H, W), any H, W >= 1.
+    """Maps (B, in_channels, H, W) float to logits (B, out_channels, H, W), any H, W >= 1.
 
     hidden         channels between the layers
-    layers         number of separable convolutions, the last of which gives the logits without activation
+    layers         number of separable convolutions, the last of which returns the logits without activation
     azimuth_kernel, depth_kernel    odd
     residual       the layers between the first and the last add their input to their output
     padding        cylinder (also the course's here), turns or zero (see wellseg.models.cylinder)
     activation     leaky_relu (slope 0.01), relu, gelu, silu, elu or none, after each pair of convolutions
     normalization  none, batch or group (per pixel, see PixelGroupNorm)
     """
+
+    total_stride = (1, 1)
 
     def __init__(
         self,
@@ -78,12 +82,8 @@ class Stacked(SegmentationNetwork):
             inner = residual and i > 0 and not last
             self.layers.append(SeparableBlock(a, b, azimuth_kernel, depth_kernel, padding, *finish, residual=inner))
 
-    @property
-    def total_stride(self) -> tuple[int, int]:
-        """(rows, columns) of the input per sample of the coarsest scale."""
-        return 1, 1
-
     def forward(self, x: Tensor) -> Tensor:
+        """Returns logits."""
         return cylinder.unrolled(self.layers, x, self.padding)
 
 

@@ -1,7 +1,7 @@
-"""Facts about a network that do not depend on its weights: parameters, receptive field (axes: see wellseg.types)."""
+"""Computes parameters and receptive field of a network, whatever its weights (axes: see wellseg.types)."""
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +12,15 @@ from wellseg.models.layers import PixelGroupNorm
 
 _ACTIVATIONS = (nn.LeakyReLU, nn.ReLU, nn.ReLU6, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Sigmoid, nn.Tanh)
 _POINTWISE = (*_ACTIVATIONS, PixelGroupNorm)
-_PHASES = 32  # rows and columns that are looked at where a network does not say how it decimates
-_LARGEST = 16_384  # rows or columns of the largest image that is tried
+_PHASES = 32  # phases in rows and columns of a network without a declared total stride
+_LARGEST = 16_384  # rows or columns of the largest probe image
 
 
 class ReceptiveField(NamedTuple):
-    """Pixels of the input that an output pixel depends on, counted from the first to the last one.
+    """Holds the extent of the input pixels that an output pixel depends on, from the first to the last one.
 
-    azimuth, depth        extent in columns and in rows
-    left, right, up, down reach beyond the pixel itself; a tile needs at least `up` and `down` rows of surroundings
+    azimuth, depth         extent in columns and in rows
+    left, right, up, down  extent beyond the pixel itself; a tile needs at least `up` and `down` rows of overlap
     """
 
     azimuth: int
@@ -32,20 +32,20 @@ class ReceptiveField(NamedTuple):
 
 
 def count_parameters(net: nn.Module) -> int:
-    """Trainable and frozen weights of `net`; a weight that two layers share counts once."""
+    """Counts trainable and frozen weights of `net`; a weight that two layers share counts once."""
     return sum(p.numel() for p in net.parameters())
 
 
 @torch.inference_mode(False)
 @torch.enable_grad()
 def receptive_field(net: nn.Module, height: int = 128, width: int = 128, *, phases: bool = False) -> ReceptiveField:
-    """Receptive field of the pixel (height // 2, width // 2) of a height x width input, from the gradient.
+    """Measures, by the gradient, the receptive field of pixel (height // 2, width // 2) of a height x width input.
 
     The result is structural: a copy of the network in double precision has random positive weights, no activations, and
-    averages where it takes maxima, so no path can cancel or be switched off. Where it decimates, pixels differ by their
-    place in the sampling grid: `phases=True` looks at every place (`net.total_stride`, else 32 x 32, from the centre
-    on) and gives the largest of each number. No number exceeds the input's size: larger fields need a larger input.
-    A network whose output is smaller (`net.margin`) gets the next larger input of which all of that can be seen.
+    means in place of maxima, so no path can cancel or be switched off. Under decimation pixels differ by their phase in
+    the sampling grid: `phases=True` measures every phase (`net.total_stride`, else 32 x 32, from the centre on) and returns
+    the largest of each number. No number exceeds the input's size: larger fields need a larger input. For valid
+    convolutions (`net.margin`) the input is enlarged so that it holds the whole field.
     """
     traits = traits_of(net)
     probe, margin = _structural(net), traits.margin
@@ -58,9 +58,9 @@ def receptive_field(net: nn.Module, height: int = 128, width: int = 128, *, phas
     image = torch.rand(1, input_channels(net), height, width, dtype=torch.float64, generator=_generator())
     image.requires_grad_()
     logits = probe(image)
-    # Rows and columns are sampled independently, so the places on a diagonal show them all.
+    # Rows and columns are sampled independently, so the phases on a diagonal cover all.
     places = [
-        # In a strip of fewer rows than phases only the columns are of interest.
+        # An image of fewer rows than phases measures columns alone.
         (min(height // 2 + i % rows, height - 1), (width // 2 + i % columns) % width)
         for i in range(max(rows, columns))
     ]
@@ -77,38 +77,41 @@ def receptive_field(net: nn.Module, height: int = 128, width: int = 128, *, phas
 
 
 def whole_receptive_field(net: nn.Module) -> ReceptiveField:
-    """The largest receptive field over all phases, on an image that is large enough to hold it.
+    """Returns the largest receptive field over all phases, on an image that is large enough to hold it.
 
-    That of a network whose rows depend on all others (`any_height` False) has no end: what 128 x 128 shows is returned.
+    The field of a network whose rows depend on all others (`any_height` False) is unbounded: the result is that of 128 x 128.
     """
     if not traits_of(net).any_height:
         return receptive_field(net, phases=True)
     depth = _of_whole_depth(net)
     width = 128
-    # Columns do not ask how many rows there are; a field that is as wide as the pipe meets itself.
+    # The field in azimuth does not depend on the number of rows; a field as wide as the image wraps around.
     while (azimuth := receptive_field(net, 1, width, phases=True)).azimuth >= width and width < _LARGEST:
         width *= 2
     return ReceptiveField(azimuth.azimuth, depth.depth, azimuth.left, azimuth.right, depth.up, depth.down)
 
 
 def depth_reach(net: nn.Module) -> tuple[int, int]:
-    """Rows (above, below) that a pixel depends on beyond its own, the largest over all phases: what a cut needs as halo.
+    """Returns the rows (above, below) of the receptive field, the largest over all phases: the overlap that tiles need.
 
-    Raises ConfigError where that is beyond any image that is tried.
+    Raises ConfigError where the field exceeds the largest probe image.
     """
     field = _of_whole_depth(net)
     return field.up, field.down
 
 
 def _of_whole_depth(net: nn.Module) -> ReceptiveField:
-    """What one column shows: rows do not ask how wide the pipe is. Raises ConfigError as `depth_reach`."""
-    if traits_of(net).margin:  # all that it depends on is in the smallest input
+    """Measures the field in depth on one column, since it does not depend on the width.
+
+    Raises ConfigError as `depth_reach`.
+    """
+    if traits_of(net).margin:  # the smallest valid input holds the whole field
         return receptive_field(net, phases=True)
     margin = max(_PHASES, traits_of(net).depth_stride)
     height = max(128, 4 * margin)
     while height <= _LARGEST:
         field = receptive_field(net, height, 1, phases=True)
-        # A field that touches the image's edge may go on behind it.
+        # A field that touches the image's edge may be larger.
         if max(field.up, field.down) + margin < height // 2:
             return field
         height *= 2
@@ -119,12 +122,12 @@ def _of_whole_depth(net: nn.Module) -> ReceptiveField:
 
 
 def input_channels(net: nn.Module) -> int:
-    """Channels of the images that `net` takes: what its first convolution reads."""
+    """Returns the channels of the images that `net` accepts: those of its first convolution."""
     return next(m.in_channels for m in net.modules() if isinstance(m, nn.Conv2d))
 
 
 def describe(net: nn.Module) -> dict[str, int | list[int]]:
-    """What a run prints about its model: parameters, their size in fp32, and the receptive field over all phases."""
+    """Returns the summary that a run prints: parameters, their size in fp32, and the receptive field over all phases."""
     field = whole_receptive_field(net)
     return {
         "parameters": count_parameters(net),
@@ -135,8 +138,9 @@ def describe(net: nn.Module) -> dict[str, int | list[int]]:
 
 
 class _Collapsed(nn.Module):
-    """`layer`, which takes and gives one channel, on the mean of all channels, copied to `channels` (as many as came in
-    if None): pixels depend on each other as in a layer of all channels, at a fraction of the work.
+    """Runs a one-channel `layer` on the mean of all channels and copies the output to `channels` (None: as the input).
+
+    Pixels depend on each other as in a layer of all channels, at a fraction of the work.
     """
 
     def __init__(self, layer: nn.Module, channels: int | None = None) -> None:
@@ -145,14 +149,15 @@ class _Collapsed(nn.Module):
         self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
-        copies = x.stride(1) == 0  # from another of these
+        """Returns equal channels."""
+        copies = x.stride(1) == 0  # the output of another collapsed layer
         mean = x[:, :1] if copies else x.mean(1, keepdim=True)
         return self.layer(mean).expand(-1, self.channels or x.shape[1], -1, -1)
 
 
 def _structural(net: nn.Module) -> nn.Module:
-    # A deep copy that finds its parts done already: the weights, of which there may be many, are never copied.
-    with torch.random.fork_rng(devices=[]):  # new layers draw weights: a run must not depend on being described
+    # A deep copy whose replaced parts are in the memo already: weights, of which there may be many, are never copied.
+    with torch.random.fork_rng(devices=[]):  # new layers sample weights: the summary must not change a run
         replaced = {id(m): part for m in net.modules() if (part := _structural_part(m)) is not None}
     probe = copy.deepcopy(net, replaced).cpu().double().eval()
     for module in probe.modules():
@@ -168,16 +173,17 @@ def _structural(net: nn.Module) -> nn.Module:
 
 
 def _structural_part(module: nn.Module) -> nn.Module | None:
-    """What stands for a layer in the structural copy of its network, None for itself."""
+    """Returns the replacement of a layer in the structural copy of its network, None for no replacement."""
     m = module
     if isinstance(m, _POINTWISE):
         return nn.Identity()
     if isinstance(m, nn.MaxPool2d):
         return _Collapsed(nn.AvgPool2d(m.kernel_size, m.stride, m.padding, ceil_mode=m.ceil_mode))
-    if type(m) in (nn.Conv2d, nn.ConvTranspose2d) and m.groups == 1:
-        more = {"output_padding": m.output_padding} if isinstance(m, nn.ConvTranspose2d) else {}
-        more |= {"dilation": m.dilation, "padding_mode": m.padding_mode}
-        return _Collapsed(type(m)(1, 1, m.kernel_size, m.stride, m.padding, **more), m.out_channels)
+    if isinstance(m, nn.Conv2d | nn.ConvTranspose2d) and type(m) in (nn.Conv2d, nn.ConvTranspose2d) and m.groups == 1:
+        options: dict[str, Any] = {"output_padding": m.output_padding} if isinstance(m, nn.ConvTranspose2d) else {}
+        for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode"):
+            options[name] = getattr(m, name)
+        return _Collapsed(type(m)(1, 1, **options), m.out_channels)
     return None
 
 

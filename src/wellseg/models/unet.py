@@ -1,4 +1,4 @@
-"""The U-Net of 2015 for images of any size (axes: see wellseg.types)."""
+"""Defines the U-Net of 2015 for images of any size (axes: see wellseg.types)."""
 
 from torch import Tensor, nn
 
@@ -7,23 +7,29 @@ from wellseg.models.layers import Down, PlaneStage, PlaneUp, he_start, share, u_
 
 
 class UNet(SegmentationNetwork):
-    """(B, in_channels, H, W) float -> logits (B, out_channels, H, W), any H, W >= 1.
+    """Maps (B, in_channels, H, W) float to logits (B, out_channels, H, W), any H, W >= 1.
 
-    The network of Ronneberger et al. 2015 (MICCAI, LNCS 9351, 234-241) with zeros around every convolution instead of
-    an output that is smaller: per stage two 3 x 3 convolutions, each with its normalisation and ReLU; max-pooling
-    2 x 2 down and twice the channels; up to half the channels, concatenation [up-sampled, encoder's output]; a 1 x 1
-    convolution to the logits. At odd sizes the last pooled block is half a block, and what is up-sampled is cropped. In
-    training, batch normalisation needs more than one pixel of the coarsest scale in a batch.
+    The network of Ronneberger et al. 2015 (MICCAI, LNCS 9351, 234-241) with zero padding in place of valid convolutions:
+    per stage two 3 x 3 convolutions, each with normalization and ReLU; max-pooling 2 x 2 and twice the channels on the way
+    down; half the channels and concatenation [up-sampled, encoder's output] on the way up; a 1 x 1 convolution to the
+    logits. At odd sizes the last pooled block is half a block, and the up-sampled image is cropped. In training, batch
+    normalization needs more than one pixel of the coarsest scale in a batch.
 
     base           channels of the finest scale; they double per scale
     blocks         number of decimations
     up             transpose (2 x 2, learnt), bilinear or nearest (each after a 1 x 1 convolution to half the channels)
     normalization  batch, none (the paper's) or group (per pixel, see PixelGroupNorm)
-    dropout        share of the coarsest scale's values that are zero in training, at the end of the way down
+    dropout        fraction of the coarsest scale's values that training sets to zero, after the bottleneck
     """
 
     any_height = True
     """Every scale is padded with zeros and up-sampled locally: a row depends on its receptive field alone."""
+
+    total_stride: tuple[int, int]
+    """(rows, columns) of the input per sample of the coarsest scale.
+
+    Shifting an image by a multiple of these shifts the logits, and changes nothing else away from the edges.
+    """
 
     def __init__(
         self,
@@ -39,6 +45,7 @@ class UNet(SegmentationNetwork):
         numbers = {"in_channels": in_channels, "out_channels": out_channels, "base": base, "blocks": blocks}
         for name, number in numbers.items():
             whole_number(number, name)
+        self.total_stride = 2**blocks, 2**blocks
         widths = [base * 2**i for i in range(blocks + 1)]
         deepest_first = list(reversed(range(blocks)))
         self.encoders = nn.ModuleList(
@@ -57,14 +64,8 @@ class UNet(SegmentationNetwork):
         if normalization == "none":
             he_start(self)
 
-    @property
-    def total_stride(self) -> tuple[int, int]:
-        """(rows, columns) of the input per sample of the coarsest scale: shifted by multiples of these, an image gives
-        shifted logits (away from its edges), and by nothing else.
-        """
-        return 2 ** len(self.downs), 2 ** len(self.downs)
-
     def forward(self, x: Tensor) -> Tensor:
+        """Returns logits."""
         return self.logits(u_shape(x, self.encoders, self.downs, self.bottleneck, self.ups, self.decoders))
 
 

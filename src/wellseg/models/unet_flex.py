@@ -1,22 +1,23 @@
-"""The flexible U-Net: any depth and width from a few numbers (axes: see wellseg.types)."""
+"""Defines the flexible U-Net of any depth and width (axes: see wellseg.types)."""
 
 from collections.abc import Sequence
+from math import prod
 
 from torch import Tensor, nn
 
 from wellseg.errors import ConfigError
 from wellseg.models import cylinder
 from wellseg.models.base import SegmentationNetwork
-from wellseg.models.layers import Down, Up, conv_stage, logits_stage, u_shape, whole_number, whole_numbers
+from wellseg.models.layers import BlockOptions, Down, Up, conv_stage, logits_stage, u_shape, whole_number, whole_numbers
 
 
 class UNetFlex(SegmentationNetwork):
-    """(B, in_channels, H, W) float -> logits (B, out_channels, H, W), any H, W >= 1.
+    """Maps (B, in_channels, H, W) float to logits (B, out_channels, H, W), any H, W >= 1.
 
-    Scale i is `thickness` * 2^i channels wide. Running order: per scale an encoder stage, then `down`; the bottleneck
-    stage; per scale `up`, concatenation [up-sampled, encoder's output], a decoder stage; at last a refinement stage of
-    1 x 1 convolutions without activation on the logits. A stage is a chain of convolutions whose hidden ones are
-    max(in, out) channels wide.
+    Scale i is `thickness` * 2^i channels wide. Order of execution: per scale an encoder stage, then `down`; the bottleneck
+    stage; per scale `up`, concatenation [up-sampled, encoder's output], a decoder stage; finally a refinement stage of
+    1 x 1 convolutions without activation on the logits. A stage is a chain of convolutions with max(in, out) hidden
+    channels.
 
     thickness      channels at the finest scale
     encoders       convolutions per scale, finest first; its length is the number of scales
@@ -31,13 +32,16 @@ class UNetFlex(SegmentationNetwork):
     up             bilinear, nearest or transpose
     strides        pixels per sample of the next scale: a number, or a list, finest first, of numbers or [rows, columns]
 
-    Under padding=cylinder a row's output depends on the rows of its receptive field only, and rolling the input by a
-    multiple of `total_stride[1]` columns rolls the output, exactly, if that stride divides W. Where it does not (36 by
-    8), the samples of a scale with an odd number of columns stand closer across the seam than elsewhere: neighbours
-    stay neighbours and up-sampling stays exact there, but the answer depends a little on where column 0 lies;
-    strides=[2,2,[2,3]] has no such place at 36 and 72 columns.
-    padding=turns is the network of the course, including that a row's output depends on the input's height.
+    Under padding=cylinder a row's output depends on the rows of its receptive field only, and a circular shift of the input
+    by a multiple of `total_stride[1]` columns shifts the output exactly, if that stride divides W. Where it does not (36 by
+    8), samples of a scale with an odd number of columns are closer across the seam than elsewhere: neighbours stay
+    neighbours and up-sampling stays exact, but the output depends slightly on the position of column 0; strides=[2,2,[2,3]]
+    avoids this at 36 and 72 columns.
+    padding=turns is the network of the course, where a row's output depends on the input's height.
     """
+
+    total_stride: tuple[int, int]
+    """(rows, columns) of the input per sample of the coarsest scale."""
 
     def __init__(
         self,
@@ -68,23 +72,26 @@ class UNetFlex(SegmentationNetwork):
                 why="each scale has one encoder and one decoder",
                 fix="give as many decoders as encoders, deepest first",
             )
-        strides = list(strides) if isinstance(strides, Sequence) else [strides] * scales
-        if len(strides) != scales:
-            raise ConfigError(f"strides {strides} must be one number or one entry for each of {scales} scales")
-        strides = [cylinder.pair(s, "strides") for s in strides]
+        by_scale = list(strides) if isinstance(strides, Sequence) else [strides] * scales
+        if len(by_scale) != scales:
+            raise ConfigError(f"strides {by_scale} must be one number or one entry for each of {scales} scales")
+        pairs = [cylinder.pair(s, "strides") for s in by_scale]
 
-        block = {"padding": padding, "activation": activation, "normalization": normalization}
+        block: BlockOptions = {"padding": padding, "activation": activation, "normalization": normalization}
         widths = [thickness * 2**i for i in range(scales + 1)]
         inputs = [in_channels, *widths]
         self.padding = padding
+        self.any_height = padding == "cylinder"  # aligned corners make every row depend on the height
+        self.total_stride = prod(r for r, _ in pairs), prod(c for _, c in pairs)
         self.encoders = nn.ModuleList(
             conv_stage(a, b, depth, kernel_size=kernel_size, **block)
             for a, b, depth in zip(inputs, widths, encoders, strict=False)
         )
-        self.downs = nn.ModuleList(Down(down, c, s, padding) for c, s in zip(widths, strides, strict=False))
+        downs = [Down(down, c, s, padding) for c, s in zip(widths, pairs, strict=False)]
+        self.downs = nn.ModuleList(downs)
         self.bottleneck = conv_stage(inputs[scales], widths[scales], bottleneck, kernel_size=kernel_size, **block)
         self.ups = nn.ModuleList(
-            Up(up, widths[i + 1], strides[i], padding, self.downs[i].centred) for i in reversed(range(scales))
+            Up(up, widths[i + 1], pairs[i], padding, downs[i].centred) for i in reversed(range(scales))
         )
         self.decoders = nn.ModuleList(
             conv_stage(widths[i + 1] + widths[i], widths[i], depth, kernel_size=kernel_size, **block)
@@ -92,24 +99,12 @@ class UNetFlex(SegmentationNetwork):
         )
         self.refinement = logits_stage(thickness, out_channels, refinement, **block)
 
-    @property
-    def any_height(self) -> bool:
-        """False where aligned corners make every row depend on the height: such a model is predicted window by window."""
-        return self.padding == "cylinder"
-
-    @property
-    def total_stride(self) -> tuple[int, int]:
-        """(rows, columns) of the input per sample of the coarsest scale."""
-        rows = columns = 1
-        for down in self.downs:
-            rows, columns = rows * down.stride[0], columns * down.stride[1]
-        return rows, columns
-
     def forward(self, x: Tensor) -> Tensor:
+        """Returns logits."""
         return self.refinement(cylinder.unrolled(self.features, x, self.padding))
 
     def features(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, thickness, H, W): what the refinement stage reads."""
+        """Returns the input of the refinement stage: (B, in_channels, H, W) -> (B, thickness, H, W)."""
         return u_shape(x, self.encoders, self.downs, self.bottleneck, self.ups, self.decoders)
 
 

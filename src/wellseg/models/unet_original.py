@@ -1,23 +1,24 @@
-"""The U-Net of 2015 as published: no padding, so that the output is smaller than the input (axes: see wellseg.types)."""
+"""Defines the U-Net of 2015 as published, with valid convolutions (axes: see wellseg.types)."""
 
-import torch
+from functools import partial
+
 from torch import Tensor, nn
 
 from wellseg.errors import ConfigError
 from wellseg.models.base import SegmentationNetwork
+from wellseg.models.cylinder import is_tracing
 from wellseg.models.layers import PlaneStage, PlaneUp, he_start, whole_number
 
 
 class UNetOriginal(SegmentationNetwork):
-    """(B, in_channels, H, W) float -> logits (B, out_channels, H - 2 margin, W - 2 margin) of the pixels in the middle.
+    """Maps (B, in_channels, H, W) float to logits (B, out_channels, H - 2 margin, W - 2 margin) of the middle pixels.
 
     Ronneberger et al. 2015 (MICCAI, LNCS 9351, 234-241): per stage two 3 x 3 convolutions without padding, each with its
-    normalisation and ReLU; max-pooling 2 x 2; 2 x 2 transposed convolutions to half the channels; encoder's outputs
-    cropped to the middle and concatenated; a 1 x 1 convolution to the logits. 572 x 572 gives 388 x 388. Nothing is made
-    up beyond an image's edges, so a piece of an image, cut at a multiple of `total_stride`, gives exactly the logits that
-    the whole image has there.
+    normalization and ReLU; max-pooling 2 x 2; 2 x 2 transposed convolutions to half the channels; encoder's outputs
+    cropped to the middle and concatenated; a 1 x 1 convolution to the logits. 572 x 572 becomes 388 x 388. Without padding, a
+    tile of an image, cut at a multiple of `total_stride`, has exactly the logits of the whole image at these pixels.
 
-    Takes the sides `valid_size` gives, those at which no pooling drops a row or column: 188, 204, 220 ... with four blocks.
+    Accepts the sides that `valid_size` returns, where no pooling drops a row or column: 188, 204, 220 ... with four blocks.
 
     base           channels of the finest scale; they double per scale
     blocks         number of decimations
@@ -27,7 +28,10 @@ class UNetOriginal(SegmentationNetwork):
     """
 
     any_height = True
-    """Any valid one: a row depends on its receptive field alone."""
+    """At any valid height a row depends on its receptive field alone."""
+
+    total_stride: tuple[int, int]
+    """(rows, columns) of the input per sample of the coarsest scale."""
 
     def __init__(
         self,
@@ -41,43 +45,32 @@ class UNetOriginal(SegmentationNetwork):
         numbers = {"in_channels": in_channels, "out_channels": out_channels, "base": base, "blocks": blocks}
         for name, number in numbers.items():
             whole_number(number, name)
-        stage = {"padding": 0, "normalization": normalization}
+        stage = partial(PlaneStage, padding=0, normalization=normalization)
+        self.total_stride = 2**blocks, 2**blocks
+        # Each stage crops two pixels of its scale on each side: on the way down, at the bottom and on the way up.
+        self.margin = 2 * (2**blocks - 1) + 2 * 2**blocks + 2 * (2**blocks - 1)
         widths = [base * 2**i for i in range(blocks + 1)]
         deepest_first = list(reversed(range(blocks)))
-        self.encoders = nn.ModuleList(
-            PlaneStage(a, b, **stage) for a, b in zip([in_channels, *widths], widths[:-1], strict=False)
-        )
+        self.encoders = nn.ModuleList(stage(a, b) for a, b in zip([in_channels, *widths], widths[:-1], strict=False))
         self.down = nn.MaxPool2d(2)
-        self.bottleneck = PlaneStage(widths[-2], widths[-1], **stage)
+        self.bottleneck = stage(widths[-2], widths[-1])
         self.ups = nn.ModuleList(PlaneUp("transpose", widths[i + 1], widths[i], normalization) for i in deepest_first)
-        self.decoders = nn.ModuleList(PlaneStage(2 * widths[i], widths[i], **stage) for i in deepest_first)
+        self.decoders = nn.ModuleList(stage(2 * widths[i], widths[i]) for i in deepest_first)
         self.logits = nn.Conv2d(base, out_channels, 1)
         if normalization == "none":
             he_start(self)
 
-    @property
-    def total_stride(self) -> tuple[int, int]:
-        """(rows, columns) of the input per sample of the coarsest scale."""
-        return 2 ** len(self.encoders), 2 ** len(self.encoders)
-
-    @property
-    def margin(self) -> int:
-        """Pixels by which the output is smaller on each side: two per stage and pixel of its scale, on the way down, at
-        the bottom and on the way up.
-        """
-        stride = self.total_stride[0]
-        return 2 * (stride - 1) + 2 * stride + 2 * (stride - 1)
-
     def valid_size(self, n: int) -> int:
-        """The smallest side >= n that the network takes: its output has a pixel, and every pooling an even input."""
+        """Returns the smallest accepted side >= n: the output is not empty, and every pooling has an even input."""
         stride = self.total_stride[0]
-        lost_on_the_way_down = 4 * (stride - 1)
+        cropped_on_the_way_down = 4 * (stride - 1)
         least = max(n, 2 * self.margin + 1)
-        return least + (lost_on_the_way_down - least) % stride
+        return least + (cropped_on_the_way_down - least) % stride
 
     def forward(self, x: Tensor) -> Tensor:
-        # A traced graph is used at other sizes, so that the size of the moment must not decide.
-        if not torch.jit.is_tracing():
+        """Returns logits. Raises ConfigError for sides that `valid_size` does not return."""
+        # A traced graph is used at other sizes, so that it must not depend on the size of the example.
+        if not is_tracing():
             self._check(*x.shape[-2:])
         skips = []
         for encoder in self.encoders:
@@ -85,7 +78,7 @@ class UNetOriginal(SegmentationNetwork):
             skips.append(x)
             x = self.down(x)
         x = self.bottleneck(x)
-        lost = 4  # on each side, between an encoder's output and the up-sampled one of its scale
+        lost = 4  # pixels on each side, between an encoder's output and the up-sampled image of this scale
         for up, decoder in zip(self.ups, self.decoders, strict=True):
             x = decoder((up(x), skips.pop()[..., lost:-lost, lost:-lost]))
             lost = 2 * (2 + lost + 2)

@@ -1,4 +1,4 @@
-"""A plain stack of convolutions (axes: see wellseg.types)."""
+"""Defines a plain stack of convolutions (axes: see wellseg.types)."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,14 +11,16 @@ from wellseg.models.layers import ConvBlock, whole_numbers
 
 
 class Vanilla(SegmentationNetwork):
-    """(B, in_channels, H, W) float -> logits (B, out_channels, H, W), any H, W >= 1.
+    """Maps (B, in_channels, H, W) float to logits (B, out_channels, H, W), any H, W >= 1.
 
-    hidden         channels of the hidden layers; one more convolution, without activation, gives the logits
+    hidden         channels of the hidden layers; one more convolution, without activation, returns the logits
     kernel_size    odd, one number or [rows, columns]
     padding        cylinder, turns or zero (see wellseg.models.cylinder); the course ran zero
     activation     relu, leaky_relu, gelu, silu, elu or none
     normalization  none, batch or group (per pixel, see PixelGroupNorm)
     """
+
+    total_stride = (1, 1)
 
     def __init__(
         self,
@@ -33,16 +35,12 @@ class Vanilla(SegmentationNetwork):
         super().__init__()
         widths = whole_numbers([in_channels, *hidden, out_channels], "in_channels, hidden, out_channels")
         self.padding = padding
-        block = {"activation": activation, "normalization": normalization}
-        blocks = [ConvBlock(a, b, kernel_size, padding, **block) for a, b in pairwise(widths[:-1])]
-        self.layers = nn.Sequential(*blocks, ConvBlock(*widths[-2:], kernel_size, padding, activation="none"))
-
-    @property
-    def total_stride(self) -> tuple[int, int]:
-        """(rows, columns) of the input per sample of the coarsest scale."""
-        return 1, 1
+        blocks = [ConvBlock(a, b, kernel_size, padding, activation, normalization) for a, b in pairwise(widths[:-1])]
+        last = ConvBlock(widths[-2], widths[-1], kernel_size, padding, activation="none")
+        self.layers = nn.Sequential(*blocks, last)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Returns logits."""
         return cylinder.unrolled(self.layers, x, self.padding)
 
 

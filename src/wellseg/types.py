@@ -31,5 +31,5 @@ class Batch(NamedTuple):
     image: "Tensor"
     valid: "Tensor"
     target: "Tensor"
-    index: "Tensor"  # type: ignore[assignment]  # hides tuple.index, which no code calls on a batch
+    index: "Tensor"
     well: "Tensor"

@@ -4,7 +4,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from hydra.errors import HydraException
 from hydra.utils import instantiate
@@ -33,7 +33,7 @@ def parts(cfg: DictConfig, key: str, choices: Mapping[str, str]) -> dict[str, An
 
 def arguments(cfg: DictConfig, key: str) -> dict[str, Any]:
     """The plain arguments of group `key`, without its `_target_`: what an artefact stores of a network."""
-    plain = OmegaConf.to_container(cfg[key], resolve=True)
+    plain = cast(dict[str, Any], OmegaConf.to_container(cfg[key], resolve=True))
     return {k: v for k, v in plain.items() if not k.startswith("_")}
 
 
@@ -94,7 +94,8 @@ def _explained(error: BaseException, node: DictConfig, key: str, where: str) -> 
         cause = cause.__cause__
     if isinstance(cause, WellsegError):
         return cause
-    given = {k: v for k, v in OmegaConf.to_container(node, resolve=False).items() if not str(k).startswith("_")}
+    plain = cast(dict[str, Any], OmegaConf.to_container(node, resolve=False))
+    given = {k: v for k, v in plain.items() if not str(k).startswith("_")}
     return ConfigError(
         f"{key} cannot be built",
         where=f"{where}: {node.get('_target_')}",

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from wellseg import schema
 from wellseg.composition.checks import (
@@ -131,7 +131,7 @@ def parted(full: "DictConfig", *, swept: bool = False) -> Composed:
         dict(hydra.runtime.choices),
         list(hydra.overrides.task),
         [*hydra.overrides.task, *hydra.overrides.hydra],
-        OmegaConf.to_container(hydra, resolve=False),
+        cast(Mapping[str, Any], OmegaConf.to_container(hydra, resolve=False)),
         swept=swept,
     )
 
@@ -170,7 +170,7 @@ def composition(command: str, overrides: Sequence[str] = (), *, named: bool = Tr
     mine = list(defaults_of(command))
     on_groups = [o for o in parsed if is_of_groups(o, mine)]
     check_all([o for o in on_groups if group(o) in mine and not o.is_delete()], lambda o: check_choice(o, places))
-    full, known = remembered(command, [o.input_line for o in on_groups], places)
+    full, known = remembered(command, [str(o.input_line) for o in on_groups], places)
 
     def check(override: "Override") -> None:
         check_key(override, known, mine)

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, overload
 
 from wellseg.errors import ArtifactError, DataError, EnvironmentFault, TrainingError
 
@@ -295,6 +295,10 @@ def _holder(file: BinaryIO) -> str:
     return file.read(1000).decode(errors="replace").strip() or "an unknown process"
 
 
+@overload
+def as_path(value: str) -> Path: ...
+@overload
+def as_path(value: None) -> None: ...
 def as_path(value: str | None) -> Path | None:
     """Returns a path from a configuration value, relative to the working directory of the command."""
     return None if value is None else Path(value).expanduser().resolve()

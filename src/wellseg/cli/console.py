@@ -9,6 +9,7 @@ from rich.table import Table
 
 def table_text(table: Table) -> str:
     """A table as text, for the screen and for the run's log; as wide as the terminal, or wide enough where there is none."""
-    console = Console(file=io.StringIO(), highlight=False, width=None if sys.stdout.isatty() else 140)
+    text = io.StringIO()
+    console = Console(file=text, highlight=False, width=None if sys.stdout.isatty() else 140)
     console.print(table)
-    return console.file.getvalue().rstrip()
+    return text.getvalue().rstrip()

@@ -56,7 +56,8 @@ def gathered(name: str, other: str, overrides: Sequence[str]) -> list[str]:
     own, theirs = ({key.name for key in schema.command(root, command).keys} for command in (name, other))
     own.discard(other)
     theirs |= {*schema.groups(root), schema.HYDRA}
-    kept, passed = [], []
+    kept: list[str] = []
+    passed: list[str] = []
     for override in overrides:
         key = key_of(override)
         if key not in own and group_of(override) not in theirs:

@@ -6,11 +6,11 @@ import select
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from wellseg.cli.commands import COMMANDS
 from wellseg.cli.memory import keep_freed_memory
@@ -23,13 +23,19 @@ if TYPE_CHECKING:
 
     from wellseg.config import Composed
 
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[TextIO]
+else:
+    _StreamHandler = logging.StreamHandler  # generic for type checkers alone
+
 _LAUNCHER_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-class ConsoleHandler(logging.StreamHandler):
+class ConsoleHandler(_StreamHandler):
     """Prints messages; a reader that is gone ends the command, where logging's own handler would print a traceback each."""
 
     def handleError(self, record: logging.LogRecord) -> None:
+        """Prints a traceback to the error stream, unless the reader of the output is gone."""
         if isinstance(sys.exc_info()[1], BrokenPipeError):
             raise
         super().handleError(record)
@@ -84,7 +90,7 @@ class Job:
         try:
             with session(seed=cfg.get("seed")), further_processes():
                 result = COMMANDS[self.command].load()(composed, folder)
-            return result.objective if is_dataclass(result) else result
+            return cast(Any, result).objective if is_dataclass(result) else result
         except KeyboardInterrupt:
             raise
         except Exception as error:
@@ -115,7 +121,7 @@ def _of_job(cfg: "DictConfig") -> "tuple[Composed, Path]":
         dict(hydra.runtime.choices),
         list(hydra.overrides.task),
         [*hydra.overrides.task, *hydra.overrides.hydra],
-        OmegaConf.to_container(hydra, resolve=False),
+        cast(Mapping[str, Any], OmegaConf.to_container(hydra, resolve=False)),
         swept=hydra.mode == RunMode.MULTIRUN,
     )
     return composed, Path(hydra.runtime.output_dir).resolve()
@@ -132,7 +138,7 @@ def further_processes() -> Iterator[None]:
     from omegaconf import read_write
 
     hydra = HydraConfig.get()
-    with read_write(hydra):
+    with read_write(cast("DictConfig", hydra)):
         hydra.run.dir = quoted(hydra.runtime.output_dir, '"')[1:-1]  # Lightning adds the quotes
     variables, argv = {key: os.environ.get(key) for key in _LAUNCHER_VARIABLES}, sys.argv
     # Messages of these processes go to a log file of their own: on the screen they would be there twice.

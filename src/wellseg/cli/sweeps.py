@@ -23,7 +23,9 @@ def prepared(command: Command, overrides: Sequence[str]) -> tuple[list[str], Pat
     ConfigError.
     """
     alternatives = [
-        [f"{o.get_key_element()}={v}" for v in o.sweep_string_iterator()] if o.is_choice_sweep() else [o.input_line]
+        [f"{o.get_key_element()}={v}" for v in o.sweep_string_iterator()]
+        if o.is_choice_sweep()
+        else [str(o.input_line)]
         for o in config.parse(overrides)
         if not (o.is_sweep_override() and not o.is_choice_sweep())  # ranges and intervals are for Hydra's sweepers
     ]

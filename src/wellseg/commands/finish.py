@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from wellseg import artifact
+from wellseg.callbacks.history import History
 from wellseg.callbacks.panels import save_good_and_bad
 from wellseg.evaluation.scores import PARTS, PerImageScores, score
 from wellseg.evaluation.tables import print_quantization, print_results
@@ -77,6 +78,12 @@ class Finish:
         """Returns the names of the scores that tables show."""
         return self.run.task.scores["val"].SHOWN
 
+    @property
+    def scored(self) -> PerImageScores:
+        """Returns the details of the step "scores", which must be done."""
+        assert self.details is not None
+        return self.details
+
     def score(self) -> None:
         """Scores validation and test."""
         self.results, self.details = score(self.run, test=self.run.test)
@@ -97,7 +104,7 @@ STEPS: tuple[Step, ...] = (
     Step("model file", lambda f: save_model(f.run, f.results, f.model)),
     Step("metrics.json", lambda f: write_json(f.folder / "metrics.json", f.results)),
     Step("curves", lambda f: draw_curves(f.run.callbacks, f.folder / "figures" / "curves.png")),
-    Step("figures", lambda f: draw_figures(f.run, f.results, f.details, f.folder / "figures")),
+    Step("figures", lambda f: draw_figures(f.run, f.results, f.scored, f.folder / "figures")),
     Step("hyper-parameters", lambda f: log_hyperparameters(f.run.trainer, f.run.hyperparameters, f.results, f.shown)),
     Step("table", lambda f: print_scores(f.results, f.shown, f.model)),
     Step("quantization", lambda f: quantize(f.run, f.model)),
@@ -116,13 +123,14 @@ def finish(run: Assembly, folder: Path) -> dict[str, Any]:
 
 def load_best_weights(run: Assembly) -> None:
     """Loads the best checkpoint of the run into its task; without one the last weights stay."""
-    best = run.callbacks["best"].best_model_path if "best" in run.callbacks else ""
-    if best and not run.trainer.fast_dev_run:
+    best = cast(ModelCheckpoint, run.callbacks["best"]).best_model_path if "best" in run.callbacks else ""
+    if best and not cast(Any, run.trainer).fast_dev_run:
         run.task.load_state_dict(checkpoints.read(Path(best))["state_dict"], strict=True)
-    elif not run.trainer.fast_dev_run:
+    elif not cast(Any, run.trainer).fast_dev_run:
         log.warning("no epoch was validated: the last weights are taken for the best")
     # Scored are the weights that were just loaded, not the average that this callback would put in their place.
-    run.trainer.callbacks = [c for c in run.trainer.callbacks if not isinstance(c, WeightAveraging)]
+    trainer = cast(Any, run.trainer)  # whose class does not declare its callbacks
+    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, WeightAveraging)]
 
 
 def save_model(run: Assembly, results: Mapping[str, Any], path: Path) -> None:
@@ -132,14 +140,14 @@ def save_model(run: Assembly, results: Mapping[str, Any], path: Path) -> None:
 
 def draw_curves(callbacks: Mapping[str, Callback], path: Path) -> None:
     """Draws the scores of all epochs where a history was kept."""
-    history = callbacks["history"].rows if "history" in callbacks else []
+    history = cast(History, callbacks["history"]).rows if "history" in callbacks else []
     if history:
         figures.save(figures.curves(history), path)
 
 
 def print_scores(results: Mapping[str, Any], shown: Sequence[str], model: Path) -> None:
     """Prints the final table of the scores `shown`, and the files beside the model."""
-    print_results(results, shown, {"model": model, "scores": model.with_name("metrics.json")})
+    print_results(dict(results), shown, {"model": model, "scores": model.with_name("metrics.json")})
 
 
 def quantize(run: Assembly, model: Path) -> None:
@@ -184,7 +192,9 @@ def draw_figures(parts: Assembly, results: dict[str, Any], details: PerImageScor
             figures.save(drawn, folder / f"precision_recall_{part}.png")
         figures.save(figures.confusion(results["confusion"][part], data.classes), folder / f"confusion_{part}.png")
         place = folder / f"panels_{part}.png"
-        save_good_and_bad(parts.task, data.store(PARTS[part]), data.classes, details.images[part], place)
+        store = data.store(PARTS[part])
+        assert store is not None  # it was scored
+        save_good_and_bad(parts.task, store, data.classes, details.images[part], place)
 
 
 def log_hyperparameters(
@@ -192,7 +202,7 @@ def log_hyperparameters(
 ) -> None:
     """Logs settings and final scores side by side, so that TensorBoard's HParams tab compares the runs of a sweep."""
     loggers = [x for x in trainer.loggers if isinstance(x, TensorBoardLogger)]
-    if not loggers or trainer.fast_dev_run:
+    if not loggers or cast(Any, trainer).fast_dev_run:
         return
     final = {f"final/{p}/{n}": results[p][n] for p in ("val", "test") if results[p] for n in shown}
     loggers[0].log_hyperparams(dict(settings), {k: v for k, v in final.items() if v is not None})

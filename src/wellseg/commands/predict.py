@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
@@ -14,6 +14,7 @@ from wellseg.commands.result import CommandResult
 from wellseg.config import Composed
 from wellseg.errors import ConfigError
 from wellseg.files import as_path, folder_lock
+from wellseg.inference.base import PicturePredictor, WellPredictor
 from wellseg.inference.engines.metadata import IMAGE
 from wellseg.inference.engines.open import ModelFile
 from wellseg.inference.jobs.images import ImageJob
@@ -21,7 +22,15 @@ from wellseg.inference.jobs.job import PredictionJob
 from wellseg.inference.jobs.manifest import Manifest
 from wellseg.inference.jobs.records import Record, artifact_record, versions
 from wellseg.inference.jobs.report import print_predictions, raise_failures
-from wellseg.inference.jobs.settings import Settings, check_values, device_of, listed, read_settings
+from wellseg.inference.jobs.settings import (
+    ImageSettings,
+    Settings,
+    WellSettings,
+    check_values,
+    device_of,
+    listed,
+    read_settings,
+)
 from wellseg.inference.jobs.wells import WellJob
 from wellseg.inference.predictor import open_predictor
 
@@ -62,7 +71,7 @@ def predict(composed: Composed, folder: Path) -> PredictResult:
         PartialResult: some items or patches could not be predicted.
         WellsegError: the error of the items where none could be predicted.
     """
-    values = OmegaConf.to_container(composed.cfg, resolve=True)
+    values = cast(dict[str, Any], OmegaConf.to_container(composed.cfg, resolve=True))
     check_values(values)
     _check_folder(composed, values["output"], folder)
     files = [ModelFile(as_path(path)) for path in listed(values["artifact"])]
@@ -106,8 +115,9 @@ def _job(composed: Composed, settings: Settings, files: Sequence[ModelFile], fol
         **of_kind,
     )
     if kind == IMAGE:
-        return ImageJob(predictor, settings, folder)
-    return WellJob(predictor, settings, folder, build.part(composed.cfg, "postprocess", composed.choices))
+        return ImageJob(cast(PicturePredictor, predictor), cast(ImageSettings, settings), folder)
+    postprocess = build.part(composed.cfg, "postprocess", composed.choices)
+    return WellJob(cast(WellPredictor, predictor), cast(WellSettings, settings), folder, postprocess)
 
 
 def _check_folder(composed: Composed, output: Any, folder: Path) -> None:

@@ -4,6 +4,7 @@ import io
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,11 +86,12 @@ def choose(store: Store, count: int, seed: int) -> list[int]:
     return sorted(sorted(drawn.tolist(), key=is_plain)[:count])
 
 
-def sample_row(datamodule: SegmentationDataModule, store: Store, number: int, seed: int) -> Row:
+def sample_row(datamodule: SegmentationDataModule[Any], store: Store, number: int, seed: int) -> Row:
     """Returns one sample as it comes, and as training augments it; `seed` and `number` decide how."""
     augment, generator = datamodule.augment, step_generator(seed, 0, number)
-    changed = []
+    changed: list[View] = []
     for _ in range(REPEATS if augment is not None else 0):
+        assert augment is not None
         shift = augment.draw_start(1, store.window, generator) if augment.start else None
         batch = store.gather(np.array([number]), shift)
         tensors = augment(batch.image.float(), batch.valid, batch.target, generator=generator, scale=datamodule.scale)

@@ -69,10 +69,12 @@ def stored_config(
         if "seed" in stored.data:
             stored.data.seed = stored.seed  # split=shuffle splits the windows by it: another seed must not split anew
         for key in asked:
+            assert cfg is not None  # what is asked for comes from it
             if key in GROUPS:
                 stored[key] = cfg[key]
                 stored_choices[key] = choices[key]
         for key in asked:
+            assert cfg is not None
             if key not in GROUPS:
                 OmegaConf.update(stored, key, OmegaConf.select(cfg, key), force_add=True)
         if "fake" in stored.data:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -62,7 +62,7 @@ def train(composed: Composed, folder: Path) -> TrainResult:
         TrainingError: The folder holds another run, or the loss is not finite.
     """
     cfg, choices = composed.cfg, composed.choices
-    first = rank_zero_only.rank == 0  # of the processes of this run, which share the folder
+    first = cast(Any, rank_zero_only).rank == 0  # of the processes of this run, which share the folder
     with folder_lock(folder) if first else nullcontext():
         if first:
             remove_leftovers(folder)

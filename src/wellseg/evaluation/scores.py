@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from wellseg.data.module import SegmentationDataModule
+from wellseg.metrics.segmentation import SegmentationScores
 from wellseg.models.base import traits_of
 from wellseg.training.assembly import Assembly
 
@@ -41,10 +42,13 @@ def score(
         threshold, source = None, "the likeliest class"
     else:
         if threshold is None:
+            assert isinstance(metric, SegmentationScores)
             threshold, _ = metric.best_threshold(metric.selection)
             source = f"best {metric.selection} on validation"
-        for each in task.scores.values():
-            each.threshold = threshold
+        for part in task.scores:
+            scores = task.scores[part]
+            assert isinstance(scores, SegmentationScores)  # scores of several classes have no threshold
+            scores.threshold = threshold
     done = ["val"]
     if test and trainer.limit_test_batches != 0 and data.store("test") is not None:
         trainer.test(task, datamodule=data, verbose=False)
@@ -72,16 +76,17 @@ def score(
     )
 
 
-def _sizes(data: SegmentationDataModule, parts: Sequence[str]) -> list[tuple[int, int]]:
+def _sizes(data: SegmentationDataModule[Any], parts: Sequence[str]) -> list[tuple[int, ...]]:
     """(H, W) of all that is scored in `parts` ("val", "test")."""
-    found = set()
+    found: set[tuple[int, ...]] = set()
     for store in (data.store(PARTS[part]) for part in parts):
+        assert store is not None  # what is scored is there
         _, first = np.unique(store.group_of, return_index=True)
         found |= {tuple(store.gather(np.array([n])).target.shape[1:]) for n in first}
     return sorted(found)
 
 
-def _middle(size: tuple[int, int], margin: int) -> str:
+def _middle(size: tuple[int, ...], margin: int) -> str:
     """What of an image a network answers for that loses `margin` pixels on each side."""
     (h, w), (inner_h, inner_w) = size, (side - 2 * margin for side in size)
     share = 100 * inner_h * inner_w / (h * w)

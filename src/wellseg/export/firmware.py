@@ -6,9 +6,10 @@ The layout of an image stands in wellseg_image.c. Which networks that runtime co
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ from wellseg.artifact import Artifact
 from wellseg.data.nulls import NULL_VALUES
 from wellseg.errors import ConfigError
 from wellseg.files import write_bytes
-from wellseg.models.layers import ConvBlock
+from wellseg.models.layers import ConvBlock, Down
 from wellseg.models.unet_flex import UNetFlex
 from wellseg.packed import PackedTensor, pack_bits
 
@@ -59,10 +60,9 @@ def export_firmware(artifact_path: str | Path, folder: str | Path, columns: int 
 
 def image_of(model: Artifact, columns: int | None = None, *, where: str = "") -> bytes:
     """The image of a model; `where` is named in errors. Raises ConfigError as `export_firmware` does."""
-    network = model.network
     columns = _columns(model, columns, where)
-    _check_network(network, where)
-    stages = [*network.encoders, network.bottleneck, *network.decoders, network.refinement]
+    network = _checked_network(model.network, where)
+    stages = _stages(network)
     names = {module: name for name, module in network.named_modules()}
     table, body = [], bytearray()
     start = 16 + _HEADER.size + _LAYER.size * sum(map(len, stages))
@@ -77,6 +77,7 @@ def image_of(model: Artifact, columns: int | None = None, *, where: str = "") ->
         name = f"{names[convolution]}.weight"
         codes, scales, zeros, bits, group, form = _weights(convolution, model.packed.get(name))
         outputs, inputs, *kernel = convolution.weight.shape
+        assert convolution.bias is not None  # every convolution of a UNetFlex has one
         offsets = [stored(codes), stored(scales), stored(zeros), stored(_floats(convolution.bias))]
         table.append(_LAYER.pack(inputs, outputs, *kernel, bits, form, slope, group, *offsets))
 
@@ -85,7 +86,7 @@ def image_of(model: Artifact, columns: int | None = None, *, where: str = "") ->
         columns, len(network.downs), len(table), len(NULL_VALUES),
         n.center, n.scale, n.clip, model.threshold,
         *NULL_VALUES, *[0.0] * (_MOST_NULLS - len(NULL_VALUES)),
-        bytes(map(len, stages)), bytes(s for down in network.downs for s in down.stride),
+        bytes(map(len, stages)), bytes(_strides(network)),
     )  # fmt: skip
     content = header + b"".join(table) + bytes(body)
     image = _MAGIC + struct.pack("<3I", _VERSION, 16 + len(content), zlib.crc32(content)) + content
@@ -102,7 +103,7 @@ def image_of(model: Artifact, columns: int | None = None, *, where: str = "") ->
 
 def _columns(model: Artifact, columns: int | None, where: str) -> int:
     if columns is None:
-        widths = model.metadata["input"].get("widths") or ()
+        widths: Sequence[int] = model.metadata["input"].get("widths") or ()
         if len(widths) != 1:
             raise ConfigError(
                 f"the model was trained on images of {', '.join(map(str, widths)) or 'unknown'} columns",
@@ -110,29 +111,30 @@ def _columns(model: Artifact, columns: int | None, where: str) -> int:
                 why="a model image is made for one width",
                 fix="say which: columns=36",
             )
-        (columns,) = widths
+        columns = widths[0]
     if type(columns) is not int or not 1 <= columns <= _MOST_COLUMNS:
         raise ConfigError(f"columns={columns}", where=where, fix=f"a whole number from 1 to {_MOST_COLUMNS}")
     return columns
 
 
-def _check_network(network: nn.Module, where: str) -> None:
-    """Raise ConfigError unless the runtime computes `network`."""
+def _checked_network(network: nn.Module, where: str) -> UNetFlex:
+    """Returns `network`; raises ConfigError unless the runtime computes it."""
     if not isinstance(network, UNetFlex):
         found = [f"it is a {artifact.architecture_name(type(network))}, not a unet_flex"]
     else:
         found = list(_obstacles(network))
-    if found:
+    if found or not isinstance(network, UNetFlex):
         raise ConfigError(
             "the embedded runtime cannot compute this network",
             where=where,
             why="\n".join(found),
             fix="train model=unet_flex with its defaults, or export as format=onnx",
         )
+    return network
 
 
 def _obstacles(network: UNetFlex) -> Iterator[str]:
-    stages = [*network.encoders, network.bottleneck, *network.decoders, network.refinement]
+    stages = _stages(network)
     blocks = [m for m in network.modules() if isinstance(m, ConvBlock)]
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     if network.padding != "cylinder":
@@ -152,10 +154,20 @@ def _obstacles(network: UNetFlex) -> Iterator[str]:
         ("layers", sum(map(len, stages)), _MOST_LAYERS),
         ("channels", max(max(c.in_channels, c.out_channels) for c in convolutions), _MOST_CHANNELS),
         ("rows or columns of a kernel", max(k for c in convolutions for k in c.kernel_size), _MOST_KERNEL),
-        ("pixels of a stride", max(s for down in network.downs for s in down.stride), _MOST_STRIDE),
+        ("pixels of a stride", max(_strides(network)), _MOST_STRIDE),
     ):
         if number > most:
             yield f"{number} {what}, more than {most}"
+
+
+def _stages(network: UNetFlex) -> list[nn.Sequential]:
+    """Returns the stages in running order."""
+    return cast(list[nn.Sequential], [*network.encoders, network.bottleneck, *network.decoders, network.refinement])
+
+
+def _strides(network: UNetFlex) -> list[int]:
+    """Returns rows and columns of the strides of all scales, one after the other."""
+    return [s for down in network.downs for s in cast(Down, down).stride]
 
 
 def _layers(stages: list[nn.Sequential]) -> Iterator[tuple[nn.Conv2d, float]]:
@@ -163,10 +175,12 @@ def _layers(stages: list[nn.Sequential]) -> Iterator[tuple[nn.Conv2d, float]]:
     for layer in (layer for stage in stages for layer in stage):
         if isinstance(layer, nn.Conv2d):
             yield layer, 1.0
-        elif isinstance(layer.activation, nn.LeakyReLU):
-            yield layer.conv, layer.activation.negative_slope
+            continue
+        block = cast(ConvBlock, layer)
+        if isinstance(block.activation, nn.LeakyReLU):
+            yield block.conv, block.activation.negative_slope
         else:
-            yield layer.conv, 0.0 if isinstance(layer.activation, nn.ReLU) else 1.0
+            yield block.conv, 0.0 if isinstance(block.activation, nn.ReLU) else 1.0
 
 
 def _weights(convolution: nn.Conv2d, packed: PackedTensor | None) -> tuple[bytes, bytes, bytes, int, int, int]:

@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -50,6 +50,7 @@ def onnx_bytes(model: Artifact) -> bytes:
     graph, fixed = _traced(pipeline, (channels, *_sample(extent)), free=True), False
     if graph is None:
         graph, fixed = _traced(pipeline, (channels, *size), free=False), True
+    assert graph is not None  # None comes with free=True alone
     metadata = exported_metadata(model, columns=size[1] if fixed else None)
     metadata["engine"] |= {"kind": KIND, "opset": OPSET}
     set_metadata(graph, metadata)
@@ -112,7 +113,7 @@ def least_columns(network: nn.Module) -> int:
         return 1
     too_wide: list[bool] = []
 
-    def look(pad: Pad, inputs: tuple) -> None:
+    def look(pad: Pad, inputs: tuple[Any, ...]) -> None:
         x = inputs[0][0] if isinstance(inputs[0], tuple) else inputs[0]
         too_wide.append(max(pad.pads[2:]) > x.shape[-1])
 
@@ -156,7 +157,7 @@ def _traced(pipeline: Pipeline, size: tuple[int, int, int], *, free: bool) -> "o
         warnings.simplefilter("always")
         try:
             torch.onnx.export(
-                pipeline, (image,), buffer, dynamo=False, opset_version=OPSET,
+                pipeline, (image,), cast(Any, buffer), dynamo=False, opset_version=OPSET,
                 input_names=[INPUT], output_names=[OUTPUT], dynamic_axes={INPUT: axes, OUTPUT: found},
             )  # fmt: skip
         except torch.onnx.errors.OnnxExporterError as error:
@@ -166,7 +167,8 @@ def _traced(pipeline: Pipeline, size: tuple[int, int, int], *, free: bool) -> "o
                 fix="other layers: conf/model/unet_flex.yaml can be written with any of its options",
             ) from error
     # The number of classes, by which `to_probability` decides, is the network's and no size of an image.
-    sized = [w for w in said if issubclass(w.category, torch.jit.TracerWarning) and w.filename != head.__file__]
+    tracer_warning = cast(Any, torch.jit).TracerWarning  # public, but not exported to type checkers
+    sized = [w for w in said if issubclass(w.category, tracer_warning) and w.filename != head.__file__]
     if free and sized:
         return None
     with _silent("onnxscript", "onnx_ir"):  # they tell of every constant that they fold

@@ -1,7 +1,7 @@
 """The interface that every predictor has, whatever its model file holds (axes: see wellseg.types)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -82,7 +82,7 @@ class WellPredictor(SegmentationPredictor):
     kind = WELL
 
     @abstractmethod
-    def stream(self, rows: RowSource) -> Iterator[tuple[int, np.ndarray]]:
+    def stream(self, rows: RowSource) -> Generator[tuple[int, np.ndarray], None, None]:
         """Yields (first row, probabilities (h, W)) of consecutive bands that cover `rows` once; memory does not grow with H."""
 
     @abstractmethod

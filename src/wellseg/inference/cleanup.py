@@ -128,7 +128,7 @@ def _shrunk(pixels: np.ndarray, half: tuple[int, int]) -> np.ndarray:
     return _filtered(ndimage.minimum_filter1d, pixels, half)
 
 
-def _filtered(extreme: Callable, pixels: np.ndarray, half: tuple[int, int]) -> np.ndarray:
+def _filtered(extreme: Callable[..., np.ndarray], pixels: np.ndarray, half: tuple[int, int]) -> np.ndarray:
     # A maximum or minimum over a rectangle is one along each axis, and takes the same time for any size.
     for axis, mode in ((0, "nearest"), (1, "wrap")):
         reach = half[axis] if axis == 0 else min(half[axis], pixels.shape[1] // 2)  # all around is all there is

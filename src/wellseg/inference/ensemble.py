@@ -4,7 +4,7 @@ Every member normalises, resamples, tiles and augments as it does alone, so that
 normalisation, trained widths and file format. A pixel without data for one member has none in the mean.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
@@ -25,7 +25,7 @@ class WellEnsemble(WellPredictor):
         """Returns the mean of the members' probabilities."""
         return _mean([member(values) for member in self.members])
 
-    def stream(self, rows: RowSource) -> Iterator[tuple[int, np.ndarray]]:
+    def stream(self, rows: RowSource) -> Generator[tuple[int, np.ndarray], None, None]:
         """Yields as every WellPredictor does. The members read `rows` one after the other, each in bands of its own."""
         with ExitStack() as stack:
             streams = [stack.enter_context(closing(member.stream(rows))) for member in self.members]

@@ -45,7 +45,7 @@ def pieces(engine: Engine, size: tuple[int, int], trained: int, tile: int | None
         axes = [_valid(n, largest, engine) for n in size]
     else:
         axes = [_rows(size, tile or PIXELS, engine), [Band(0, size[1], 0, size[1])]]
-    return product(*axes)
+    return product(axes[0], axes[1])
 
 
 def mirrored(image: np.ndarray, rows: Band, columns: Band) -> np.ndarray:

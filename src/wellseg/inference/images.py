@@ -1,6 +1,5 @@
 """A model of pictures as a function of arrays: no Lightning, no Hydra, and for an ONNX file no torch."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,8 @@ from wellseg.inference.engines.base import Engine
 from wellseg.inference.engines.metadata import input_channels, is_image
 from wellseg.inference.engines.open import open_engine
 from wellseg.inference.image_tiling import mirrored, pieces
-from wellseg.inference.tta import view_average
-
-Augmentation = Callable[[Callable[[np.ndarray], np.ndarray], np.ndarray], np.ndarray]
+from wellseg.inference.tiling import Band
+from wellseg.inference.tta import Augmentation, view_average
 
 
 class ImagePredictor(PicturePredictor):
@@ -50,7 +48,7 @@ class ImagePredictor(PicturePredictor):
         self.metadata, self.threshold = engine.metadata, engine.metadata["threshold"]
         self.channels = input_channels(engine.metadata)
         resize = engine.metadata["input"].get("resize")
-        self.resize = tuple(resize) if resize else None
+        self.resize: tuple[int, int] | None = (resize[0], resize[1]) if resize else None
         self._tile = tile
         self._cut(self.resize or (1, 1))  # says what is wrong with `tile`
 
@@ -106,7 +104,7 @@ class ImagePredictor(PicturePredictor):
         """Returns the number of pieces that a picture of `size` (H, W) is predicted in."""
         return len(self._cut(self.resize or size))
 
-    def _cut(self, size: tuple[int, int]) -> list:
+    def _cut(self, size: tuple[int, int]) -> list[tuple[Band, Band]]:
         return list(pieces(self.engine, size, self.metadata["input"]["window"], self._tile))
 
     def _stack(self, image: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -128,19 +126,19 @@ class ImagePredictor(PicturePredictor):
 
     def _picture(self, image: np.ndarray) -> np.ndarray:
         """(H, W, C) uint8 or float32 -> (H, W) or (K, H, W)."""
-        size = image.shape[:2]
-        null = np.zeros(size, bool) if image.dtype == np.uint8 else is_null(image).any(axis=2)
-        resized = self.resize not in (None, size)
-        probability = self._resized(image, null) if resized else self._forward(image)
+        size = (image.shape[0], image.shape[1])
+        null = np.zeros(size, bool) if image.dtype == np.uint8 else np.any(is_null(image), axis=2)
+        other = self.resize if self.resize != size else None
+        probability = self._forward(image) if other is None else self._resized(image, null, other)
         probability[:, null] = np.nan
         return probability[0] if self.binary else probability
 
-    def _resized(self, image: np.ndarray, null: np.ndarray) -> np.ndarray:
-        """(K, H, W) of a picture that the network is given in another size, as it was in training."""
+    def _resized(self, image: np.ndarray, null: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """(K, H, W) of a picture that the network is given in another `size`, as it was in training."""
         if not null.any():
-            return resize_probability(self._forward(resize_image(image, self.resize)), null.shape)
-        given = resize_image(np.where(null[..., None], np.float32(0), image), self.resize)
-        given[resize_target(null.astype(np.uint8), self.resize) > 0] = np.nan
+            return resize_probability(self._forward(resize_image(image, size)), null.shape)
+        given = resize_image(np.where(null[..., None], np.float32(0), image), size)
+        given[resize_target(null.astype(np.uint8), size) > 0] = np.nan
         found = self._forward(given)
         # The mean over what is known of the pixels that each one is interpolated from.
         known = ~np.isnan(found[:1])
@@ -165,7 +163,7 @@ class ImagePredictor(PicturePredictor):
     def _whole(self, image: np.ndarray) -> np.ndarray:
         """(1, C, H, W) -> (1, K, H, W), piece by piece."""
         height, width = image.shape[-2:]
-        whole = None
+        whole: np.ndarray | None = None
         for rows, columns in self._cut((height, width)):
             found = self.engine(mirrored(image, rows, columns))
             if whole is None:
@@ -173,4 +171,5 @@ class ImagePredictor(PicturePredictor):
             top, left = (band.start - band.first - self.engine.margin for band in (rows, columns))
             inner = found[:, :, top : top + rows.stop - rows.start, left : left + columns.stop - columns.start]
             whole[:, :, rows.start : rows.stop, columns.start : columns.stop] = inner
+        assert whole is not None  # a picture has at least one piece
         return whole

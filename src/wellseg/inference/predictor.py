@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def open_predictor(
     sources = [model] if isinstance(model, str | PathLike | ModelFile) else list(model)
     if not sources:
         raise ConfigError("artifact=[] names no model file", fix="one path, or several for an ensemble")
-    files = [source if isinstance(source, ModelFile) else ModelFile(source) for source in sources]
+    files = [source if isinstance(source, ModelFile) else ModelFile(Path(source)) for source in sources]
     for first, other in pairwise(files):
         _check_pair(first, other)
     kind = files[0].kind

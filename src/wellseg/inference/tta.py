@@ -9,6 +9,9 @@ from wellseg.errors import ConfigError
 
 Forward = Callable[[np.ndarray], np.ndarray]
 
+Augmentation = Callable[[Forward, np.ndarray], np.ndarray]
+"""(forward, image (B, C, H, W)) -> probability (B, K, H, W)."""
+
 
 class View(NamedTuple):
     """One view of the pipe: shifted by `shift` columns towards larger azimuth, padded with rows of no data, then mirrored."""
@@ -49,8 +52,10 @@ class ViewAverage:
     starts: bool = False
     """Whether the result no longer depends on the row of the sampling grid at which an image begins."""
 
-    symmetric_reach: bool = False
-    """Whether a row depends on as many rows above as below: those of the network's larger reach."""
+    @property
+    def symmetric_reach(self) -> bool:
+        """Whether a row depends on as many rows above as below: those of the network's larger reach."""
+        return False
 
     def on_grid(self, stride: int) -> "ViewAverage":
         """Returns the same for a network that decimates by `stride` in depth."""

@@ -1,7 +1,7 @@
 """A model file as a function of arrays: no Lightning, no Hydra, and for an ONNX file no torch."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from wellseg.inference.engines.base import Engine, check_columns
 from wellseg.inference.engines.metadata import is_image
 from wellseg.inference.engines.open import open_engine
 from wellseg.inference.tiling import Band, bands
-from wellseg.inference.tta import view_average
+from wellseg.inference.tta import Augmentation, view_average
 
 BAND_PIXELS = 2048 * 36
 """Pixels that go through the network at once unless told otherwise: some 50 MB of features for the student."""
@@ -48,7 +48,7 @@ class Predictor(WellPredictor):
         self,
         engine: Engine,
         *,
-        tta: Callable[[Callable[[np.ndarray], np.ndarray], np.ndarray], np.ndarray] | None = None,
+        tta: Augmentation | None = None,
         band: int | None = None,
         width: str = "auto",
     ) -> None:
@@ -84,7 +84,7 @@ class Predictor(WellPredictor):
         precision: str = "float32",
         device: str = "cpu",
         compile: bool = False,
-        tta: Callable | None = None,
+        tta: Augmentation | None = None,
         band: int | None = None,
         width: str = "auto",
     ) -> "Predictor":
@@ -154,7 +154,7 @@ class Predictor(WellPredictor):
             ConfigError: The engine takes no images of this width.
         """
         if isinstance(values, np.ma.MaskedArray):
-            values = values.astype(np.float32).filled(np.nan)
+            values = np.ma.filled(values.astype(np.float32), np.nan)
         values = np.asarray(values)
         if values.dtype.kind not in "fiub":
             raise ValueError(f"values must be real numbers, got {values.dtype}")
@@ -171,7 +171,7 @@ class Predictor(WellPredictor):
         tasks = ((i, values[i : i + batch]) for i in range(0, len(values), batch))
         return np.concatenate([p for _, p in self._in_order(tasks, lambda v: self._images(v, azimuth))])
 
-    def stream(self, rows: RowSource) -> Iterator[tuple[int, np.ndarray]]:
+    def stream(self, rows: RowSource) -> Generator[tuple[int, np.ndarray], None, None]:
         """Yields (first row, probabilities (h, W)) of consecutive bands that cover `rows` once.
 
         Memory does not grow with H. Every row equals, within rounding, that of one pass over the whole image; a network
@@ -180,7 +180,7 @@ class Predictor(WellPredictor):
         height, columns = rows.shape
         azimuth = self.azimuth(columns)
         wide = max(columns, azimuth.network_columns)
-        pieces = self._window_pieces(height, wide) if self._window else self._band_pieces(height, wide)
+        pieces = self._window_pieces(height, wide, self._window) if self._window else self._band_pieces(height, wide)
         tasks = ((piece, rows.read(piece.first, piece.last)) for piece in pieces)
         for piece, probability in self._in_order(tasks, lambda v: self._image(v, azimuth)):
             yield piece.start, probability[piece.start - piece.first : piece.stop - piece.first]
@@ -192,10 +192,10 @@ class Predictor(WellPredictor):
             band = max(band, HALOS_PER_BAND * (above + below))
         return bands(height, band, above, below, self.engine.stride)
 
-    def _window_pieces(self, height: int, columns: int) -> Iterator[Band]:
+    def _window_pieces(self, height: int, columns: int, window: int) -> Iterator[Band]:
         """Bands of whole windows, for networks that are defined on windows only."""
-        several = max((self._band or BAND_PIXELS // columns) // self._window, 1) * self._window
-        return bands(height, several, 0, 0, self._window)
+        several = max((self._band or BAND_PIXELS // columns) // window, 1) * window
+        return bands(height, several, 0, 0, window)
 
     def _in_order(
         self, tasks: Iterator[tuple[Key, np.ndarray]], work: Callable[[np.ndarray], np.ndarray]
@@ -206,7 +206,7 @@ class Predictor(WellPredictor):
             yield from ((key, work(values)) for key, values in tasks)
             return
         with self.engine.pool() as pool:
-            pending: deque[tuple[Key, Future]] = deque()
+            pending: deque[tuple[Key, Future[np.ndarray]]] = deque()
             for key, values in tasks:
                 pending.append((key, pool.submit(work, values)))
                 if len(pending) > workers:

@@ -1,9 +1,12 @@
 """Defines the declarations of a network, with defaults, for tiling, serving, export and distillation."""
 
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import nn
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
 class SegmentationNetwork(nn.Module):
@@ -59,3 +62,9 @@ def traits_of(network: nn.Module) -> SegmentationNetwork:
     0
     """
     return network if isinstance(network, SegmentationNetwork) else _DEFAULTS
+
+
+def to_channels_last(network: NetworkT, dtype: torch.dtype | None = None) -> NetworkT:
+    """Converts the weights of `network` to the memory format channels_last, and to `dtype` if given; returns it."""
+    options: dict[str, Any] = {"memory_format": torch.channels_last}  # which the overloads of Module.to leave out
+    return network.to(dtype=dtype, **options)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -49,7 +49,7 @@ class Assembly:
         quant: Settings by which the finished model is quantized, or None.
     """
 
-    datamodule: SegmentationDataModule
+    datamodule: SegmentationDataModule[Any]
     task: SegmentationTask
     trainer: pl.Trainer
     callbacks: dict[str, pl.Callback] = field(default_factory=dict)
@@ -175,15 +175,16 @@ def _callbacks(cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> tup
 
 def _hyperparameters(cfg: DictConfig) -> dict[str, bool | int | float | str]:
     """Returns the settings of the groups that runs are compared by, as group.key -> plain value."""
-    flat = {"seed": cfg.seed, "batch_size": cfg.batch_size}
+    flat: dict[str, bool | int | float | str] = {"seed": cfg.seed, "batch_size": cfg.batch_size}
     for group in ("model", "loss", "optimizer", "scheduler", "augment", "data"):
-        for key, value in (OmegaConf.to_container(cfg[group], resolve=True) or {}).items() if cfg.get(group) else ():
+        values = cast(dict[str, Any], OmegaConf.to_container(cfg[group], resolve=True)) if cfg.get(group) else {}
+        for key, value in values.items():
             if key != "_partial_":
                 flat[f"{group}.{key.strip('_')}"] = value if isinstance(value, int | float | bool) else str(value)
     return flat
 
 
-def _check_model(model: Artifact | EnsembleModel, data: SegmentationDataModule) -> None:
+def _check_model(model: Artifact | EnsembleModel, data: SegmentationDataModule[Any]) -> None:
     """Raise ConfigError where a model is for other images or other classes than those of `data`."""
     metadata = model.metadata
     for what, its, ours in (
@@ -198,7 +199,7 @@ def _check_model(model: Artifact | EnsembleModel, data: SegmentationDataModule) 
             )
 
 
-def _warn_of_names_seen(model: Artifact | EnsembleModel, data: SegmentationDataModule) -> None:
+def _warn_of_names_seen(model: Artifact | EnsembleModel, data: SegmentationDataModule[Any]) -> None:
     """A copy of the data that has changed since is other data by its fingerprint; the names tell that it is not quite."""
     metadata = model.metadata
     if not data.parts or metadata.get("data_fingerprint") in (None, data.fingerprint()):
@@ -213,7 +214,7 @@ def _warn_of_names_seen(model: Artifact | EnsembleModel, data: SegmentationDataM
         )
 
 
-def _check_channels(cfg: DictConfig, data: SegmentationDataModule) -> None:
+def _check_channels(cfg: DictConfig, data: SegmentationDataModule[Any]) -> None:
     """Raise ConfigError where the configured network takes or gives other channels than the data have and need."""
     wanted = {
         "in_channels": (data.channels, "channels in an image"),
@@ -229,7 +230,7 @@ def _check_channels(cfg: DictConfig, data: SegmentationDataModule) -> None:
             )
 
 
-def _metric(cfg: DictConfig, choices: Mapping[str, str], data: SegmentationDataModule, **numbers: float) -> Any:
+def _metric(cfg: DictConfig, choices: Mapping[str, str], data: SegmentationDataModule[Any], **numbers: float) -> Any:
     """The metric of the configuration for the classes of `data`. Raises ConfigError where it is one for another number."""
     several = data.num_logits > 1
     scores = build.part(cfg, "metrics", choices, **({} if several else numbers))

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -19,7 +19,7 @@ from wellseg.data.normalize import Normalize
 from wellseg.data.sampler import WindowSampler
 from wellseg.errors import ArtifactError, ConfigError
 from wellseg.losses.distillation import of_kind
-from wellseg.models.base import traits_of
+from wellseg.models.base import to_channels_last, traits_of
 from wellseg.models.cylinder import pad_turns
 from wellseg.models.head import center_crop
 from wellseg.private_api import is_compiled
@@ -106,7 +106,7 @@ class Distillation(Objective):
 
     def start(self, trainer: pl.Trainer, network: nn.Module) -> None:
         """Checks the teachers against data and student, moves them to the device, and fills the cache."""
-        data = trainer.datamodule
+        data: SegmentationDataModule[Any] = cast(Any, trainer).datamodule
         if self._rolls > 1 and not data.closed:
             raise ConfigError(
                 f"distill.rolls={self._rolls} for images that are no pipe",
@@ -123,7 +123,7 @@ class Distillation(Objective):
             teacher.to(self._device)
         if self._cache_wanted:
             # In an order and in batches that do not depend on where a run resumes: its targets are then the same bits.
-            store = data.store("train")
+            store = data.training_store()
             windows: dict[int, Tensor] = {}
             for _, numbers in WindowSampler(store.group_of, data.batch_size, seed=0, shuffle=False):
                 windows |= dict(zip(numbers.tolist(), self._targets(store.gather(numbers))[0], strict=True))
@@ -140,7 +140,7 @@ class Distillation(Objective):
             self._kind.compare(output, target, _seen(self._student, batch.valid, output))
             for output, target in zip(outputs, targets, strict=True)
         ]
-        soft = sum(parts) / len(parts)
+        soft = sum(parts[1:], parts[0]) / len(parts)
         soft_factor, hard_factor = self._factors
         return {"loss": soft_factor * soft + hard_factor * hard, "loss_distill": soft, "loss_hard": hard}
 
@@ -161,7 +161,7 @@ class Distillation(Objective):
 
     def _from_cache(self, batch: Batch) -> list[Tensor]:
         numbers = batch.index.cpu().numpy()
-        as_cut = self._data.store("train").gather(numbers)
+        as_cut = self._data.training_store().gather(numbers)
         if not torch.equal(as_cut.image.to(batch.image), batch.image):
             raise ConfigError(
                 "distill.cache=true with augmented windows",
@@ -185,7 +185,7 @@ class _Teacher:
         self.name = str(model.metadata.get("parent_run") or path.name)
         self.origin = {"name": self.name, "weights_sha256": model.metadata["weights_sha256"]}
         self._metadata, self._path = model.metadata, path
-        self.network = model.network.requires_grad_(False).to(memory_format=torch.channels_last)
+        self.network = to_channels_last(model.network.requires_grad_(False))
         self._normalize = Normalize(model.normalization)
         _check_modules(self.network, modules, str(path))
         self._modules = modules
@@ -200,7 +200,7 @@ class _Teacher:
             logits = self.network(x)
             return layers() if self._modules else [logits]
 
-    def check_against(self, data: SegmentationDataModule) -> None:
+    def check_against(self, data: SegmentationDataModule[Any]) -> None:
         """Raises ConfigError for a teacher that does not fit the data or has seen what scores the student; logs the rest."""
         given = self._metadata["input"]
         for key, theirs, ours in (

@@ -1,6 +1,6 @@
 """Learning-rate schedules in the form that Lightning takes: functions (optimizer, total_steps) -> its scheduler record."""
 
-from typing import Any
+from typing import Any, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, OneCycleLR, ReduceLROnPlateau, SequentialLR
@@ -13,7 +13,7 @@ def plateau(
     factor: float = 0.8,
     patience: int = 5,
     monitor: str = "val/loss",
-    mode: str = "min",
+    mode: Literal["min", "max"] = "min",
     min_lr: float = 0.0,
 ) -> dict[str, Any]:
     """Multiply the rate by `factor` once `monitor` has not improved for more than `patience` epochs."""

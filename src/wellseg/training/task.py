@@ -7,20 +7,29 @@ iou_pooled, ...).
 import math
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities.types import LRSchedulerConfigType, OptimizerConfig, OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from wellseg.data.normalize import Normalization, Normalize
 from wellseg.data.sampler import step_generator
 from wellseg.metrics.classes import ClassScores
 from wellseg.metrics.segmentation import SegmentationScores
+from wellseg.models.base import to_channels_last
 from wellseg.models.head import center_crop, to_probability
 from wellseg.training.objectives import Objective
 from wellseg.types import Batch
+
+
+class Scores(nn.ModuleDict):
+    """Holds the metrics of the splits "val" and "test"."""
+
+    def __getitem__(self, key: str) -> SegmentationScores | ClassScores:
+        return cast("SegmentationScores | ClassScores", super().__getitem__(key))
 
 
 class SegmentationTask(pl.LightningModule):
@@ -48,10 +57,10 @@ class SegmentationTask(pl.LightningModule):
         channels_last: bool = False,
     ) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last) if channels_last else network
+        self.network = to_channels_last(network) if channels_last else network
         self.normalize = normalization if isinstance(normalization, nn.Module) else Normalize(normalization)
         self.objective = objective
-        self.scores = nn.ModuleDict({"val": scores, "test": deepcopy(scores)})
+        self.scores = Scores({"val": scores, "test": deepcopy(scores)})
         self._optimizer, self._scheduler = optimizer, scheduler
         self._seed, self._channels_last = seed, channels_last
 
@@ -64,6 +73,7 @@ class SegmentationTask(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Prepares the objective."""
+        assert self.objective is not None  # a task that only scores is never fitted
         self.objective.start(self.trainer, self.network)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -73,6 +83,7 @@ class SegmentationTask(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the loss to minimise and logs all losses of the objective."""
+        assert self.objective is not None
         losses, size = self.objective(self, batch), len(batch.index)
         for name in (n for n in losses if n != "loss"):
             self.log(f"train/{name}", losses[name], on_step=False, on_epoch=True, batch_size=size)
@@ -123,12 +134,14 @@ class SegmentationTask(pl.LightningModule):
         """None, the default, where a score belongs on TensorBoard's curves: not when validation is scored once more."""
         return None if part == "test" or self.trainer.state.fn == TrainerFn.FITTING else False
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerConfig | OptimizerLRSchedulerConfig:
         """Returns optimizer and schedule, as Lightning takes them."""
+        assert self._optimizer is not None
         optimizer = self._optimizer(self.network.parameters())
         if self._scheduler is None:
             return {"optimizer": optimizer}
-        return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer, self._total_steps())}
+        schedule = cast(LRSchedulerConfigType, self._scheduler(optimizer, self._total_steps()))
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Steps a schedule that depends on no score."""
@@ -144,6 +157,7 @@ class SegmentationTask(pl.LightningModule):
         trainer = self.trainer
         if trainer.max_steps > 0:
             return trainer.max_steps
-        batches, limit = len(trainer.datamodule.train_dataloader()), trainer.limit_train_batches
+        batches, limit = len(cast(Any, trainer).datamodule.train_dataloader()), trainer.limit_train_batches
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        assert trainer.max_epochs is not None  # assembled trainers have it
         return max(trainer.max_epochs * math.ceil(batches / trainer.accumulate_grad_batches), 1)

@@ -7,7 +7,7 @@ from wellseg.data.normalize import Normalization, Normalize
 from wellseg.data.nulls import NULL_VALUES
 from wellseg.errors import ConfigError
 from wellseg.inference.engines.base import PRECISIONS
-from wellseg.models.base import traits_of
+from wellseg.models.base import to_channels_last, traits_of
 from wellseg.models.head import center_crop, to_probability
 
 
@@ -32,7 +32,7 @@ class Pipeline(nn.Module):
         if precision not in PRECISIONS:
             raise ConfigError(f"unknown precision {precision!r}", fix=f"precision is one of: {', '.join(PRECISIONS)}")
         self.dtype: torch.dtype = getattr(torch, precision)
-        self.network = network.to(dtype=self.dtype, memory_format=torch.channels_last)
+        self.network = to_channels_last(network, self.dtype)
         self.normalize = Normalize(normalization)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from wellseg.errors import ConfigError, DataError
 from wellseg.files import path_sha256
@@ -125,7 +125,7 @@ def find(
 class _Finds:
     """Collects what was found, by path, and what was left out: unreadable files, and what lies in `results`."""
 
-    kind: InputKind
+    kind: InputKind[Any]
     results: tuple[str, ...]
     names: dict[str, str] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
@@ -148,7 +148,7 @@ class _Finds:
 
     def matches(self, pattern: str) -> Iterator[Source]:
         """Yields what a glob matches; folders that are no Zarr arrays are passed over, since ** matches them all."""
-        fixed = os.path.dirname(pattern[: re.search(r"[*?\[]", pattern).start()] + "x")
+        fixed = os.path.dirname(re.split(r"[*?\[]", pattern, maxsplit=1)[0] + "x")
         for match in sorted(glob.glob(pattern, recursive=True), key=natural):
             if os.path.isfile(match) or (os.path.isdir(match) and self.kind.readable(match)):
                 yield Source(match, os.path.relpath(match, fixed))
@@ -171,7 +171,7 @@ class _Finds:
         real = os.path.realpath(path)
         return any(real == folder or real.startswith(folder + os.sep) for folder in self.results)
 
-    def sources(self, kind: InputKind) -> list[Source]:
+    def sources(self, kind: InputKind[ItemT]) -> list[Source]:
         """Returns what was found. Raises ConfigError where two files would have one output."""
         taken: dict[str, str] = {}
         for path, name in self.names.items():
@@ -196,7 +196,7 @@ def _why(given: str, others: Sequence[str], passed_over: Sequence[str]) -> str:
     return f"none of these is readable: {list_names(others)}" if others else "no file has a name like this"
 
 
-def _same_output(first: str, second: str, output: str, kind: InputKind) -> ConfigError:
+def _same_output(first: str, second: str, output: str, kind: InputKind[ItemT]) -> ConfigError:
     return ConfigError(
         "two inputs would have the same output",
         where=f"{first}\n{second}",

@@ -217,11 +217,13 @@ class PredictionJob(ABC, Generic[ItemT]):
         Raises:
             DataError: the submission has errors.
         """
-        path, form = self.folder / self.settings.submission_name, formats.format_of(self.submission)
+        settings = self.submission
+        assert settings is not None  # `check` has refused models without a format
+        path, form = self.folder / self.settings.submission_name, formats.format_of(settings)
         masks = dict(row for item in self.items for row in self.submission_masks(item))
         sizes = {name: self.mask_size(mask) for name, mask in masks.items()}
         rows: Iterator[tuple[str, np.ndarray]] = ((name, self.read_mask(masks[name])) for name in sorted(masks))
-        formats.write(path, rows, self.submission, sizes)
+        formats.write(path, rows, settings, sizes)
         log.info(
             "%s: %s; `python -m wellseg.check data=... submission=%s` says whether these are all",
             path.name, count(sizes, form.noun), path,

@@ -159,6 +159,7 @@ class Manifest:
 
     def _append(self, value: Mapping[str, Any]) -> None:
         line = _line(value)
+        assert self._file is not None  # records are added after `open`
         with full_disk_told(self.journal, None, len(line)):
             self._file.write(line)
             self._file.flush()

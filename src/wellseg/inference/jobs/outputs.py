@@ -27,7 +27,7 @@ class ArrayWriter:
         shape: tuple[int, int],
         dtype: np.dtype,
         sink: "_Sink",
-        guard: Callable[[], AbstractContextManager],
+        guard: Callable[[], AbstractContextManager[object]],
         block: int,
     ) -> None:
         """Begins at row 0; `guard` turns a full disk into an EnvironmentFault, `block` is the bytes of a block."""

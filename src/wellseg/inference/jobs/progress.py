@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 log = logging.getLogger("wellseg.predict")
@@ -31,7 +31,7 @@ class Bar:
     def __init__(self, bar: Progress | None, total: int) -> None:
         """Begins at 0 of `total` units; without a `bar`, lines are logged instead."""
         self._bar, self._total, self._started = bar, total, time.monotonic()
-        self._task = bar.add_task("", total=total) if bar is not None else None
+        self._task = bar.add_task("", total=total) if bar is not None else TaskID(0)  # 0: not read without a bar
         self._name, self._expected, self._done, self._units = "", 0, 0, 0
 
     def begin(self, name: str, expected: int) -> None:

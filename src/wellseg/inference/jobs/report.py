@@ -38,7 +38,8 @@ def print_predictions(
     for record in records:
         for finding in record.get("findings", ()):
             log.warning("%s: %s", record["name"], finding)
-    number = totals.get(f"{unit}s", totals["done"])
+    done: int = totals["done"]
+    number = totals.get(f"{unit}s", done)
     log.info("%s in %.2f s; %s", count(range(number), unit), totals["seconds"], manifest)
 
 

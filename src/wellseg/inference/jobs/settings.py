@@ -155,7 +155,7 @@ def device_of(given: str, files: Sequence[ModelFile]) -> str:
     return "cpu"
 
 
-def listed(value: Any) -> list:
+def listed(value: Any) -> list[Any]:
     """Returns a value that may be given alone or in a list, as a list."""
     return value if isinstance(value, list) else [value]
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -103,10 +104,11 @@ class WellInputs(InputKind[WellItem]):
         return [Source(os.path.join(folder, name), name) for name in names], []
 
     def _parts(self, root: str, folders: Sequence[str]) -> tuple[list[Source], list[Problem]]:
-        sources, problems = [], []
+        sources: list[Source] = []
+        problems: list[Problem] = []
         for folder in folders:
             if os.path.isdir(path := os.path.join(root, folder)):
-                files, others = list_patches(path)
+                files, others = list_patches(Path(path))
                 problems += others
                 sources += [Source(file.path, f"{folder}/{file.name}.npy") for file in files]
         return sources, problems
@@ -130,13 +132,14 @@ class WellInputs(InputKind[WellItem]):
         (first, patch), *_ = members
         if patch is None:
             return WellItem(first.name, (first.path,), (self.output(first.name),))
-        members = sorted(members, key=lambda member: member[1].index)
+        pairs = [(source, file) for source, file in members if file is not None]  # with the first, all are patches
+        pairs.sort(key=lambda pair: pair[1].index)
         whole = os.path.join(os.path.dirname(first.name), f"well_{patch.well}")
         return WellItem(
-            whole if len(members) > 1 else first.name,
-            tuple(source.path for source, _ in members),
-            tuple(self.output(source.name) for source, _ in members),
-            tuple(patch for _, patch in members),
+            whole if len(pairs) > 1 else first.name,
+            tuple(source.path for source, _ in pairs),
+            tuple(self.output(source.name) for source, _ in pairs),
+            tuple(file for _, file in pairs),
         )
 
 

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -95,8 +95,9 @@ class WellJob(PredictionJob[WellItem]):
         if item.patches:
             return self._predict_patches(item, advance)
         with item.open() as source:
-            predict = self._predict_stack if len(source.shape) == 3 else self._predict_well
-            return predict(item, source, advance)
+            if len(source.shape) == 3:
+                return self._predict_stack(item, source, advance)
+            return self._predict_well(item, cast(RowSource, source), advance)
 
     def details(self, found: Found, seconds: float) -> Record:
         """Returns rows, speed and the share of defects."""
@@ -180,7 +181,7 @@ class WellJob(PredictionJob[WellItem]):
                 if "mask" in writers:
                     writers["mask"].write(whole)
             found.findings += self._units(rows.clipped, found.pixels, rows.nulls)
-            if "overlay" in self.settings.save:
+            if whole is not None and "overlay" in self.settings.save:
                 self._draw(found, item, source, whole)
         return found
 

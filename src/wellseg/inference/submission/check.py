@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 
@@ -46,20 +46,29 @@ class Format(ABC):
     """Rows of a CSV for the masks of images, the image's name first, and the rules for such rows.
 
     Attributes:
-        header: the first line, without its ending.
-        row: what a row is, in the words of a message.
-        noun: the word for one image in messages.
         several_rows: whether an image has a row for each of its objects.
         sorted: whether rows follow the lexicographic order of their names.
         names: the pattern that all names follow, or None.
     """
 
-    header: bytes
-    row: str
-    noun: str = "image"
-    several_rows: bool = False
+    several_rows: ClassVar[bool] = False
     sorted: bool = False
     names: str | None = None
+
+    @property
+    @abstractmethod
+    def header(self) -> bytes:
+        """The first line, without its ending."""
+
+    @property
+    @abstractmethod
+    def row(self) -> str:
+        """What a row is, in the words of a message."""
+
+    @property
+    def noun(self) -> str:
+        """The word for one image in messages."""
+        return "image"
 
     def numbers(self, name: str) -> tuple[int, ...] | None:
         """Returns the numbers in `name`, by which lists of names are sorted; None for a name of another pattern."""

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from wellseg.errors import ConfigError
 from wellseg.files import full_disk_told, open_regular, temporary_beside
@@ -71,7 +71,7 @@ def read_file(place: Path, path: Path, read: Callable[[BinaryIO], None]) -> list
     try:
         compressed = is_compressed(path)
         with open_regular(place) as raw, gzip.open(raw) if compressed else nullcontext(raw) as file:
-            read(file)
+            read(cast(BinaryIO, file))  # typing does not count GzipFile among the binary files
     except ConfigError as error:
         return [Problem.from_error(error)]
     except (OSError, EOFError, zlib.error) as error:

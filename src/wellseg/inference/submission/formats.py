@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -111,7 +111,7 @@ def format_of(settings: Mapping[str, Any]) -> Format:
     if not isinstance(name, str) or name not in FORMATS:
         raise ConfigError(f"no format of submissions is called {name!r}", fix=f"format: {' | '.join(FORMATS)}")
     kind = FORMATS[name]
-    keys = {f.name: f.default is MISSING for f in fields(kind)}
+    keys = {f.name: f.default is MISSING for f in fields(cast(type[Any], kind))}  # all formats are dataclasses
     wrong = sorted(given.keys() - keys) + [f"no {k}" for k, needed in keys.items() if needed and k not in given]
     if wrong:
         raise ConfigError(f"settings of a submission as {name}: {', '.join(wrong)}", fix=f"they are {', '.join(keys)}")

@@ -57,10 +57,12 @@ class RunLengths(Format):
 class RleObjects(RunLengths):
     """One row per 8-connected component of class 1; one empty row for an image without any."""
 
-    row: ClassVar[str] = (
-        "the image's name and the run lengths of one of its objects; an image without any has one, empty"
-    )
     several_rows: ClassVar[bool] = True
+
+    @property
+    def row(self) -> str:
+        """What a row is, in the words of a message."""
+        return "the image's name and the run lengths of one of its objects; an image without any has one, empty"
 
     def cells(self, mask: np.ndarray) -> Iterator[bytes]:
         """Yields the run lengths of each object of a binary mask. Raises ValueError for other classes."""
@@ -91,7 +93,10 @@ class RleObjects(RunLengths):
 class RleImage(RunLengths):
     """One row per image: the run lengths of its pixels of class 1."""
 
-    row: ClassVar[str] = "the image's name and the run lengths of its mask; each image has one"
+    @property
+    def row(self) -> str:
+        """What a row is, in the words of a message."""
+        return "the image's name and the run lengths of its mask; each image has one"
 
     def cells(self, mask: np.ndarray) -> Iterator[bytes]:
         """Yields the one row of a binary mask. Raises ValueError for other classes."""

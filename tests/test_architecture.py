@@ -177,6 +177,18 @@ def test_commands_import_at_the_top_of_the_file(module):
     assert "TYPE_CHECKING" not in names_read(tree)
 
 
+LONG = 300
+"""Lines that a file may have before it says why it has more."""
+
+
+def test_long_files_say_why():
+    for path in [*SOURCE.rglob("*.py"), *(ROOT / "scripts").glob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if len(lines) > LONG:
+            head = ast.get_docstring(ast.parse("\n".join(lines))) or ""
+            assert f"Longer than {LONG} lines" in head, f"{path.relative_to(ROOT)} has {len(lines)} lines and no reason"
+
+
 def test_package_inits_are_empty():
     for init in SOURCE.rglob("__init__.py"):
         if init.parent != SOURCE:

@@ -1,4 +1,7 @@
-"""Writes files atomically, hashes them, recognises ONNX files and locks run folders."""
+"""Writes files atomically, hashes them, recognises ONNX files and locks run folders.
+
+Longer than 300 lines, since writing, reading and locking share the rules for links, pipes and full disks.
+"""
 
 import errno
 import glob

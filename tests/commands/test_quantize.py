@@ -244,7 +244,7 @@ def test_what_is_missing_is_said(trained, tmp_path):
         ([f"artifact={tmp_path / 'none'}", "quant=int8"], "no such model file"),
         ([f"artifact={tmp_path / 'm.safetensors'}", "quant=int8"], "add data=corroseg"),
         ([f"artifact={model}", "quant=int8", "metrics.threshold=0.3"], "keeps the threshold"),
-        ([f"artifact={model}", "quant=int8", "trainer.limit_val_batches=0"], "nothing to validate on"),
+        ([f"artifact={model}", "quant=int8", "trainer.limit_val_batches=0"], "leaves no validation windows"),
         ([f"artifact={model}", "quant=int8", "quant.bits=9"], "quant.bits"),
         ([f"artifact={model}", "quant=int8", "quant.name=a/b"], "quant.name='a/b'"),
         ([f"artifact={model}", "quant=int8", "quant.name=5"], "quant.name=5"),

@@ -81,7 +81,7 @@ def test_a_picture_is_all_that_is_written(tmp_path):
         (["count=0"], "count=0"),
         (["count=41"], "from 1 to 40"),
         (["data=corroseg"], "data.root is not set"),
-        (["augment=image_flip"], "augment= is for pictures"),
+        (["augment=image_flip"], "augment= fits pictures"),
         (["augment=image_flop"], "there is no augment=image_flop"),
     ],
 )

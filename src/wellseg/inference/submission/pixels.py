@@ -1,4 +1,4 @@
-"""Submission format with one cell per pixel, padded to a common length; EchoCem and CorroSeg."""
+"""Submission format with one cell per pixel, padded to a common length (cement echoes, wells)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

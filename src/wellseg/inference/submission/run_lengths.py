@@ -1,4 +1,4 @@
-"""Submission formats with run lengths: one row per object (Airbus ships) or one row per image (Carvana)."""
+"""Submission formats with run lengths: one row per object (ships) or one row per image (cars)."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence

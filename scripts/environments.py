@@ -39,14 +39,27 @@ for module in pkgutil.walk_packages(wellseg.__path__, "wellseg."):
             refused.append(module.name)
 print("modules that need an extra:", ", ".join(refused) or "none")
 """
-WRITE_WELL = (
-    "import numpy as np; np.save('well.npy', np.random.default_rng(0).normal(0, 0.02, (90, 36)).astype('float32'))"
-)
+WRITE_WELLS = """
+import json, pathlib
+import numpy as np
+values = np.random.default_rng(0).normal(0, 0.02, (90, 36)).astype("<f4")
+np.save("well.npy", values)
+chunk = pathlib.Path("well.zarr/c/0/0")
+chunk.parent.mkdir(parents=True)
+chunk.write_bytes(values.tobytes())
+metadata = {
+    "zarr_format": 3, "node_type": "array", "shape": [90, 36], "data_type": "float32", "fill_value": 0.0,
+    "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [90, 36]}},
+    "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+    "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+}
+pathlib.Path("well.zarr/zarr.json").write_text(json.dumps(metadata))
+"""
 MISSING = {
-    "onnx": ["export", "artifact=run/model.safetensors", "output=onnx"],
-    "openvino": ["export", "artifact=run/model.safetensors", "format=openvino", "output=openvino"],
-    "monai": ["train", "model=basic_unet", "hydra.run.dir=monai"],
-    "zarr": ["predict", "artifact=run/model.safetensors", "input=well.zarr", "output=zarr"],
+    "onnx": ["export", "artifact=run/model.safetensors", "output=out_onnx"],
+    "openvino": ["export", "artifact=run/model.safetensors", "format=openvino", "output=out_openvino"],
+    "monai": ["train", "model=basic_unet", "hydra.run.dir=out_monai"],
+    "zarr": ["predict", "artifact=run/model.safetensors", "input=well.zarr", "output=out_zarr"],
 }
 """A command for each extra that does not work without its packages."""
 
@@ -103,13 +116,9 @@ def try_environment(versions: str, wheel: Path, folder: Path) -> None:
     work.mkdir()
     step(python, work, "imports", ["-c", IMPORT_ALL])
     step(python, work, "train", ["-m", "wellseg.train", *TINY])
-    step(python, work, "well", ["-c", WRITE_WELL])
+    step(python, work, "wells", ["-c", WRITE_WELLS])
     predict = ["-m", "wellseg.predict", "artifact=run/model.safetensors", "input=well.npy", "output=out"]
     step(python, work, "predict", predict, says="1 item done")
-    (work / "well.zarr").mkdir()
-    (work / "well.zarr" / "zarr.json").write_text(
-        '{"zarr_format": 3, "node_type": "array", "shape": [90, 36], "data_type": "float32"}', encoding="utf-8"
-    )
     for extra, command in MISSING.items():
         says = f"pip install 'wellseg[{extra}"
         step(

@@ -252,3 +252,14 @@ def test_a_training_that_fails_leaves_the_process_as_it_was(tmp_path):
     with pytest.raises(TrainingError), without_figures():
         api.train([*QUICK, "optimizer.lr=1e30", "scheduler=none", "trainer.max_epochs=9"], folder=tmp_path, quiet=True)
     assert state_of_the_process() == before
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    given = {
+        "optimizer.lr": np.float64(1e-3),
+        "seed": np.int64(3),
+        "model.encoders": [np.int32(1)],
+        "compile": np.bool_(False),
+    }
+    cfg = api._composed("train", given, tmp_path).cfg
+    assert (cfg.optimizer.lr, cfg.seed, list(cfg.model.encoders), cfg.compile) == (1e-3, 3, [1], False)

@@ -6,10 +6,13 @@ import threading
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from wellseg import config
+from wellseg.commands.record import record
 from wellseg.errors import ConfigError
+from wellseg.overrides import for_another_process
 
 
 def by_hydra(command, overrides):
@@ -114,3 +117,45 @@ def test_words_and_null_are_values_where_the_comment_says_so(override, allowed):
     else:
         with pytest.raises(ConfigError, match=" is not a number"):
             config.load("train", [override])
+
+
+def test_overrides_are_kept_as_they_were_given(tmp_path):
+    """A record of resolved ones would freeze other keys, and write out what the environment holds."""
+    composed = config.compose("train", ["data.wells_seed=${seed}", "seed=3", "name=${oc.env:HOME}"])
+    assert composed.overrides[0] == "data.wells_seed=${seed}"
+    assert composed.cfg.data.wells_seed == 3
+    record(composed, tmp_path)
+    assert "${oc.env:HOME}" in (tmp_path / "overrides.yaml").read_text()
+
+
+def test_places_of_further_choices_are_recorded_and_given_to_further_processes(tmp_path):
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "mine.yaml").write_text("_target_: wellseg.models.micro.Micro\n")
+    place = f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
+    composed = config.compose("train", [place, "model=mine"])
+    record(composed, tmp_path)
+    recorded = OmegaConf.to_container(OmegaConf.load(tmp_path / "overrides.yaml"))
+    assert recorded == for_another_process(composed.overrides, composed.all_overrides) == ["model=mine", "name=mine", place]
+    assert config.compose("train", recorded).choices["model"] == "mine"
+
+
+def test_the_folder_may_be_named_after_a_choice():
+    folder = config.compose("train", ["model=micro", "hydra.run.dir='runs/${hydra:runtime.choices.model}'"])
+    assert folder.hydra["runtime"]["output_dir"].endswith("/runs/micro")
+    assert HydraConfig.instance().cfg is None
+
+
+def test_a_link_to_nowhere_among_the_choices_is_no_fault(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "lost.yaml").symlink_to(tmp_path / "nowhere.yaml")
+    assert config.compose("train", [f"hydra.searchpath=[file://{tmp_path}]", "model=micro"]).choices["model"] == "micro"
+
+
+def test_a_list_of_defaults_may_read_the_environment(tmp_path, monkeypatch):
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndefaults:\n  - override /model: ${oc.env:MODEL_OF_TEST}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    for model in ("micro", "vanilla"):
+        monkeypatch.setenv("MODEL_OF_TEST", model)
+        composed = config.compose("train", [f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine"])
+        assert composed.choices["model"] == model

@@ -101,7 +101,9 @@ def test_choices_that_do_not_fit_each_other_name_the_one_that_does(cement, wrong
 def test_only_their_own_files_know_the_sets_by_name():
     for path in SOURCE.rglob("*.py"):
         place = path.relative_to(SOURCE)
-        if any(part.startswith(SETS) for part in place.parts) or place.name == "moved.py":  # which lists where sets were
+        if (
+            any(part.startswith(SETS) for part in place.parts) or place.name == "moved.py"
+        ):  # which lists where sets were
             continue
         code = path.read_text().lower()
         assert not [name for name in SETS if name in code], path

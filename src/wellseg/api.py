@@ -27,6 +27,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from wellseg import config
 from wellseg.cli.logs import logged
 from wellseg.cli.memory import keep_freed_memory
@@ -220,6 +222,8 @@ def _override(key: str, value: object) -> str:
 
 def _written(value: object, key: str) -> str:
     """Returns a Python value in Hydra's grammar: True as true, None as null, lists in brackets, text in quotes."""
+    if isinstance(value, np.generic):
+        value = value.item()  # a number of np.linspace, say, in place of Python's
     if isinstance(value, Mapping):
         raise ConfigError(
             f"{key} is a mapping", fix=f"one key for each value, such as {key}.{next(iter(value), 'key')}"

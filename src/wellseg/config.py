@@ -24,7 +24,7 @@ from wellseg.composition.checks import (
     parse,
     places_of,
 )
-from wellseg.composition.hydra_api import by_hydra, flat_keys, remembered, unlocked
+from wellseg.composition.hydra_api import by_hydra, flat_keys, hydra_known, remembered, unlocked
 from wellseg.composition.values import apply, note
 from wellseg.errors import ConfigError
 from wellseg.overrides import quote_path, quoted
@@ -129,11 +129,21 @@ def parted(full: "DictConfig", *, swept: bool = False) -> Composed:
     return Composed(
         cfg,
         dict(hydra.runtime.choices),
-        list(hydra.overrides.task),
-        [*hydra.overrides.task, *hydra.overrides.hydra],
+        *as_given(hydra),
         cast(Mapping[str, Any], OmegaConf.to_container(hydra, resolve=False)),
         swept=swept,
     )
+
+
+def as_given(hydra: Any) -> tuple[list[str], list[str]]:
+    """Returns the overrides of Hydra's node, without and with Hydra's own, as they were given.
+
+    Reading them one by one would resolve their interpolations: a record would hold `data.seed=0` for `data.seed=${seed}`.
+    """
+    from omegaconf import OmegaConf
+
+    texts = cast(Mapping[str, list[str]], OmegaConf.to_container(hydra.overrides, resolve=False))
+    return list(texts["task"]), [*texts["task"], *texts["hydra"]]
 
 
 def folder_key(command: str) -> str:
@@ -149,7 +159,8 @@ def output_folder(full: "DictConfig") -> str:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        return os.path.abspath(str(OmegaConf.select(full, "hydra.run.dir")))
+        with hydra_known(full):
+            return os.path.abspath(str(OmegaConf.select(full, "hydra.run.dir")))
     except OmegaConfBaseException as error:
         raise ConfigError("hydra.run.dir cannot be read", why=str(error)) from error
 

@@ -123,6 +123,11 @@ def as_problem(error: Exception) -> WellsegError:
         return EnvironmentFault("out of memory", why=str(error), fix="a smaller batch_size")
     if type(error).__name__ == "MisconfigurationException":  # Lightning's error for contradictory settings
         return ConfigError("the trainer refuses these settings", why=str(error))
+    if any(kind.__name__ == "OmegaConfBaseException" for kind in type(error).__mro__):
+        why = str(error).split("\n")[0]
+        return ConfigError(
+            "a value of the configuration cannot be resolved", why=why, fix="check the ${...} of the arguments"
+        )
     if isinstance(error, OSError):
         return EnvironmentFault(error.strerror or str(error), where=str(error.filename or ""), why=repr(error))
     return Bug(

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -59,3 +60,8 @@ def _marked(folder: Path) -> frozenset[str]:
     """Keys with a path mark in the files of `folder`. Parsing all of conf/ takes 0.2 s, so that only marked files are."""
     files = [file for file in folder.glob("*.yaml") if schema.PATH_MARK in file.read_text(encoding="utf-8")]
     return frozenset(key.name for file in files for key in schema.keys_of(file) if key.path)
+
+
+def for_another_process(task: Sequence[str], all_overrides: Sequence[str]) -> list[str]:
+    """Returns the overrides that compose the same again: a command's own, and where Hydra looks for further choices."""
+    return [*task, *(o for o in all_overrides if key_of(o) == "hydra.searchpath")]

@@ -135,3 +135,14 @@ def test_the_log_of_the_next_command_is_not_that_of_the_last(tmp_path, monkeypat
         assert command("train", f"hydra.run.dir={folder}", cwd=tmp_path).returncode == OK
         assert (tmp_path / folder / "train.log").read_text().count("hello") == 1
     assert logging.getLogger().handlers == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["batch_size=${oc.env:NOT_SET_ANYWHERE}"], ["seed=${nope}"], ["--cfg", "job", "--resolve", "name=${nope}"]],
+)
+def test_a_reference_to_nothing_is_the_users_mistake(arguments, tmp_path):
+    out = command("train", *arguments, f"hydra.run.dir={tmp_path / 'run'}")
+    assert out.returncode == BAD_INPUT
+    assert "NOT_SET_ANYWHERE" in out.stderr or "nope" in out.stderr
+    assert "Traceback" not in out.stderr

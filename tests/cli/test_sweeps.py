@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import pytest
 from running import TINY, command
 
+from wellseg.cli.commands import COMMANDS
 from wellseg.cli.processes import Job
-from wellseg.errors import BAD_INPUT, OK, DataError
+from wellseg.cli.sweeps import prepared
+from wellseg.errors import BAD_INPUT, OK, ConfigError, DataError
 
 
 def rows(folder):
@@ -52,3 +54,12 @@ def test_jobs_run_in_processes_of_joblib(tmp_path):
     assert {job: row["status"] for job, row in found.items()} == {"0": "done", "1": "failed"}
     assert (tmp_path / "s" / "0" / "model.safetensors").is_file()
     assert "the loss is" in (tmp_path / "s" / "1" / "train.log").read_text(encoding="utf-8")
+
+
+def test_the_folder_of_a_sweep_is_fixed_before_its_jobs(tmp_path):
+    """A time in its name would be another one when Hydra composes the jobs."""
+    given = f"hydra.sweep.dir='{tmp_path}/${{now:%H-%M-%S-%f}}'"
+    overrides, folder = prepared(COMMANDS["train"], ["seed=1,2", given])
+    assert [o for o in overrides if o.startswith("hydra.sweep.dir")] == [f"hydra.sweep.dir='{folder}'"]
+    with pytest.raises(ConfigError, match=r"hydra\.sweep\.dir cannot be read"):
+        prepared(COMMANDS["train"], ["seed=1,2", "hydra.sweep.dir=${oc.env:NOT_SET_ANYWHERE}"])

@@ -71,7 +71,7 @@ def test_images_are_scored_at_the_size_that_travels_in_the_model(tmp_path, cars)
     model = image_model(tmp_path / "model.safetensors", ("background", "car"), given={"resize": [20, 32]})
     out = command("evaluate", f"artifact={model}", *cars, f"hydra.run.dir={tmp_path / 'e'}")
     assert out.returncode == 0, out.stderr
-    assert "at the size of the model's training: 20 x 32" in out.stdout + out.stderr
+    assert "at the model's training size: 20 x 32" in out.stdout + out.stderr
     confusion = json.loads((tmp_path / "e" / "metrics.json").read_text())["confusion"]["val"]
     assert sum(confusion.values()) % (20 * 32) == 0
     assert sum(confusion.values()) > 0

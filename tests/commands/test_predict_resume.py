@@ -345,3 +345,16 @@ def test_a_manifest_does_not_choose_what_is_deleted_elsewhere(tmp_path, model, w
     (tmp_path / "out/manifest.json").write_text(json.dumps(manifest))
     predict(model, wells, tmp_path / "out", "overwrite=true")
     assert mine.read_text() == (tmp_path / "out/mine.txt").read_text() == "mine"
+
+
+def test_a_reader_that_is_gone_does_not_undo_what_is_done(model, wells, tmp_path, monkeypatch):
+    """`predict ... | head -1`: the message about an item meets a broken pipe when the item is recorded already."""
+
+    def broken(self, text):
+        raise BrokenPipeError(32, "the reader is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wellseg.inference.jobs.progress.Bar.end", broken)
+        assert command("predict", f"artifact={model}", f"input={wells}", f"output={tmp_path / 'out'}").returncode != 0
+    predict(model, wells, tmp_path / "out")
+    assert [item["status"] for item in manifest_of(tmp_path / "out")["items"]] == ["done"] * 3

@@ -260,3 +260,11 @@ def test_impossible_metadata_are_refused(exported, tmp_path, place, key, value):
     (tmp_path / "m.onnx").write_bytes(graph.SerializeToString())
     with pytest.raises(ArtifactError, match="are not those of an export"):
         wellseg.load(tmp_path / "m.onnx")
+
+
+def test_masked_arrays_are_no_data_where_they_are_masked(models):
+    predictor, values, hole = wellseg.load(models["two"]), picture(16, 24), np.zeros((16, 24, 3), bool)
+    hole[3:5, 7, 1] = True
+    found = predictor(np.ma.masked_array(values, hole))
+    assert np.isnan(found).sum() == 2
+    assert np.array_equal(found, predictor(np.where(hole, np.nan, values.astype(np.float32))), equal_nan=True)

@@ -19,7 +19,7 @@ from wellseg.cli.overrides import gathered, with_recorded
 from wellseg.cli.processes import Job, reader_is_gone, report
 from wellseg.cli.session import session
 from wellseg.cli.sweeps import prepared, sweep, through_hydra
-from wellseg.errors import BAD_INPUT, INTERRUPTED, OK, ConfigError, EnvironmentFault, WellsegError
+from wellseg.errors import BAD_INPUT, INTERRUPTED, OK, ConfigError, EnvironmentFault, WellsegError, as_problem
 from wellseg.overrides import quote_path
 
 if TYPE_CHECKING:
@@ -161,6 +161,7 @@ def _print(cfg: "DictConfig", options: Options) -> None:
     """Prints what --cfg, --package and --resolve ask for, as Hydra does. Raises ConfigError for an unknown package."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import Container, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     HydraConfig.instance().set_config(cfg)  # for values that read it: ${hydra:...}
     OmegaConf.set_readonly(cfg.hydra, None)
@@ -180,5 +181,8 @@ def _print(cfg: "DictConfig", options: Options) -> None:
     if options.package:
         print(f"# @package {options.package}")
     if options.resolve:
-        OmegaConf.resolve(shown)
+        try:
+            OmegaConf.resolve(shown)
+        except OmegaConfBaseException as error:
+            raise as_problem(error) from error
     sys.stdout.write(OmegaConf.to_yaml(shown))

@@ -16,7 +16,7 @@ from wellseg.cli.commands import COMMANDS
 from wellseg.cli.memory import keep_freed_memory
 from wellseg.cli.session import session
 from wellseg.errors import WellsegError, as_problem
-from wellseg.overrides import quoted
+from wellseg.overrides import for_another_process, quoted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -86,8 +86,8 @@ class Job:
     def __call__(self, cfg: "DictConfig") -> Any:
         """Runs the command; returns what a sweeper optimises, None without it or where the job fails."""
         keep_freed_memory()
-        composed, folder = _of_job(cfg)
         try:
+            composed, folder = _of_job(cfg)
             with session(seed=cfg.get("seed")), further_processes():
                 result = COMMANDS[self.command].load()(composed, folder)
             return cast(Any, result).objective if is_dataclass(result) else result
@@ -113,14 +113,13 @@ def _of_job(cfg: "DictConfig") -> "tuple[Composed, Path]":
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from wellseg.config import Composed
+    from wellseg.config import Composed, as_given
 
     hydra = HydraConfig.get()
     composed = Composed(
         cfg,
         dict(hydra.runtime.choices),
-        list(hydra.overrides.task),
-        [*hydra.overrides.task, *hydra.overrides.hydra],
+        *as_given(hydra),
         cast(Mapping[str, Any], OmegaConf.to_container(hydra, resolve=False)),
         swept=hydra.mode == RunMode.MULTIRUN,
     )
@@ -137,12 +136,14 @@ def further_processes() -> Iterator[None]:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import read_write
 
+    from wellseg.config import as_given
+
     hydra = HydraConfig.get()
     with read_write(cast("DictConfig", hydra)):
         hydra.run.dir = quoted(hydra.runtime.output_dir, '"')[1:-1]  # Lightning adds the quotes
     variables, argv = {key: os.environ.get(key) for key in _LAUNCHER_VARIABLES}, sys.argv
     # Messages of these processes go to a log file of their own: on the screen they would be there twice.
-    sys.argv = [argv[0], *hydra.overrides.task, "hydra.job_logging.root.handlers=[file]"]
+    sys.argv = [argv[0], *for_another_process(*as_given(hydra)), "hydra.job_logging.root.handlers=[file]"]
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, cast
 
 from wellseg.errors import ConfigError
 
@@ -87,13 +87,15 @@ def _quieten_lightning() -> None:
 
 def _seed(seed: int) -> None:
     import pytorch_lightning as pl
+    import torch
     from pytorch_lightning.utilities.seed import isolate_rng
 
     _quieten_lightning()  # the import has set the level anew
 
     with _lock:
         if not _seeded:
-            _outermost.enter_context(isolate_rng())
+            # Asking CUDA for its states would start it in this process, after which none could be forked to use it.
+            _outermost.enter_context(isolate_rng(include_cuda=cast(Any, torch.cuda).is_initialized()))
             _outermost.callback(_seeded.clear)
             _seeded.append(seed)
     pl.seed_everything(seed, workers=True, verbose=False)

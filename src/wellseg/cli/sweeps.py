@@ -10,6 +10,8 @@ from pathlib import Path
 from wellseg import config
 from wellseg.cli.commands import Command
 from wellseg.cli.processes import Job
+from wellseg.composition.hydra_api import hydra_known
+from wellseg.errors import ConfigError
 from wellseg.overrides import key_of, quote_path
 
 _CHECKED = 256
@@ -22,6 +24,8 @@ def prepared(command: Command, overrides: Sequence[str]) -> tuple[list[str], Pat
     Returns the overrides with a name and the folder of the sweep added where there is none, and that folder. Raises
     ConfigError.
     """
+    from omegaconf.errors import OmegaConfBaseException
+
     alternatives = [
         [f"{o.get_key_element()}={v}" for v in o.sweep_string_iterator()]
         if o.is_choice_sweep()
@@ -36,11 +40,14 @@ def prepared(command: Command, overrides: Sequence[str]) -> tuple[list[str], Pat
     added = []
     if "name" in cfg and cfg.name is None:
         added.append("name=sweep")
-    folder = str(cfg.hydra.sweep.dir)
-    if not any(key_of(override) == "hydra.sweep.dir" for override in overrides):
-        # Fixed now: composing again in a job would give another timestamp.
-        added.append(quote_path(f"hydra.sweep.dir={folder}"))
-    return [*overrides, *added], Path(folder).absolute()
+    try:
+        with hydra_known(cfg):
+            folder = Path(str(cfg.hydra.sweep.dir)).absolute()
+    except OmegaConfBaseException as error:
+        raise ConfigError("hydra.sweep.dir cannot be read", why=str(error)) from error
+    # Fixed now: composing again in a job would give another timestamp.
+    kept = [override for override in overrides if key_of(override) != "hydra.sweep.dir"]
+    return [*kept, *added, quote_path(f"hydra.sweep.dir={folder}")], folder
 
 
 def sweep(command: Command, overrides: Sequence[str], folder: Path) -> int:

@@ -6,6 +6,7 @@ from omegaconf import OmegaConf
 
 from wellseg.config import Composed
 from wellseg.files import write_bytes
+from wellseg.overrides import for_another_process
 
 
 def record(composed: Composed, folder: Path) -> None:
@@ -15,7 +16,7 @@ def record(composed: Composed, folder: Path) -> None:
     """
     for name, node in (
         ("config", composed.cfg),
-        ("overrides", OmegaConf.create(list(composed.overrides))),
+        ("overrides", OmegaConf.create(for_another_process(composed.overrides, composed.all_overrides))),
         ("hydra", OmegaConf.create({"hydra": composed.hydra})),
     ):
         write_bytes(folder / f"{name}.yaml", OmegaConf.to_yaml(node).encode())

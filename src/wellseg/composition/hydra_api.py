@@ -1,10 +1,11 @@
 """Composing through Hydra's public API, from any thread, and remembering what was composed."""
 
+import copy
 import os
 import pickle
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,8 @@ def remembered(command: str, chosen: Sequence[str], places: Sequence[Path]) -> "
     from omegaconf import OmegaConf
 
     with _lock:
-        key = (command, *chosen, *map(str, places), os.getcwd(), str(folder()))
+        environment = str(hash(frozenset(os.environ.items())))  # which ${oc.env:...} in a list of defaults reads
+        key = (command, *chosen, *map(str, places), os.getcwd(), str(folder()), environment)
         stamp = _stamp([folder(), *places])
         memory = _memories.get(key)
         if memory is None or memory.stamp != stamp:
@@ -71,9 +73,10 @@ def _stamp(places: Sequence[Path]) -> tuple[Any, ...]:
     for place in places:
         for above, _, names in os.walk(place):
             for name in names:
-                if name.endswith((".yaml", ".yml")):
-                    facts = os.stat(os.path.join(above, name))
-                    found.append((above, name, facts.st_mtime_ns, facts.st_size))
+                if name.endswith((".yaml", ".yml")) and not name.startswith("."):
+                    with suppress(OSError):  # deleted meanwhile, or a link to nowhere
+                        facts = os.stat(os.path.join(above, name))
+                        found.append((above, name, facts.st_mtime_ns, facts.st_size))
     return tuple(sorted(found))
 
 
@@ -114,6 +117,23 @@ def _own_hydra(command: str) -> Iterator[None]:
             if base is not None:
                 VersionBase.instance().setbase(base)
             JobRuntime.instance().set("name", job)
+
+
+@contextmanager
+def hydra_known(full: "DictConfig") -> Iterator[None]:
+    """Lets `${hydra:...}` be resolved against a composition, and puts back what Hydra knew before."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.utils import setup_globals
+
+    with _lock:
+        setup_globals()  # registers the resolver
+        known = HydraConfig.instance()
+        before = known.cfg
+        known.set_config(copy.deepcopy(full))  # a copy, since Hydra makes it read-only
+        try:
+            yield
+        finally:
+            known.cfg = before
 
 
 @contextmanager

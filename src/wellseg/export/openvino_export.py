@@ -55,6 +55,7 @@ class OpenvinoEngine(DescribedEngine):
 def _openvino() -> Any:
     try:
         import openvino
+        from openvino import Core  # noqa: F401  # a folder called openvino imports, too, as an empty package
     except ImportError as error:
         raise EnvironmentFault(
             "OpenVINO cannot be imported", why=str(error), fix="pip install 'wellseg[openvino,onnx]'"

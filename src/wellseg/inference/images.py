@@ -109,6 +109,8 @@ class ImagePredictor(PicturePredictor):
 
     def _stack(self, image: np.ndarray) -> tuple[np.ndarray, bool]:
         """(N, H, W, C) uint8 or float32, and whether N stood in front."""
+        if isinstance(image, np.ma.MaskedArray):
+            image = np.ma.filled(image.astype(np.float32), np.nan)
         values = np.asarray(image)
         if values.dtype.kind not in "fiub":
             raise ValueError(f"a picture holds real numbers, got {values.dtype}")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from wellseg.inference.jobs.records import check_item, migrate, parse, short, totals
+from wellseg.inference.jobs import records
+from wellseg.inference.jobs.records import check_item, migrate, parse, short, totals, versions
 
 WELL = {
     "key": "w.npy", "name": "w.npy", "status": "done", "reason": None, "files": 1, "sha256": "0", "kind": "well",
@@ -65,3 +66,15 @@ def test_numbers_that_json_has_not_are_refused():
     with pytest.raises(ValueError, match="NaN is no number"):
         parse('{"a": NaN}')
     assert short("a" * 100, 10) == '"aaaaaa...'
+
+
+def test_a_package_that_another_distribution_brings_has_its_own_version(monkeypatch):
+    known = records.version
+
+    def version(name):
+        if name == "onnxruntime":  # as where onnxruntime-gpu is installed
+            raise records.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(records, "version", version)
+    assert versions("onnxruntime")["onnxruntime"] == pytest.importorskip("onnxruntime").__version__

@@ -109,9 +109,14 @@ def import_zarr(path: str) -> Any:
     except ImportError as error:
         why = str(error)
     else:
-        if int(zarr.__version__.split(".")[0]) >= 3:
+        version = getattr(zarr, "__version__", None)  # a folder called zarr imports, too, as an empty package
+        if version is not None and int(version.split(".")[0]) >= 3:
             return zarr
-        why = f"zarr {zarr.__version__} is installed, version 3 is needed"
+        why = (
+            f"zarr {version} is installed, version 3 is needed"
+            if version
+            else "a folder is called zarr, and no package is"
+        )
     raise EnvironmentFault("Zarr arrays need an extra", where=path, why=why, fix="pip install 'wellseg[zarr]'")
 
 

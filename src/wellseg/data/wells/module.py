@@ -251,7 +251,7 @@ class WellDataModule(SegmentationDataModule[WindowStore]):
             )
         if self.split == "shuffle":
             log.warning(
-                "data.split=shuffle puts neighbouring windows and interleaved pairs into different splits: scores leak"
+                "data.split=shuffle puts neighbouring windows and interleaved pairs into different splits: scores are leaky"
             )
             labelled = [w for w in self.wells if w.target is not None]
             store = self._store(labelled, "all", self.stride)

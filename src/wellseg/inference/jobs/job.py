@@ -167,7 +167,6 @@ class PredictionJob(ABC, Generic[ItemT]):
                     manifest.drop(item.key)
                     record = self.record(item, sha256, bar.advance)
                     manifest.put(record)
-                    bar.end(_outcome(record))
                 except Exception as error:
                     if debug:
                         traceback.print_exc()
@@ -176,6 +175,8 @@ class PredictionJob(ABC, Generic[ItemT]):
                         raise failures[-1] from error
                     manifest.put(self.failed(item, sha256, failures[-1]))
                     bar.end(f"failed: {failures[-1].what}")
+                else:  # outside of the try: a reader of the output that is gone must not undo a record
+                    bar.end(_outcome(record))
         return failures
 
     def record(self, item: ItemT, sha256: str, advance: Callable[[int], Any]) -> Record:

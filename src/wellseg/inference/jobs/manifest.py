@@ -204,7 +204,7 @@ class Manifest:
         ]
         if differences:
             raise ConfigError(
-                "the output folder holds predictions of another model or of other settings",
+                "the output folder holds predictions of another model, or of other settings or versions",
                 where=str(self.folder),
                 why="\n".join(differences),
                 fix="another output=, or overwrite=true to replace them",

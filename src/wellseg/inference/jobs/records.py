@@ -1,10 +1,11 @@
 """The schema of manifest.json: records of the model file, of outputs and of items; their check, sums and migration."""
 
 import hashlib
+import importlib
 import json
 import platform
 from collections.abc import Collection, Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,16 @@ def artifact_record(files: Sequence[ModelFile], metadata: Mapping[str, Any], thr
 
 def versions(*packages: str) -> dict[str, str]:
     """Returns the versions that the numbers depend on: of wellseg, numpy, Python, and the `packages` that compute."""
-    found = {name: version(name) for name in ("wellseg", "numpy", *packages)}
+    found = {name: _version(name) for name in ("wellseg", "numpy", *packages)}
     return {**found, "python": platform.python_version()}
+
+
+def _version(package: str) -> str:
+    """Returns the version of a package, also of one that another distribution brings, as onnxruntime-gpu does."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return str(getattr(importlib.import_module(package), "__version__", "unknown"))
 
 
 def output_record(folder: Path, path: Path) -> Record:

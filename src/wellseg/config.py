@@ -135,14 +135,14 @@ def parted(full: "DictConfig", *, swept: bool = False) -> Composed:
     )
 
 
-def as_given(hydra: Any) -> tuple[list[str], list[str]]:
+def as_given(hydra: object) -> tuple[list[str], list[str]]:
     """Returns the overrides of Hydra's node, without and with Hydra's own, as they were given.
 
     Reading them one by one would resolve their interpolations: a record would hold `data.seed=0` for `data.seed=${seed}`.
     """
     from omegaconf import OmegaConf
 
-    texts = cast(Mapping[str, list[str]], OmegaConf.to_container(hydra.overrides, resolve=False))
+    texts = cast(Mapping[str, list[str]], OmegaConf.to_container(cast("DictConfig", hydra).overrides, resolve=False))
     return list(texts["task"]), [*texts["task"], *texts["hydra"]]
 
 

@@ -135,7 +135,11 @@ def test_places_of_further_choices_are_recorded_and_given_to_further_processes(t
     composed = config.compose("train", [place, "model=mine"])
     record(composed, tmp_path)
     recorded = OmegaConf.to_container(OmegaConf.load(tmp_path / "overrides.yaml"))
-    assert recorded == for_another_process(composed.overrides, composed.all_overrides) == ["model=mine", "name=mine", place]
+    assert (
+        recorded
+        == for_another_process(composed.overrides, composed.all_overrides)
+        == ["model=mine", "name=mine", place]
+    )
     assert config.compose("train", recorded).choices["model"] == "mine"
 
 

@@ -1,5 +1,7 @@
 """Committed notebooks are executed, small and name no machine; they run anew on synthetic wells and on a folder of wells."""
 
+import ast
+import importlib
 import importlib.util
 import json
 import os
@@ -45,6 +47,19 @@ def texts(cell):
         for text in (output.get("text", ""), *data.values()):
             yield "".join(text)
     yield "".join(cell["source"])
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *sorted((ROOT / "examples").glob("*.ipynb"))], ids=lambda p: p.stem)
+def test_what_notebooks_import_is_there(path):
+    """Without running them, which takes minutes: modules move, and a notebook is no module that a checker reads."""
+    for cell in code_cells(path):
+        code = "".join(line for line in cell["source"] if not line.startswith("%"))  # IPython's own
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "wellseg":
+                module = importlib.import_module(node.module)
+                for alias in node.names:
+                    if not hasattr(module, alias.name):
+                        importlib.import_module(f"{node.module}.{alias.name}")
 
 
 def assert_executed(path):

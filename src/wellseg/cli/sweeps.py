@@ -42,12 +42,12 @@ def prepared(command: Command, overrides: Sequence[str]) -> tuple[list[str], Pat
         added.append("name=sweep")
     try:
         with hydra_known(cfg):
-            folder = Path(str(cfg.hydra.sweep.dir)).absolute()
+            folder = str(cfg.hydra.sweep.dir)
     except OmegaConfBaseException as error:
         raise ConfigError("hydra.sweep.dir cannot be read", why=str(error)) from error
     # Fixed now: composing again in a job would give another timestamp.
     kept = [override for override in overrides if key_of(override) != "hydra.sweep.dir"]
-    return [*kept, *added, quote_path(f"hydra.sweep.dir={folder}")], folder
+    return [*kept, *added, quote_path(f"hydra.sweep.dir={folder}")], Path(folder).absolute()
 
 
 def sweep(command: Command, overrides: Sequence[str], folder: Path) -> int:

@@ -146,7 +146,7 @@ def draw_curves(callbacks: Mapping[str, Callback], path: Path) -> None:
 
 
 def print_scores(results: Mapping[str, Any], shown: Sequence[str], model: Path) -> None:
-    """Prints the final table of the scores `shown`, and the files beside the model."""
+    """Prints the final table of the scores `shown`, and the paths of the files."""
     print_results(dict(results), shown, {"model": model, "scores": model.with_name("metrics.json")})
 
 

@@ -64,7 +64,7 @@ def remembered(command: str, chosen: Sequence[str], places: Sequence[Path]) -> "
             if len(_memories) >= _MOST:
                 del _memories[next(iter(_memories))]
             _memories[key] = memory
-    return pickle.loads(memory.pickle), memory.keys
+    return pickle.loads(memory.pickle), memory.keys  # made above, in this process: nothing is read from a file
 
 
 def _stamp(places: Sequence[Path]) -> tuple[Any, ...]:
